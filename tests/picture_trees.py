@@ -1,0 +1,108 @@
+"""Small picture collections on disk, made with Pillow."""
+
+import io
+import pathlib
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+ATTRIBUTES = [
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+]
+"""CelebA's forty, in the order of the official file."""
+
+
+def jpeg(seed: int, width: int = 178, height: int = 218) -> bytes:
+    """A smooth random picture."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((width, height)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def celeba_records(count: int = 12) -> dict[str, tuple[bytes, int, np.ndarray]]:
+    """File name -> (bytes, partition 0/1/2, attributes 0/1)."""
+    random = np.random.default_rng(1)
+    return {
+        f"{number:06d}.jpg": (
+            jpeg(number),
+            (0, 0, 1, 2)[number % 4],
+            random.integers(0, 2, len(ATTRIBUTES), np.uint8),
+        )
+        for number in range(1, count + 1)
+    }
+
+
+def write_celeba(
+    root: pathlib.Path, records: dict, *, pictures: str = "zip", tables: str = "txt"
+) -> pathlib.Path:
+    """CelebA's layout: pictures "zip", "folder" or "nested"; tables "txt" or "csv"."""
+    root.mkdir(parents=True)
+    if pictures == "zip":
+        with zipfile.ZipFile(root / "img_align_celeba.zip", "w") as archive:
+            archive.writestr("img_align_celeba/", "")
+            for name in reversed(records):  # the order inside must not matter
+                archive.writestr(f"img_align_celeba/{name}", records[name][0])
+            archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"junk")
+    else:
+        folder = root / "img_align_celeba"
+        if pictures == "nested":
+            folder = folder / "img_align_celeba"
+        folder.mkdir(parents=True)
+        for name, (content, _, _) in records.items():
+            (folder / name).write_bytes(content)
+    separator = "," if tables == "csv" else " "
+    partition = [f"{name}{separator}{part}" for name, (_, part, _) in records.items()]
+    attributes = [
+        separator.join([name, *(str(2 * int(bit) - 1) for bit in bits)])
+        for name, (_, _, bits) in records.items()
+    ]
+    if tables == "csv":
+        partition.insert(0, "image_id,partition")
+        attributes.insert(0, ",".join(["image_id", *ATTRIBUTES]))
+    else:
+        attributes[:0] = [str(len(records)), " ".join(ATTRIBUTES) + " "]
+        attributes[2:] = [line.replace(" 1", "  1") for line in attributes[2:]]
+    (root / f"list_eval_partition.{tables}").write_text("\n".join(partition) + "\n")
+    (root / f"list_attr_celeba.{tables}").write_text("\n".join(attributes) + "\n")
+    return root

@@ -1,0 +1,347 @@
+"""Whole data sets from every kind of source, and what is said when something is missing."""
+
+import io
+import json
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from picture_trees import ATTRIBUTES, celeba_records, jpeg, write_celeba
+from PIL import Image
+
+from vaejax.config import DataConfig
+from vaejax.data import open_dataset, splits
+from vaejax.errors import UserError
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+
+def needs(name):
+    there = (SHARED / name).exists()
+    return pytest.mark.skipif(not there, reason=f"no real data at shared/data/{name}")
+
+
+def opened(tmp_path, **settings):
+    settings = {"cache_dir": str(tmp_path / "cache"), "image_size": (32, 32)} | settings
+    return open_dataset(DataConfig(**settings), progress=False)
+
+
+def rgb(content, box, size=(32, 32)):
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    return np.asarray(image.crop(box).resize(size, Image.Resampling.BILINEAR))
+
+
+# CelebA
+
+
+@pytest.mark.parametrize("tables", ["txt", "csv"])
+@pytest.mark.parametrize("pictures", ["zip", "folder", "nested"])
+def test_celeba_layouts_are_one_data_set(tmp_path, pictures, tables):
+    records = celeba_records()
+    root = write_celeba(tmp_path / "data", records, pictures=pictures, tables=tables)
+    dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+    reference = write_celeba(tmp_path / "reference", records)
+    official = opened(tmp_path, source="celeba", path=str(reference), crop="nvae148")
+    assert dataset.fingerprint == official.fingerprint
+    assert json.loads(json.dumps(dataset.fingerprint)) == dataset.fingerprint
+    assert str(tmp_path) not in json.dumps(dataset.fingerprint)
+    assert dataset.fingerprint["attribute_names"] == ATTRIBUTES
+    assert dataset.report["set_aside"] == {}
+    assert list(dataset.splits) == ["train", "valid", "test"]
+    for number, split in enumerate(dataset.splits.values()):
+        names = [name for name, (_, part, _) in records.items() if part == number]
+        assert list(split.names) == names
+        want = np.stack([rgb(records[name][0], (15, 40, 163, 188)) for name in names])
+        np.testing.assert_array_equal(split.images, want)
+        bits = np.stack([records[name][2] for name in names])
+        np.testing.assert_array_equal(split.labels["attributes"], bits)
+        assert split.labels["attributes"].dtype == np.uint8
+        assert not split.images.flags.writeable
+        assert not split.labels["attributes"].flags.writeable
+
+
+def test_celeba_pictures_and_tables_that_disagree(tmp_path):
+    records = celeba_records()
+    root = write_celeba(tmp_path / "data", records, pictures="folder")
+    (root / "img_align_celeba" / "000003.jpg").unlink()
+    (root / "img_align_celeba" / "999999.jpg").write_bytes(jpeg(0))
+    (root / "img_align_celeba" / "000004.jpg").write_bytes(jpeg(4, 100, 100))
+    dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+    assert dataset.report["set_aside"] == {
+        "000003.jpg": "listed in list_eval_partition.txt but missing",
+        "999999.jpg": "not listed in list_eval_partition.txt",
+        "000004.jpg": "100x100 pixels (width x height), but crop 'nvae148' is for 178x218 pictures",
+    }
+    assert (
+        json.loads(pathlib.Path(dataset.report["file"]).read_text())
+        == (dataset.report["set_aside"])
+    )
+    assert sum(len(split.images) for split in dataset.splits.values()) == 10
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("list_eval_partition.txt", r"lacks list_eval_partition.txt \(or Kaggle's .*\.csv\)"),
+        ("list_attr_celeba.txt", "lacks list_attr_celeba.txt"),
+        ("img_align_celeba.zip", "neither img_align_celeba.zip nor the folder"),
+    ],
+)
+def test_celeba_names_the_missing_file(tmp_path, lost, message):
+    root = write_celeba(tmp_path / "data", celeba_records(4))
+    (root / lost).unlink()
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+
+
+def test_celeba_damaged_table_names_its_line(tmp_path):
+    root = write_celeba(tmp_path / "data", celeba_records(4))
+    table = root / "list_attr_celeba.txt"
+    table.write_text(table.read_text()[:-10])
+    with pytest.raises(UserError, match=r"line 6 is '000004.jpg.*40 whole numbers"):
+        opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+
+
+@needs("celeba/img_align_celeba.zip")
+def test_real_celeba_subset_zip_and_folder(tmp_path):
+    source = SHARED / "celeba"
+    lines = (source / "list_eval_partition.txt").read_text().splitlines()
+    names = [line.split() for line in lines]
+    names = dict(names[:60] + names[-40:])
+    table = (source / "list_attr_celeba.txt").read_text().splitlines()
+    rows = [line for line in table[2:] if line.split()[0] in names]
+    with zipfile.ZipFile(source / "img_align_celeba.zip") as archive:
+        content = {name: archive.read(f"img_align_celeba/{name}") for name in names}
+    fingerprints = []
+    for kind in ("zip", "folder"):
+        root = tmp_path / kind
+        root.mkdir()
+        lines = [f"{name} {part}" for name, part in names.items()]
+        (root / "list_eval_partition.txt").write_text("\n".join(lines))
+        (root / "list_attr_celeba.txt").write_text("\n".join([str(len(rows)), table[1], *rows]))
+        if kind == "zip":
+            with zipfile.ZipFile(root / "img_align_celeba.zip", "w") as archive:
+                for name in names:
+                    archive.writestr(f"img_align_celeba/{name}", content[name])
+        else:
+            (root / "img_align_celeba").mkdir()
+            for name in names:
+                (root / "img_align_celeba" / name).write_bytes(content[name])
+        dataset = opened(tmp_path, source="celeba", path=str(root), crop="wae140")
+        fingerprints.append(dataset.fingerprint)
+        assert {name: len(split.images) for name, split in dataset.splits.items()} == {
+            "train": 60,
+            "valid": 40,
+        }
+        first = dict(zip(table[1].split(), rows[0].split()[1:]))
+        bits = dict(zip(ATTRIBUTES, dataset.splits["train"].labels["attributes"][0]))
+        assert {key: int(value) > 0 for key, value in first.items()} == bits
+    assert fingerprints[0] == fingerprints[1]
+
+
+# Folders and zips
+
+
+def write_folder(root, count=40):
+    for number in range(count):
+        path = root / ("deep/er" if number % 3 else "deep") / f"p{number:03d}.JPG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(number, 40 + number, 70 - number))
+    (root / "deep" / ".hidden.jpg").write_bytes(jpeg(1))
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "x.jpg").write_bytes(jpeg(1))
+    (root / "readme.md").write_text("not a picture")
+    return root
+
+
+def contents(dataset):
+    return {
+        name: {split.images[row].tobytes() for row in range(len(split.images))}
+        for name, split in dataset.splits.items()
+    }
+
+
+def test_folder_and_its_zip_are_one_data_set(tmp_path):
+    root = write_folder(tmp_path / "faces")
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for path in sorted(root.rglob("*"), reverse=True):
+            archive.write(path, path.relative_to(tmp_path))
+    settings = {"source": "folder", "crop": "center", "holdout": (0.2, 0.1), "image_size": (28, 20)}
+    folder = opened(tmp_path, path=str(root), **settings)
+    archive = opened(tmp_path, path=str(tmp_path / "faces.zip"), **settings)
+    assert folder.fingerprint == archive.fingerprint
+    assert folder.fingerprint["crop"] == {
+        "preset": "center",
+        "box": "center",
+        "filter": "bilinear",
+    }
+    assert sum(len(split.images) for split in folder.splits.values()) == 40
+    for name, split in folder.splits.items():
+        assert split.images.shape[1:] == (28, 20, 3)
+        np.testing.assert_array_equal(split.images, archive.splits[name].images)
+        assert list(split.names) == sorted(split.names) == list(archive.splits[name].names)
+    picture = folder.splits["train"].names[0]
+    assert (root / "deep" / picture).is_file()
+
+
+def test_new_pictures_move_no_others_and_copies_stay_together(tmp_path):
+    root = write_folder(tmp_path / "faces")
+    settings = {"source": "folder", "path": str(root), "crop": "center", "holdout": (0.3, 0.2)}
+    before = contents(opened(tmp_path, **settings))
+    for number in range(40, 60):
+        (root / f"a{number}.jpg").write_bytes(jpeg(number))
+    for path in list(root.glob("deep/p*.JPG")):
+        (root / f"copy_of_{path.name}").write_bytes(path.read_bytes())
+    after = contents(opened(tmp_path, **settings))
+    for name in before:
+        assert before[name] <= after[name]
+    sets = list(after.values())
+    assert len(set.union(*sets)) == sum(map(len, sets)) == 60
+
+
+def test_holdout_in_pictures_is_exact_though_some_are_broken(tmp_path):
+    root = write_folder(tmp_path / "faces")
+    for number in range(15):
+        (root / f"bad{number}.jpg").write_bytes(b"x" * number)
+    settings = {"source": "folder", "path": str(root), "crop": "center", "holdout": (7.0, 3.0)}
+    dataset = opened(tmp_path, **settings)
+    sizes = {name: len(split.images) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 30, "valid": 7, "test": 3}
+    assert len(dataset.report["set_aside"]) == 15
+    other = opened(tmp_path, split_seed=1, **settings)
+    assert contents(other)["valid"] != contents(dataset)["valid"]
+    with pytest.raises(UserError, match="leaves nothing to train on"):
+        opened(tmp_path, **settings | {"holdout": (37.0, 3.0)})
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=3, max_size=60),
+    st.sampled_from([(0.1, 0.0), (0.3, 0.3), (2.0, 0.0), (1.0, 1.0), (0.2, 2.0)]),
+    st.integers(0, 3),
+)
+def test_copies_never_cross_and_counts_are_exact_without_copies(values, holdout, seed):
+    digests = [bytes([value]) for value in values]
+    try:
+        names = splits.assign(digests, holdout, seed)
+    except UserError:
+        return
+    assert all(len({n for n, v in zip(names, values) if v == value}) == 1 for value in values)
+    if len(set(values)) == len(values):
+        for name, amount in zip(("valid", "test"), holdout):
+            if amount >= 1:
+                assert names.count(name) == amount
+
+
+# Arrays
+
+
+def test_arrays_of_every_layout(tmp_path):
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, (30, 28, 20), np.uint8)
+    path = tmp_path / "a.npz"
+    settings = {"source": "array", "crop": "none", "image_size": (28, 20), "holdout": (5.0, 2.0)}
+    np.savez(path, faces=grey, identity=np.arange(30), note=np.arange(3))
+    dataset = opened(tmp_path, path=str(path), channels=1, **settings)
+    sizes = {name: len(split.images) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 23, "valid": 5, "test": 2}
+    for split in dataset.splits.values():
+        rows = split.labels["identity"]
+        assert list(split.labels) == ["identity"]
+        assert [int(name) for name in split.names] == list(rows)
+        np.testing.assert_array_equal(split.images[..., 0], grey[rows])
+    # The same pictures in another form are the same data.
+    for number, form in enumerate(
+        [grey[..., None], grey / 255.0, grey.astype(np.float32), (grey / 255).astype(np.float16)]
+    ):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, form)
+        other = opened(tmp_path, path=str(path), channels=1, **settings)
+        images = np.concatenate([split.images for split in other.splits.values()])
+        rows = np.concatenate([split.names for split in other.splits.values()]).astype(int)
+        np.testing.assert_array_equal(images[..., 0], grey[rows])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((9, 784), np.uint8)}, r"no array of shape .*x \[9, 784\].*reshape"),
+        ({"a": np.zeros((9, 8, 8)), "b": np.zeros((9, 8, 8))}, "more than one array of shape"),
+        ({"x": np.zeros((9, 3, 32, 32), np.uint8)}, "last axis is not 1, 3 or 4.*transpose"),
+        ({"x": np.zeros((9, 32, 32), np.int64)}, "is int64: save pictures as uint8"),
+        ({"x": np.full((9, 32, 32), -1.0)}, r"values from -1 to -1: scale them to \[0, 1\]"),
+        ({"x": np.full((9, 32, 32), np.nan)}, "values from nan"),
+        ({"x": np.zeros((0, 32, 32), np.uint8)}, "it is empty"),
+        ({"x": np.array([None, 1], dtype=object)}, "cannot be read.*numpy.savez"),
+    ],
+)
+def test_arrays_that_cannot_be_pictures(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, source="array", path=str(tmp_path / "a.npz"), crop="none")
+
+
+@pytest.mark.parametrize(
+    ("file", "size"), [("frey/freyfaces.npz", (28, 20)), ("olivetti/olivetti.npz", (64, 64))]
+)
+def test_real_arrays(tmp_path, file, size):
+    if not (SHARED / file).exists():
+        pytest.skip(f"no real data at shared/data/{file}")
+    settings = {"image_size": size, "channels": 1, "crop": "none", "holdout": (100.0, 50.0)}
+    dataset = opened(tmp_path, source="array", path=str(SHARED / file), **settings)
+    faces = np.load(SHARED / file)["faces"]
+    assert len(dataset.splits["valid"].images) == 100
+    for split in dataset.splits.values():
+        np.testing.assert_array_equal(split.images[..., 0], faces[split.names.astype(int)])
+
+
+# Synthetic
+
+
+def test_synthetic_splits_are_disjoint_ranges(tmp_path):
+    from vaejax.data.synthetic import faces
+
+    dataset = opened(tmp_path, source="synthetic", crop="none", synthetic_counts=(70, 5, 3))
+    numbers = [list(split.names.astype(int)) for split in dataset.splits.values()]
+    assert numbers == [list(range(70)), list(range(70, 75)), list(range(75, 78))]
+    pictures, labels = faces(np.arange(70, 75), 32, 32, seed=0)
+    np.testing.assert_array_equal(dataset.splits["valid"].images, pictures)
+    for name, column in labels.items():
+        np.testing.assert_array_equal(dataset.splits["valid"].labels[name], column)
+    few = opened(tmp_path, source="synthetic", crop="none", synthetic_counts=(9, 0, 0), channels=1)
+    assert list(few.splits) == ["train"]
+    assert few.splits["train"].images.shape == (9, 32, 32, 1)
+
+
+# What is missing is named with what to do
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "folder"}, "data.path is empty.*set it to a folder or zip"),
+        ({"source": "celeba"}, "data.path is empty.*img_align_celeba.zip"),
+        ({"source": "folder", "path": "/nowhere/at/all"}, "'/nowhere/at/all' does not exist"),
+        ({"source": "folder", "path": "{empty}"}, "holds no pictures: put files ending in .jpg"),
+        ({"source": "folder", "path": "{file}"}, "neither a directory nor a readable zip"),
+        ({"source": "celeba", "path": "{file}"}, "is not a directory"),
+        ({"source": "array", "path": "{file}"}, "is not an .npz or .npy file"),
+        ({"source": "array", "path": "{bad}"}, "cannot be read"),
+        ({"source": "array", "path": "{empty}"}, "is not a file"),
+        ({"source": "lsun"}, "'lsun' is unknown: use synthetic, celeba, folder, array or tfds"),
+        ({"source": "celeba", "crop": "nvae148", "image_size": (64, 48)}, "gives square pictures"),
+    ],
+)
+def test_one_line_says_what_to_do(tmp_path, settings, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("hello")
+    (tmp_path / "bad.npz").write_text("hello")
+    places = {"empty": tmp_path / "empty", "file": tmp_path / "file.txt"}
+    places["bad"] = tmp_path / "bad.npz"
+    settings = {"crop": "center"} | settings
+    settings["path"] = settings.get("path", "").format(**places)
+    with pytest.raises(UserError, match=message) as caught:
+        opened(tmp_path, **settings)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,179 @@
+"""TFDS and the official layout give the same CelebA from the same JPEG files."""
+
+import os
+
+import numpy as np
+import pytest
+from picture_trees import ATTRIBUTES, celeba_records, write_celeba
+
+from vaejax.config import DataConfig
+from vaejax.data import cache, lazy_tensorflow, open_dataset, prepare, tfds_source
+from vaejax.errors import UserError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
+
+RECORDS = celeba_records(24)
+
+
+class MiniFaces(tfds.core.GeneratorBasedBuilder):
+    """celeb_a's structure, from files in manual_dir."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "JPEG files in manual_dir."
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
+                    # Declared backwards: the order must come from the names.
+                    "attributes": {name: np.bool_ for name in reversed(ATTRIBUTES)},
+                    "identity": {"Identity_No": np.int64},
+                    "note": tfds.features.Text(),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        root = dl_manager.manual_dir
+        return {
+            split: self._generate_examples(root, number)
+            for number, split in enumerate(("train", "validation", "test"))
+        }
+
+    def _generate_examples(self, root, number):
+        for name, (_, part, bits) in RECORDS.items():
+            if part == number:
+                yield (
+                    name,
+                    {
+                        "image": root / name,
+                        "attributes": dict(zip(ATTRIBUTES, bits.astype(bool))),
+                        "identity": {"Identity_No": int(name[:6])},
+                        "note": "a face",
+                    },
+                )
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A config of the mini data set, prepared from hand-downloaded files."""
+    root = tmp_path_factory.mktemp("tfds")
+    files = root / "files"
+    files.mkdir()
+    for name, (content, _, _) in RECORDS.items():
+        (files / name).write_bytes(content)
+    config = DataConfig(
+        source="tfds:mini_faces",
+        path=str(root / "data"),
+        manual_dir=str(files),
+        crop="nvae148",
+        image_size=(32, 32),
+        cache_dir=str(root / "cache"),
+    )
+    with pytest.raises(UserError, match=r"is not prepared in .*python -m vaejax.prepare"):
+        open_dataset(config, progress=False)
+    prepare(config, progress=False)
+    return config
+
+
+def test_same_pictures_splits_and_labels_as_the_official_layout(prepared, tmp_path, monkeypatch):
+    root = write_celeba(tmp_path / "data", RECORDS)
+    official = open_dataset(
+        DataConfig(
+            source="celeba",
+            path=str(root),
+            crop="nvae148",
+            image_size=(32, 32),
+            cache_dir=str(tmp_path / "cache"),
+        ),
+        progress=False,
+    )
+    monkeypatch.setattr(cache, "build", lambda *_: pytest.fail("prepare has built the cache"))
+    dataset = open_dataset(prepared, progress=False)
+    assert dataset.fingerprint["attribute_names"] == ATTRIBUTES
+    assert dataset.fingerprint["crop"] == official.fingerprint["crop"]
+    assert list(dataset.splits) == list(official.splits) == ["train", "valid", "test"]
+    for name, split in dataset.splits.items():
+        want = official.splits[name]
+        assert set(split.labels) == {"attributes", "identity"}
+        assert split.labels["attributes"].dtype == np.uint8
+        ours, theirs = (
+            {
+                (image.tobytes(), bits.tobytes())
+                for image, bits in zip(each.images, each.labels["attributes"])
+            }
+            for each in (split, want)
+        )
+        assert len(ours) == len(split.images)
+        assert ours == theirs
+        # TFDS has its own order; the identity says which file each picture was.
+        files = [f"{number:06d}.jpg" for number in split.labels["identity"][:, 0]]
+        rows = [list(want.names).index(file) for file in files]
+        np.testing.assert_array_equal(split.images, want.images[rows])
+        assert all(
+            f"mini_faces-{'validation' if name == 'valid' else name}" in n for n in split.names
+        )
+
+
+def test_the_order_is_the_same_every_time(prepared, tmp_path):
+    import dataclasses
+
+    again = dataclasses.replace(prepared, cache_dir=str(tmp_path))
+    assert (
+        open_dataset(again, progress=False).fingerprint
+        == open_dataset(prepared, progress=False).fingerprint
+    )
+
+
+def test_celebas_official_attribute_order_is_alphabetical():
+    builder = tfds.builder_cls("celeb_a")
+    module = __import__(builder.__module__, fromlist=["ATTR_HEADINGS"])
+    assert module.ATTR_HEADINGS == ATTRIBUTES == sorted(ATTRIBUTES)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    def config(**settings):
+        return DataConfig(crop="center", path=str(tmp_path / "data"), **settings)
+
+    with pytest.raises(UserError, match="'tfds:no_such_faces' is no data set TFDS knows"):
+        open_dataset(config(source="tfds:no_such_faces"), progress=False)
+    with pytest.raises(UserError, match=r"'tfds:celeb_a' is not prepared .*vaejax\.prepare"):
+        open_dataset(config(source="tfds:celeb_a"), progress=False)
+    with pytest.raises(UserError, match="'tfds:no_such_faces' is no data set TFDS knows"):
+        prepare(config(source="tfds:no_such_faces"), progress=False)
+    with pytest.raises(UserError, match="is not a directory: name the one with the files"):
+        prepare(config(source="tfds:celeb_a", manual_dir=str(tmp_path / "none")), progress=False)
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "identity_CelebA.txt").write_text("")
+    message = r"lacks img_align_celeba.zip, list_eval_partition.txt, list_attr_celeba.txt, list_l"
+    with pytest.raises(UserError, match=message):
+        prepare(config(source="tfds:celeb_a", manual_dir=str(files)), progress=False)
+
+
+def test_altered_files_are_refused_in_one_line(tmp_path):
+    """Kaggle's repacked zip fails TFDS's checksum; nothing is fetched instead."""
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in tfds_source.CELEBA_FILES:
+        (files / name).write_bytes(b"altered")
+    config = DataConfig(
+        source="tfds:celeb_a",
+        path=str(tmp_path / "data"),
+        manual_dir=str(files),
+        crop="nvae148",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    with pytest.raises(UserError, match="could not be prepared .*unchanged") as caught:
+        prepare(config, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_tfds_the_remedy_is_named(monkeypatch, tmp_path):
+    lazy_tensorflow.tensorflow_datasets.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'vaejax\[tfds\]'"):
+        open_dataset(DataConfig(source="tfds:celeb_a", crop="center"), progress=False)

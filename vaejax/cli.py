@@ -1,0 +1,102 @@
+"""What every command shares: one-line errors, exit statuses, and quiet libraries."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags, logging
+
+from vaejax import config as config_schema
+from vaejax.errors import TrainingError, UserError
+
+# Of the exits that scripts care to tell apart. 75 is sysexits.h's "try again later".
+USER_ERROR, TRAINING_ERROR, INTERRUPTED = 2, 3, 75
+
+
+def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None:
+    """Parses the flags, runs `command`, and exits with the status it returns.
+
+    A mistake in flags, config, data or work directory is printed as one line.
+
+    Args:
+      command: the command's body.
+      required: names of flags that must be given.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        with _one_line_errors(everything=True):
+            _check_override_keys(argv)
+            rest = flags.FLAGS(argv)
+            if len(rest) > 1:
+                raise UserError(f"{rest[1]!r} is not a flag; write --name=value")
+            for name in required:
+                if flags.FLAGS[name].value is None:
+                    raise UserError(f"--{name} is missing; see --help")
+            return rest
+
+    def main(_: list[str]) -> int | None:
+        logging.set_verbosity(logging.WARNING)
+        with _one_line_errors():
+            keep_compiled_programs()
+            return command()
+
+    app.run(main, flags_parser=parse)
+
+
+def keep_compiled_programs() -> None:
+    """Compiled programs stay on disk from one run to the next, unless the user says where."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(config_schema.cache_root() / "xla"))
+
+
+@contextmanager
+def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
+    """Prints an error as one line and exits with its status.
+
+    Args:
+      everything: also what config files and flag parsers raise, which may be anything.
+    """
+    try:
+        yield
+    except TrainingError as error:
+        _leave(str(error), TRAINING_ERROR)
+    except (UserError, flags.Error) as error:
+        _leave(str(error), USER_ERROR)
+    except Exception as error:
+        if not everything:
+            raise
+        _leave(f"--config: {type(error).__name__}: {error}", USER_ERROR)
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    print("error: " + " ".join(lines), file=sys.stderr)
+    sys.stderr.flush()
+    raise SystemExit(status)
+
+
+def _check_override_keys(argv: list[str]) -> None:
+    """Names the nearest setting for a mistyped `--config.section.key`."""
+    for argument in argv[1:]:
+        name = argument.lstrip("-").split("=")[0]
+        if argument.startswith("-") and name.startswith("config."):
+            config_schema.check_key(name.removeprefix("config."))
+
+
+def existing_run(workdir: str) -> Path:
+    """The work directory of a run.
+
+    Raises:
+      UserError: there is no run.
+    """
+    path = Path(os.path.expanduser(workdir))
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"--workdir={workdir} holds no run (no config.json); name the directory that "
+            "`python -m vaejax.main` trained in"
+        )
+    return path

@@ -1,0 +1,106 @@
+"""Pictures: from where they lie to batches of uint8.
+
+    dataset = open_dataset(config.data)
+    for batch in pipeline.train_batches(dataset.splits["train"].images, seed=0, batch_size=128):
+        ...
+
+Importing this package imports neither TensorFlow nor TensorFlow Datasets.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from vaejax.config import DataConfig
+from vaejax.data import cache, crops, sources
+from vaejax.data.building import split_names
+from vaejax.data.progress import say
+
+__all__ = ["Dataset", "Split", "open_dataset", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The pictures of one split.
+
+    Attributes:
+      images: a read-only map of the cache; a row is read from disk when it is asked for.
+      labels: arrays whose first axis goes with the images, e.g. `attributes` of CelebA,
+        `[picture, 40]` of 0 and 1, their names in the data set's fingerprint.
+      names: each picture's file name, or its number in an array.
+    """
+
+    images: UInt8[np.ndarray, "picture height width channel"]
+    labels: dict[str, Shaped[np.ndarray, "picture ..."]]
+    names: Shaped[np.ndarray, " picture"] = dataclasses.field(
+        default_factory=lambda: np.empty(0, np.str_)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set at the training size.
+
+    Attributes:
+      splits: "train" and, where they have pictures, "valid" and "test".
+      fingerprint: what the data are, not where they lie: JSON-able, equal for equal arrays.
+      report: `set_aside` (picture name -> reason) and `file`, where that list lies.
+    """
+
+    splits: dict[str, Split]
+    fingerprint: dict
+    report: dict
+
+
+def open_dataset(config: DataConfig, *, progress: bool = True) -> Dataset:
+    """Opens the data, decoding them into the cache the first time.
+
+    Args:
+      config: the data's settings, `crop` resolved.
+      progress: whether to show progress and messages on stderr.
+
+    Raises:
+      UserError: what is missing or does not fit, and what to do.
+    """
+    crops.check_preset(config.crop, config.image_size)
+    source = sources.open_source(config)
+    folder = cache.open_or_build(config, source, progress)
+    meta = cache.read_meta(folder)
+    file = str(cache.report_file(folder))
+    if meta["set_aside"] and progress:
+        say(f"{len(meta['set_aside']):,} pictures were set aside; the reasons are in {file}")
+    return Dataset(
+        splits={name: _open_split(folder, name) for name in split_names(folder)},
+        fingerprint=meta["fingerprint"],
+        report={"set_aside": meta["set_aside"], "file": file},
+    )
+
+
+def prepare(config: DataConfig, *, progress: bool = True) -> Dataset:
+    """Everything that must happen once before training; the only way to download anything.
+
+    A `tfds:NAME` that is not prepared is prepared by TFDS, from `data.manual_dir` or, where that
+    is empty, by downloading. Then the cache is built.
+
+    Raises:
+      UserError: as `open_dataset`, or when TFDS cannot prepare the data set.
+    """
+    crops.check_preset(config.crop, config.image_size)
+    if config.source.startswith("tfds:"):
+        from vaejax.data.tfds_source import prepare_tfds
+
+        prepare_tfds(config.source.removeprefix("tfds:"), config.path, config.manual_dir)
+    return open_dataset(config, progress=progress)
+
+
+def _open_split(folder: pathlib.Path, name: str) -> Split:
+    images = np.load(folder / f"{name}.npy", mmap_mode="r")
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as columns:
+        arrays = {key: columns[key] for key in columns.files}
+    for array in arrays.values():
+        array.flags.writeable = False
+    names = arrays.pop("names")
+    labels = {key.removeprefix("label:"): array for key, array in arrays.items()}
+    return Split(images, labels, names)

@@ -1,0 +1,37 @@
+"""TensorFlow, imported when the first data set is opened and kept off the accelerators."""
+
+import contextlib
+import functools
+import os
+import types
+
+from vaejax.errors import UserError
+
+
+@functools.cache
+def tensorflow() -> types.ModuleType:
+    """The `tensorflow` module, quiet, and without claim to a GPU or TPU, which are JAX's."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow computes nothing here; this only saves the line it prints about it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        # A process that has used TensorFlow before cannot hide its devices any more.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], kind)
+    return tf
+
+
+@functools.cache
+def tensorflow_datasets() -> types.ModuleType:
+    """The `tensorflow_datasets` module; `UserError` where it is not installed."""
+    tensorflow()
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"data.source='tfds:...' needs TensorFlow Datasets ({error}):"
+            " pip install 'vaejax[tfds]'"
+        ) from error
+    return tfds

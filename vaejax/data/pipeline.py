@@ -1,0 +1,178 @@
+"""Batches of pictures, in an order that is a function of the seed and the position.
+
+Training positions count pictures since the beginning: position p lies in epoch p // size and,
+there, at place p % size of that epoch's permutation. Nothing has to be saved or replayed to go
+on from any step, and any number of processes cut the same global batches.
+"""
+
+import atexit
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Int64, UInt8, UInt64
+
+from vaejax.data.lazy_tensorflow import tensorflow
+
+_PREFETCHED_BATCHES = 4
+
+
+def batch_indices(
+    seed: int, first_position: int, batch_size: int, size: int
+) -> Int64[np.ndarray, " batch"]:
+    """Which pictures stand at `batch_size` positions from `first_position` on.
+
+    Every epoch is a permutation of its own; a batch may straddle epochs.
+
+    Args:
+      seed: of the order.
+      first_position: step times the global batch size, for a whole batch.
+      batch_size: how many.
+      size: pictures in the split.
+
+    Raises:
+      ValueError: there are no pictures.
+    """
+    if size < 1:
+        raise ValueError(f"no order of {size} pictures")
+    positions = np.arange(first_position, first_position + batch_size, dtype=np.int64)
+    epochs, places = np.divmod(positions, size)
+    # `index_shuffle` cuts its cipher's keys straight from the seed's bits: with small numbers
+    # for a seed it returns something close to the identity. Hashing cures that. The public
+    # wrapper pads a matrix of seeds along the wrong axis (TF 2.21), hence the op itself.
+    keys = [_mix(_mix(np.uint64(seed % 2**64)) ^ epochs.astype(np.uint64))]
+    keys.append(_mix(keys[-1]))
+    keys.append(_mix(keys[-1]))
+    shuffled = tensorflow().raw_ops.RandomIndexShuffle(
+        index=places, seed=np.stack(keys, axis=1), max_index=np.int64(size - 1), rounds=4
+    )
+    return shuffled.numpy()
+
+
+def _mix(numbers: np.ndarray | np.uint64) -> UInt64[np.ndarray, "..."]:
+    """SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijective hash of 64 bits."""
+    mixed = np.asarray(numbers, np.uint64) + np.array(0x9E3779B97F4A7C15, np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.array(0xBF58476D1CE4E5B9, np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.array(0x94D049BB133111EB, np.uint64)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
+def train_batches(
+    images: UInt8[np.ndarray, "picture height width channel"],
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Shuffled batches without end.
+
+    Args:
+      images: the split's pictures.
+      seed: of the order.
+      batch_size: of all processes together, a multiple of `process_count`.
+      first_step: the step to go on from.
+      process_index: this process takes its run of rows of every global batch.
+      process_count: how many processes share a batch.
+
+    Returns:
+      An iterator over dicts: `image`, uint8 `[batch_size / process_count, height, width,
+      channel]`, and `index`, int64, the pictures' rows in `images`. The arrays are read-only.
+
+    Raises:
+      ValueError: there are no pictures, or the batch does not divide.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    size = len(images)
+    if size < 1:
+        raise ValueError("no pictures to train on")
+
+    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        index = batch_indices(seed, int(step) * batch_size + rows.start, len(rows), size)
+        return images[index], index
+
+    last_step = np.iinfo(np.int64).max // batch_size
+    return _prefetched(load, range(first_step, last_step), ("image", "index"))
+
+
+def eval_batches(
+    images: UInt8[np.ndarray, "picture height width channel"],
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every picture once, in order, over all processes.
+
+    Args:
+      images: the split's pictures.
+      batch_size: of all processes together, a multiple of `process_count`.
+      process_index: this process takes its run of rows of every global batch.
+      process_count: how many processes share a batch.
+
+    Returns:
+      An iterator over dicts: `image` and `index` as `train_batches` has them, and `mask`, bool:
+      False in rows that only fill the last batch (they repeat the last picture). All processes
+      see as many batches.
+
+    Raises:
+      ValueError: the batch does not divide.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    size = len(images)
+
+    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        positions = int(step) * batch_size + np.asarray(rows, np.int64)
+        index = np.minimum(positions, size - 1)
+        return images[index], index, positions < size
+
+    return _prefetched(load, range(-(-size // batch_size)), ("image", "index", "mask"))
+
+
+def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f"a batch of {batch_size} cannot be shared by {process_count} processes")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"no process {process_index} among {process_count}")
+    local = batch_size // process_count
+    return range(process_index * local, (process_index + 1) * local)
+
+
+# Iterators that are still open. TensorFlow's threads call Python, and must have stopped before
+# the interpreter goes.
+_open_iterators: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def _close_iterators() -> None:
+    for iterator in list(_open_iterators):
+        with contextlib.suppress(ValueError):  # another thread is just reading it
+            iterator.close()
+
+
+_TYPES = {"image": np.uint8, "index": np.int64, "mask": np.bool_}
+
+
+def _prefetched(
+    load: Callable[[np.ndarray], tuple[np.ndarray, ...]], steps: range, names: tuple[str, ...]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays `load` gives for each step, by name, loaded ahead of their reader."""
+    iterator = _iterate(load, steps, names)
+    _open_iterators.add(iterator)
+    return iterator
+
+
+def _iterate(load, steps: range, names: tuple[str, ...]) -> Iterator[dict[str, np.ndarray]]:
+    tf = tensorflow()
+
+    def batch(step):
+        types = [_TYPES[name] for name in names]
+        return dict(zip(names, tf.numpy_function(load, [step], types, stateful=False)))
+
+    options = tf.data.Options()
+    options.autotune.enabled = False  # one stage: nothing to tune, and a thread the fewer
+    options.threading.private_threadpool_size = 1
+    batches = tf.data.Dataset.range(steps.start, steps.stop).map(batch)
+    yield from batches.prefetch(_PREFETCHED_BATCHES).with_options(options).as_numpy_iterator()

@@ -1,0 +1,52 @@
+"""What every source of pictures offers: named items, in a fixed order, in chunks."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Item(NamedTuple):
+    """One picture before decoding."""
+
+    name: str
+    read: Callable[[], bytes | np.ndarray]  # a file's bytes, or uint8 pixels
+    labels: Mapping[str, Any]
+
+
+class Chunk(NamedTuple):
+    """A few pictures of one split: the unit of work of a build.
+
+    `items` is called, and its items are read, in a worker thread. Split None: the source has no
+    official splits.
+    """
+
+    split: str | None
+    items: Callable[[], Iterable[Item]]
+
+
+class Contents(NamedTuple):
+    """A source, listed."""
+
+    count: int
+    chunks: Callable[[int], Iterator[Chunk]]  # pictures a chunk -> chunks
+    set_aside: dict[str, str]  # pictures found unusable without reading them: name -> reason
+    attribute_names: Sequence[str] = ()
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    kind: str
+    """What the fingerprint calls the source; says nothing of where it lies."""
+
+    def signature(self) -> Any:
+        """Everything that changes when the data change, JSON-able, found without reading it."""
+
+    def contents(self) -> Contents:
+        """Lists the pictures. Called only when the cache must be built."""
+
+
+def spans(size: int, step: int) -> Iterator[range]:
+    """`range(size)` in pieces of at most `step`."""
+    return (range(start, min(start + step, size)) for start in range(0, size, step))

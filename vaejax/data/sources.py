@@ -1,0 +1,51 @@
+"""From a config to the source it names."""
+
+import pathlib
+
+from vaejax.config import DataConfig
+from vaejax.data.arrays import ArrayFile
+from vaejax.data.celeba import CelebA
+from vaejax.data.folder import Folder
+from vaejax.data.records import Source
+from vaejax.errors import UserError
+
+_FORMS = "synthetic, celeba, folder, array or tfds:NAME"
+
+
+def open_source(config: DataConfig) -> Source:
+    """Finds the data, without reading any picture.
+
+    Raises:
+      UserError: the source is unknown, or something it needs is missing.
+    """
+    if config.source == "synthetic":
+        from vaejax.data.procedural import Synthetic
+
+        return Synthetic(config.synthetic_counts, config.image_size, config.split_seed)
+    if config.source.startswith("tfds:"):
+        # TensorFlow Datasets is an optional extra, and slow to import.
+        from vaejax.data.tfds_source import Tfds
+
+        return Tfds(config.source.removeprefix("tfds:"), config.path, config.manual_dir)
+    if config.source == "celeba":
+        return CelebA(_existing(config, "the directory with img_align_celeba.zip"))
+    if config.source == "folder":
+        return Folder(_existing(config, "a folder or zip of pictures"))
+    if config.source == "array":
+        return ArrayFile(_existing(config, "an .npz or .npy file"))
+    raise UserError(f"data.source={config.source!r} is unknown: use {_FORMS}")
+
+
+def _existing(config: DataConfig, wanted: str) -> pathlib.Path:
+    if not config.path:
+        raise UserError(
+            f"data.path is empty, but data.source={config.source!r} needs one: set it to {wanted}"
+        )
+    path = pathlib.Path(config.path).expanduser()
+    if not path.exists():
+        raise UserError(f"data.path={config.path!r} does not exist: set it to {wanted}")
+    if config.source == "celeba" and not path.is_dir():
+        raise UserError(f"data.path={config.path!r} is not a directory: set it to {wanted}")
+    if config.source == "array" and not path.is_file():
+        raise UserError(f"data.path={config.path!r} is not a file: set it to {wanted}")
+    return path

@@ -1,0 +1,63 @@
+"""Where a loss that is not finite comes from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import PyTree
+
+from vaejax import step
+from vaejax.config import Config
+from vaejax.evidence import evidence
+from vaejax.likelihoods import LIKELIHOODS, Images
+
+
+def first_not_finite(
+    model: nn.Module, config: Config, params: dict, images: Images, at: int
+) -> str:
+    """Names the first tensor that is not finite in the update of step `at`.
+
+    Looks at the parameters, then at every module's output in the order of data, then at the
+    ELBO's terms, then at the gradients. Runs step by step and is slow.
+    """
+    likelihood = LIKELIHOODS[config.likelihood.name]
+    flip_key, noise_key = step.step_keys(config, jnp.asarray(at))
+    if config.data.flip:
+        images = step.mirror(images, flip_key)
+    noise = jax.random.normal(noise_key, (images.shape[0], config.model.latent_size), jnp.float32)
+
+    def capture(method: str, *inputs: jax.Array) -> dict:
+        _, extra = model.apply(
+            {"params": params}, *inputs, method=method, capture_intermediates=True
+        )
+        return extra["intermediates"]
+
+    terms = evidence(model, params, likelihood, images, noise)
+    z = terms.mean + jnp.exp(terms.log_std) * noise
+
+    def loss(params: dict) -> jax.Array:
+        terms = evidence(model, params, likelihood, images, noise)
+        return jnp.mean(jnp.sum(terms.kl, axis=-1) - terms.log_likelihood)
+
+    stages = {
+        "parameters": lambda: params,
+        "encoder": lambda: capture("encode", images),
+        "z": lambda: z,
+        "prior": lambda: capture("log_prior", z),
+        "decoder": lambda: capture("decode", z),
+        "log_likelihood": lambda: terms.log_likelihood,
+        "kl": lambda: terms.kl,
+        "gradient": lambda: jax.grad(loss)(params),
+    }
+    for name, tensors in stages.items():
+        found = _first(tensors())
+        if found is not None:
+            return f"{name}{found}"
+    return "none: the batch is finite now, so look for numbers that differ from run to run"
+
+
+def _first(tensors: PyTree) -> str | None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tensors):
+        if not np.all(np.isfinite(leaf)):
+            return jax.tree_util.keystr(path)
+    return None

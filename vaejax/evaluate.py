@@ -1,0 +1,36 @@
+"""Measures a trained model on held-out faces: `python -m vaejax.evaluate --workdir=DIR`."""
+
+from absl import flags
+
+from vaejax import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
+SPLIT = flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "Which pictures.")
+PICTURES = flags.DEFINE_integer("pictures", 0, "The first N of the split; 0: all.", lower_bound=0)
+SAMPLES = flags.DEFINE_integer(
+    "importance_samples", None, "K of the importance-weighted bound; default from the config.",
+    lower_bound=0,
+)  # fmt: skip
+PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
+DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if it has moved.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+
+
+def main() -> None:
+    """Evaluates, prints and writes `evaluation_SPLIT.json`."""
+    workdir = cli.existing_run(WORKDIR.value)
+    from vaejax.protocol import measure
+    from vaejax.trained import load
+
+    measure(
+        load(workdir, CHECKPOINT.value),
+        split=SPLIT.value,
+        pictures=PICTURES.value,
+        importance_samples=SAMPLES.value,
+        prior=PRIOR.value,
+        data_path=DATA_PATH.value,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["workdir"])

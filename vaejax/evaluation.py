@@ -1,0 +1,166 @@
+"""Likelihood and reconstruction of a set of pictures, each counted once."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from vaejax import objectives
+from vaejax.config import Config
+from vaejax.evidence import Sums, evidence, sums_of
+from vaejax.evidence import summarize as evidence_summary
+from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
+from vaejax.metrics.image import psnr, ssim
+from vaejax.parallel import replicated, split_batch, to_devices
+
+# Noise of evaluations, apart from that of any training seed's first steps.
+EVALUATION_SEED = 2**31 - 1
+
+
+class Totals(NamedTuple):
+    """Sums over the evaluated pictures.
+
+    Attributes:
+      sums: of the ELBO's terms; its squared error is of the posterior mean's likeness.
+      elbo_squared: for the standard error.
+      importance: of the importance-weighted bound, nats.
+      psnr, ssim: of the posterior mean's likeness.
+    """
+
+    sums: Sums
+    elbo_squared: Float[Array, ""]
+    importance: Float[Array, ""]
+    psnr: Float[Array, ""]
+    ssim: Float[Array, ""]
+
+
+LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
+EvalStep = Callable[[dict, Images, Array, Array], Totals]
+
+
+def make_log_weight(
+    model: nn.Module, likelihood: Likelihood, prior: LogPrior | None = None
+) -> Callable[..., Float[Array, "batch"]]:
+    """(params, images, mean, log_std, noise) -> log of the importance weight, nats.
+
+    log p(x|z) + log p(z) - log q(z|x) at z = mean + std * noise.
+    """
+
+    def log_weight(params, images, mean, log_std, noise):
+        z = objectives.reparameterize(mean, log_std, noise)
+        pixels = model.apply({"params": params}, z, method="decode")
+        if prior is None:
+            log_prior = model.apply({"params": params}, z, method="log_prior")
+        else:
+            log_prior = prior(z)
+        log_posterior = objectives.gaussian_log_prob(z, mean, log_std)
+        return likelihood.log_prob(images, pixels) + log_prior - log_posterior
+
+    return log_weight
+
+
+def make_eval_step(
+    model: nn.Module,
+    config: Config,
+    mesh: Mesh,
+    *,
+    importance_samples: int = 0,
+    prior: LogPrior | None = None,
+) -> EvalStep:
+    """Compiles lazily: (params, images, index, mask) -> `Totals` of one batch.
+
+    A picture's noise is drawn by its index, so results do not depend on batches or devices.
+
+    Args:
+      model: the VAE.
+      config: of its run.
+      mesh: the devices.
+      importance_samples: K of the importance-weighted bound; 0 leaves it out.
+      prior: log p(z) of a fitted prior in place of the model's own.
+    """
+    likelihood = LIKELIHOODS[config.likelihood.name]
+    root = jax.random.key(EVALUATION_SEED)
+
+    def noise_of(index: Int[Array, "batch"], sample: Int[Array, ""]) -> Array:
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(root, i), sample))(index)
+        return jax.vmap(lambda k: jax.random.normal(k, (config.model.latent_size,)))(keys)
+
+    log_weight = make_log_weight(model, likelihood, prior)
+
+    def step(params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]) -> Totals:
+        with jax.default_matmul_precision("highest"):
+            noise = noise_of(index, jnp.int32(0))
+            terms = evidence(model, params, likelihood, images, noise, log_prior=prior)
+            mean, log_std = terms.mean, terms.log_std
+            importance = jnp.zeros_like(terms.log_likelihood)
+            if importance_samples:
+                # One sample at a time: K of them at once would be K times the memory.
+                weights = jax.lax.map(
+                    lambda k: log_weight(params, images, mean, log_std, noise_of(index, k)),
+                    jnp.arange(1, importance_samples + 1),
+                )
+                importance = objectives.importance_bound(weights)
+            likeness = model.apply({"params": params}, mean, method="decode")
+        shown = jnp.round(likelihood.mean(likeness))
+        squared = jnp.mean(((images.astype(jnp.float32) - shown) / 255.0) ** 2, axis=(1, 2, 3))
+        elbo = terms.log_likelihood - jnp.sum(terms.kl, axis=-1)
+
+        def total(values: Float[Array, "batch"]) -> Float[Array, ""]:
+            return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
+
+        sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
+        return Totals(
+            sums=sums._replace(squared_error=total(squared)),
+            elbo_squared=total(elbo**2),
+            importance=total(importance),
+            psnr=total(psnr(images, shown)),
+            ssim=total(ssim(images, shown)),
+        )
+
+    everywhere, split = replicated(mesh), split_batch(mesh)
+    return jax.jit(step, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
+
+
+def evaluate(
+    eval_step: EvalStep, params: dict, batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
+) -> Totals:
+    """Adds up `eval_step` over `batches` as `data.pipeline.eval_batches` gives them."""
+    totals = None
+    for batch in batches:
+        arrays = to_devices(batch, split_batch(mesh))
+        one = eval_step(params, arrays["image"], arrays["index"], arrays["mask"])
+        # Fetched batch by batch and added in float64: 20,000 pictures of 40,000 nats each
+        # leave float32 no digits for the differences that matter.
+        one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(one))
+        totals = one if totals is None else jax.tree.map(np.add, totals, one)
+    return totals
+
+
+def summarize(totals: Totals, config: Config, importance_samples: int = 0) -> dict[str, float]:
+    """`evidence.summarize` with what only an evaluation has.
+
+    Adds the number of pictures, the standard error of the ELBO, PSNR and SSIM as means over
+    pictures (the posterior mean decoded and rounded), and the importance-weighted bound.
+    """
+    height, width = config.data.image_size
+    dimensions = height * width * config.data.channels
+    count = totals.sums.count
+    values = evidence_summary(totals.sums, dimensions, config.objective.beta)
+    variance = max(totals.elbo_squared / count - values["elbo_nats"] ** 2, 0.0)
+    error = -objectives.bits_per_dim(np.sqrt(variance / count), dimensions)
+    values |= {
+        "pictures": count,
+        "elbo_bits_per_dim_standard_error": error,
+        "psnr": totals.psnr / count,
+        "ssim": totals.ssim / count,
+    }
+    if importance_samples:
+        bound = totals.importance / count
+        values["importance_nats"] = bound
+        values["importance_bits_per_dim"] = objectives.bits_per_dim(bound, dimensions)
+    return {name: float(value) for name, value in values.items()}

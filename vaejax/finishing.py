@@ -1,0 +1,52 @@
+"""What follows training: priors fitted to the codes, and a sheet of new faces."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vaejax import data, pictures
+from vaejax.priors.fitted import fit_prior, save_prior
+from vaejax.reporting import say
+from vaejax.trained import TrainedModel, load
+
+
+def finish(workdir: Path) -> None:
+    """Fits the priors that the config names, draws samples, and says where everything is."""
+    trained = load(workdir)
+    missing = [name for name in trained.config.prior.fitted if not _is_fitted(trained, name)]
+    if missing:
+        fit(trained, missing)
+    columns = trained.config.eval.grid
+    sheet = pictures.grid(trained.sample(columns**2), columns)
+    pictures.save(workdir / "samples.png", sheet)
+    say(f"new faces: {workdir / 'samples.png'}")
+    say(f"pictures of the training: {workdir / 'pictures'}")
+    say(f"more faces: python -m vaejax.sample --workdir={workdir}")
+
+
+def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
+    """Fits priors to one code z ~ q(z|x) of each training picture and saves them.
+
+    Raises:
+      UserError: the data is missing, or a name is unknown.
+    """
+    images = data.open_dataset(trained.config.data).splits["train"].images
+    mean, std = trained.encode(images)
+    noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
+    codes = mean + std * noise
+    for name in names:
+        started = time.monotonic()
+        prior = fit_prior(name, codes, jax.random.key(seed), progress=say)
+        save_prior(trained.prior_path(name), prior, {"step": trained.step, "codes": len(codes)})
+        say(f"prior {name} fitted to {len(codes)} codes in {time.monotonic() - started:.1f} s")
+
+
+def _is_fitted(trained: TrainedModel, name: str) -> bool:
+    try:
+        trained.fitted_prior(name)
+    except Exception:
+        return False
+    return True

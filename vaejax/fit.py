@@ -1,0 +1,23 @@
+"""Fits a prior to a trained model's codes: `python -m vaejax.fit --workdir=DIR --prior=NAME`."""
+
+from absl import flags
+
+from vaejax import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
+PRIOR = flags.DEFINE_list("prior", None, "gaussian, mixture, flow_matching, or several.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the codes and the fit.", lower_bound=0)
+
+
+def main() -> None:
+    """Fits and saves."""
+    workdir = cli.existing_run(WORKDIR.value)
+    from vaejax.finishing import fit
+    from vaejax.trained import load
+
+    fit(load(workdir, CHECKPOINT.value), PRIOR.value, seed=SEED.value)
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["workdir", "prior"])

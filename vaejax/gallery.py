@@ -1,0 +1,62 @@
+"""Pictures of a run as it learns: always the same faces, codes and noise."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from vaejax import pictures
+from vaejax.config import Config
+from vaejax.data import Dataset
+from vaejax.likelihoods import LIKELIHOODS
+from vaejax.reporting import Reporter
+
+# A stream of its own, so that a gallery never shares noise with a training step.
+GALLERY_SEED = 2**31 - 2
+
+
+class Gallery:
+    """Draws reconstructions, samples and interpolations as PNG grids."""
+
+    def __init__(self, model: nn.Module, config: Config, dataset: Dataset, directory: Path):
+        """Chooses the faces: the first of the validation split, else of the training split."""
+        self._directory = directory
+        self._columns = config.eval.grid
+        source = dataset.splits.get("valid", dataset.splits["train"]).images
+        self._faces = np.asarray(source[: self._columns * (self._columns // 2)])
+        likelihood = LIKELIHOODS[config.likelihood.name]
+        key = jax.random.key(GALLERY_SEED)
+        count = self._columns**2
+
+        def levels(params: dict, z: jax.Array) -> jax.Array:
+            pixels = model.apply({"params": params}, z, method="decode")
+            return jnp.round(likelihood.mean(pixels)).astype(jnp.uint8)
+
+        @jax.jit
+        def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            variables = {"params": params}
+            codes, _ = model.apply(variables, faces, method="encode")
+            samples = model.apply(variables, key, count, method="sample_prior")
+            # Each row leads from one face to the next in equal steps.
+            share = jnp.linspace(0.0, 1.0, self._columns)[None, :, None]
+            start, end = codes[:-1, None], codes[1:, None]
+            between = (start * (1.0 - share) + end * share)[: self._columns]
+            between = between.reshape(-1, codes.shape[-1])
+            return levels(params, codes), levels(params, samples), levels(params, between)
+
+        self._draw = draw
+
+    def draw(self, step: int, params: dict, reporter: Reporter) -> None:
+        """Writes reconstructions, samples and interpolations, and shows them in TensorBoard."""
+        likenesses, samples, between = jax.device_get(self._draw(params, self._faces))
+        sheets = {
+            "reconstructions": pictures.interleave_rows(self._faces, likenesses, self._columns),
+            "samples": samples,
+            "interpolations": between,
+        }
+        for name, images in sheets.items():
+            sheet = pictures.grid(images, self._columns)
+            pictures.save(self._directory / f"{name}_{step:08d}.png", sheet)
+            reporter.picture(step, name, sheet)

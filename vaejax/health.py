@@ -1,0 +1,81 @@
+"""What ails a run, in words, each with its remedy and said once."""
+
+from collections.abc import Iterator
+
+from vaejax.config import Config
+from vaejax.likelihoods import MIN_LOG_SCALE
+
+# Bits/dim by which validation may lie behind training, or rise again from its best.
+OVERFIT_GAP = 0.25
+OVERFIT_RISE = 0.03
+
+
+class Health:
+    """Watches the metrics and remembers what it has said."""
+
+    def __init__(self, config: Config):
+        """Starts with nothing said."""
+        self._config = config
+        self._said: set[str] = set()
+        self._best = float("inf")
+
+    def training(self, step: int, values: dict[str, float]) -> list[str]:
+        """New complaints about a window of training metrics."""
+        warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
+        return self._new(self._training(values)) if warm else []
+
+    def validation(self, train: dict[str, float], valid: dict[str, float]) -> list[str]:
+        """New complaints about validation metrics beside training ones of the same step."""
+        self._best = min(self._best, valid["elbo_bits_per_dim"])
+        return self._new(self._validation(train, valid))
+
+    def _new(self, complaints: Iterator[tuple[str, str]]) -> list[str]:
+        fresh = [(name, text) for name, text in complaints if name not in self._said]
+        self._said.update(name for name, _ in fresh)
+        return [text for _, text in fresh]
+
+    def _training(self, values: dict[str, float]) -> Iterator[tuple[str, str]]:
+        size = self._config.model.latent_size
+        active = values["active_units"]
+        if values["kl_nats"] < 1.0 or active < 1:
+            yield (
+                "collapse",
+                f"posterior collapse: the codes carry {values['kl_nats']:.2f} nats, so all "
+                "pictures come out alike; lower config.objective.beta, warm it up "
+                "(config.objective.warmup_steps) or grant config.objective.free_bits",
+            )
+        elif active < 0.5 * size:
+            yield (
+                "dead",
+                f"dead units: {size - active:.0f} of {size} latents carry nothing; "
+                "config.model.latent_size could be smaller, or grant config.objective.free_bits",
+            )
+        learned = self._config.likelihood.scale != "fixed"
+        if learned and values["log_scale"] < MIN_LOG_SCALE + 0.5:
+            yield (
+                "saturated",
+                "saturated scale: the likelihood's scale is at its floor, as for pictures with "
+                "constant pixels; look at the data, or set config.likelihood.scale=fixed",
+            )
+        effective = values["effective_beta"]
+        if not 0.2 <= effective <= 5.0:
+            name = "config.likelihood.scale=shared learns it"
+            yield (
+                "weight",
+                f"the KL term weighs {effective:.2g} times what the likelihood's true scale "
+                f"calls for; {name}, or set config.likelihood.fixed_scale nearer to the error",
+            )
+
+    def _validation(
+        self, train: dict[str, float], valid: dict[str, float]
+    ) -> Iterator[tuple[str, str]]:
+        gap = valid["elbo_bits_per_dim"] - train["elbo_bits_per_dim"]
+        rise = valid["elbo_bits_per_dim"] - self._best
+        if gap > OVERFIT_GAP or rise > OVERFIT_RISE:
+            yield (
+                "overfit",
+                f"overfitting: validation stands {gap:.2f} bits/dim behind training and "
+                f"{rise:.2f} above its best; the best checkpoint is kept, so stop here, or use "
+                "more pictures, config.data.flip, a smaller model or more "
+                "config.optimizer.weight_decay",
+            )

@@ -1,0 +1,114 @@
+"""The evidence lower bound, its relatives, and what can be read off its terms.
+
+Everything is in nats per picture until `bits_per_dim`. Posteriors are diagonal Gaussians
+given by mean and log of the standard deviation.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LOG_2PI = math.log(2 * math.pi)
+# Burda et al. (2016) call a latent active when its mean varies by more than this share.
+ACTIVE_SHARE = 0.01
+
+Codes = Float[Array, "batch latent"]
+PerExample = Float[Array, "batch"]
+
+
+def reparameterize(mean: Codes, log_std: Codes, noise: Codes) -> Codes:
+    """z = mean + std * noise (Kingma & Welling 2014, section 2.4)."""
+    return mean + jnp.exp(log_std) * noise
+
+
+def gaussian_log_prob(z: Codes, mean: Codes, log_std: Codes) -> PerExample:
+    """log of the diagonal Gaussian density at `z`."""
+    standard = (z - mean) * jnp.exp(-log_std)
+    return jnp.sum(-0.5 * (standard**2 + LOG_2PI) - log_std, axis=-1)
+
+
+def gaussian_entropy(log_std: Codes) -> PerExample:
+    """Entropy of the diagonal Gaussian."""
+    return jnp.sum(log_std + 0.5 * (1.0 + LOG_2PI), axis=-1)
+
+
+def standard_kl(mean: Codes, log_std: Codes) -> Codes:
+    """KL(q(z|x) || N(0, I)) of each dimension (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean**2 + jnp.exp(2.0 * log_std) - 1.0) - log_std
+
+
+def free_bits_kl(kl_per_dimension: Float[Array, "batch factor"], free: float) -> Float[Array, ""]:
+    """Mean KL, each factor counted as no less than `free` nats (Kingma et al. 2016, eq. 15).
+
+    The minimum is taken on the batch mean, so that a factor that is unused everywhere is
+    not pressed, while one picture may use less than another.
+    """
+    return jnp.sum(jnp.maximum(jnp.mean(kl_per_dimension, axis=0), free))
+
+
+def importance_bound(log_weights: Float[Array, "sample batch"]) -> PerExample:
+    """log of the mean importance weight (Burda et al. 2016, eq. 8).
+
+    Args:
+      log_weights: log p(x|z) + log p(z) - log q(z|x) of K samples z ~ q(z|x).
+
+    Returns:
+      A lower bound of log p(x) that grows with K in expectation; K = 1 is the ELBO.
+    """
+    top = jnp.max(log_weights, axis=0, keepdims=True)
+    return jnp.squeeze(top, 0) + jnp.log(jnp.mean(jnp.exp(log_weights - top), axis=0))
+
+
+def bits_per_dim(nats: Float[Array, "*shape"], dimensions: int) -> Float[Array, "*shape"]:
+    """Negative log-likelihood in bits for each of a picture's values."""
+    return -nats / (dimensions * math.log(2.0))
+
+
+class LatentMoments(NamedTuple):
+    """Sums over pictures from which `latent_usage` reads how each latent is used."""
+
+    count: Float[Array, ""]
+    mean: Float[Array, "latent"]
+    mean_squared: Float[Array, "latent"]
+    variance: Float[Array, "latent"]
+    log_std: Float[Array, "latent"]
+
+
+def latent_moments(mean: Codes, log_std: Codes, mask: PerExample) -> LatentMoments:
+    """The sums of one batch; add those of several with `jax.tree.map`."""
+    weight = mask[:, None]
+    return LatentMoments(
+        jnp.sum(mask),
+        jnp.sum(weight * mean, axis=0),
+        jnp.sum(weight * mean**2, axis=0),
+        jnp.sum(weight * jnp.exp(2.0 * log_std), axis=0),
+        jnp.sum(weight * log_std, axis=0),
+    )
+
+
+class LatentUsage(NamedTuple):
+    """How the latents are used.
+
+    Attributes:
+      information: nats per dimension, KL from q(z_d|x) to the Gaussian with the moments of
+        all codes. It needs no prior, so it compares runs under different priors, and it
+        bounds the mutual information of z_d and x from above.
+      active: number of dimensions whose mean explains more than 1% of the codes' variance;
+        under N(0, I) this is the count of Burda et al. (2016), and it does not depend on a
+        learned prior's scale.
+    """
+
+    information: Float[Array, "latent"]
+    active: Float[Array, ""]
+
+
+def latent_usage(moments: LatentMoments) -> LatentUsage:
+    """Usage of each latent from the summed moments of many pictures."""
+    count = jnp.maximum(moments.count, 1.0)
+    spread = jnp.maximum(moments.mean_squared / count - (moments.mean / count) ** 2, 0.0)
+    total = spread + moments.variance / count
+    information = 0.5 * jnp.log(total) - moments.log_std / count
+    active = jnp.sum((spread > ACTIVE_SHARE * total).astype(jnp.float32))
+    return LatentUsage(information, active)

@@ -1,0 +1,43 @@
+"""Pictures of pictures: grids, written as PNG."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Pictures = UInt8[np.ndarray, "batch height width channel"]
+# Small pictures are enlarged until a grid's cell has about this many pixels a side.
+CELL = 96
+GAP = 2
+
+
+def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "height width channel"]:
+    """Lays pictures out in rows of `columns`, on white, small ones enlarged."""
+    count, height, width, channels = images.shape
+    factor = max(1, round(CELL / max(height, width)))
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    height, width = height * factor + GAP, width * factor + GAP
+    rows = -(-count // columns)
+    sheet = np.full((rows * height + GAP, columns * width + GAP, channels), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height + GAP, i % columns * width + GAP
+        sheet[top : top + height - GAP, left : left + width - GAP] = image
+    return sheet
+
+
+def interleave_rows(first: Pictures, second: Pictures, columns: int) -> Pictures:
+    """Rows of `columns` from each in turn: originals above, their likenesses below."""
+    pairs = []
+    for start in range(0, len(first), columns):
+        pairs += [first[start : start + columns], second[start : start + columns]]
+    return np.concatenate(pairs)
+
+
+def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
+    """Writes a PNG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
+    os.replace(temporary, path)

@@ -1,0 +1,37 @@
+"""Prepares the data before training: `python -m vaejax.prepare --config=configs/celeba.py`.
+
+Decodes the pictures into the cache, and has TFDS prepare a set that is not prepared yet.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from vaejax import cli
+from vaejax.config import resolve
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+PREVIEW = flags.DEFINE_string("preview", None, "Also write a sheet of training pictures, a PNG.")
+
+
+def main() -> None:
+    """Prepares, and says what there is."""
+    config = resolve(CONFIG.value)
+    from pathlib import Path
+
+    import numpy as np
+
+    from vaejax import data, pictures
+    from vaejax.reporting import say
+
+    dataset = data.prepare(config.data)
+    for name, split in dataset.splits.items():
+        say(f"{name}: {len(split.images)} pictures {split.images.shape[1:]}")
+    if PREVIEW.value:
+        columns = config.eval.grid
+        images = np.asarray(dataset.splits["train"].images[: columns**2])
+        pictures.save(Path(PREVIEW.value), pictures.grid(images, columns))
+        say(f"preview: {PREVIEW.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])

@@ -1,0 +1,36 @@
+"""Priors p(z) over latent vectors.
+
+`StandardNormal` and `CouplingFlow` are Linen modules, part of the model and trained with it.
+The other priors are fitted afterwards, to the codes of the training pictures.
+
+Every prior has
+
+    log_prob(z: Float[Array, "batch latent"]) -> Float[Array, "batch"]           in nats
+    sample(key, count, temperature=1.0) -> Float[Array, "count latent"]
+
+where `temperature` scales the standard deviation of the base noise.
+"""
+
+import flax.linen as nn
+
+from vaejax.priors.coupling_flow import CouplingFlow
+from vaejax.priors.standard_normal import StandardNormal
+
+__all__ = [
+    "CouplingFlow",
+    "StandardNormal",
+    "build_prior",
+]
+
+
+def build_prior(name: str, latent_size: int, layers: int, width: int) -> nn.Module:
+    """The jointly trained prior of that name; `layers` and `width` are the flow's.
+
+    Raises:
+      ValueError: the name is neither standard_normal nor coupling_flow.
+    """
+    if name == "standard_normal":
+        return StandardNormal(latent_size)
+    if name == "coupling_flow":
+        return CouplingFlow(latent_size, layers=layers, width=width)
+    raise ValueError(f"prior {name!r} is neither 'standard_normal' nor 'coupling_flow'")

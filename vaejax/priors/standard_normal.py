@@ -1,0 +1,42 @@
+"""The standard normal prior, N(0, I)."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def standard_normal_log_prob(z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
+    """log N(z; 0, I) in nats, in float32 whatever the dtype of `z`."""
+    z = z.astype(jnp.float32)
+    return -0.5 * (jnp.sum(z**2, axis=-1) + z.shape[-1] * math.log(2 * math.pi))
+
+
+class StandardNormal(nn.Module):
+    """N(0, I) over latent vectors; it has no parameters."""
+
+    latent_size: int
+
+    def __call__(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
+        """`log_prob`, so that `init(key, z)` works as for every prior."""
+        return self.log_prob(z)
+
+    def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
+        """Log-density in nats."""
+        return standard_normal_log_prob(z)
+
+    def sample(
+        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
+    ) -> Float[Array, "count latent"]:
+        """`count` draws from N(0, temperature² I)."""
+        return temperature * jax.random.normal(key, (count, self.latent_size), jnp.float32)
+
+    def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        """The base noise of `z`: here `z` itself."""
+        return z.astype(jnp.float32)
+
+    def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        """The inverse of `to_noise`."""
+        return noise.astype(jnp.float32)

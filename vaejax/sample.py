@@ -1,0 +1,44 @@
+"""Draws new faces from a trained model: `python -m vaejax.sample --workdir=DIR`."""
+
+from pathlib import Path
+
+from absl import flags
+
+from vaejax import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
+COUNT = flags.DEFINE_integer("count", 64, "How many faces.", lower_bound=1)
+OUT = flags.DEFINE_string(
+    "out", None, "A PNG for the grid (default: samples.png in the work directory), or a directory."
+)
+SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the directory --out.")
+PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
+TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Spread of the noise.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same faces.", lower_bound=0)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+
+
+def main() -> None:
+    """Samples and writes."""
+    workdir = cli.existing_run(WORKDIR.value)
+    from vaejax import pictures
+    from vaejax.reporting import say
+    from vaejax.trained import load
+
+    images = load(workdir, CHECKPOINT.value).sample(
+        COUNT.value, seed=SEED.value, temperature=TEMPERATURE.value, prior=PRIOR.value
+    )
+    if SEPARATE.value:
+        directory = Path(OUT.value or workdir / "samples").expanduser()
+        for i, image in enumerate(images):
+            pictures.save(directory / f"{i:06d}.png", image)
+        say(f"{len(images)} faces: {directory}")
+    else:
+        path = Path(OUT.value or workdir / "samples.png").expanduser()
+        columns = min(len(images), max(1, round(len(images) ** 0.5)))
+        pictures.save(path, pictures.grid(images, columns))
+        say(f"{len(images)} faces: {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["workdir"])

@@ -1,0 +1,234 @@
+"""What happens on the devices: the training state, one update of it, and one evaluation."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from vaejax import objectives
+from vaejax.config import Config
+from vaejax.evidence import Evidence, Sums, empty_sums, evidence, sums_of
+from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
+from vaejax.models import init_params
+from vaejax.parallel import replicated, split_batch
+
+# Purposes folded into the key of a step; each random number has one.
+FLIP, POSTERIOR = 0, 1
+
+
+class Window(NamedTuple):
+    """Sums over the updates since the last log, kept on the devices.
+
+    They are part of the state, so nothing is read back between two logs and a run that
+    resumes in the middle of a window logs the same line as one that never stopped.
+    """
+
+    updates: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    log_scale: Float[Array, ""]
+    sums: Sums
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything an update changes. With step, seed and data it determines the rest of a run.
+
+    Attributes:
+      step: updates tried so far, applied or skipped.
+      skipped: updates skipped because loss or gradient was not finite.
+      skipped_in_row: those since the last applied update.
+      learning_rate_scale: lowered at each rollback.
+      rollbacks: rollbacks so far.
+    """
+
+    step: Int[Array, ""]
+    params: dict
+    ema_params: dict
+    opt_state: optax.OptState
+    skipped: Int[Array, ""]
+    skipped_in_row: Int[Array, ""]
+    rollbacks: Int[Array, ""]
+    learning_rate_scale: Float[Array, ""]
+    window: Window
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """AdamW without its learning rate, which `train_step` applies by the step's number."""
+    settings = config.optimizer
+
+    def is_kernel(params: dict) -> dict:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
+        optax.add_decayed_weights(settings.weight_decay, mask=is_kernel),
+    )
+
+
+def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Linear warm-up, then a cosine down to a fraction of the peak."""
+    settings, total = config.optimizer, config.train.steps
+    warmup = min(settings.warmup_steps, total)
+    done = step.astype(jnp.float32)
+    rise = jnp.minimum(1.0, (done + 1.0) / max(warmup, 1))
+    share = jnp.clip((done - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    fraction = settings.final_fraction
+    fall = fraction + (1.0 - fraction) * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+    return settings.learning_rate * rise * fall
+
+
+def beta_at(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The weight of the KL term, grown linearly from 0 over the warm-up."""
+    warmup = max(config.objective.warmup_steps, 1)
+    return config.objective.beta * jnp.minimum(1.0, (step.astype(jnp.float32) + 1.0) / warmup)
+
+
+def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainState:
+    """The state before the first update."""
+    params = init_params(model, config, key)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero,
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=make_optimizer(config).init(params),
+        skipped=zero,
+        skipped_in_row=zero,
+        rollbacks=zero,
+        learning_rate_scale=jnp.ones((), jnp.float32),
+        window=empty_window(config.model.latent_size),
+    )
+
+
+def empty_window(latent_size: int) -> Window:
+    """A window over no updates."""
+    zero = jnp.zeros((), jnp.float32)
+    return Window(zero, zero, zero, empty_sums(latent_size))
+
+
+def step_keys(config: Config, step: Int[Array, ""]) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """The keys of one step: (flips, posterior noise).
+
+    Threefry is partitionable, so an example's numbers do not depend on the devices.
+    """
+    key = jax.random.fold_in(jax.random.key(config.train.seed), step)
+    return jax.random.fold_in(key, FLIP), jax.random.fold_in(key, POSTERIOR)
+
+
+def mirror(images: Images, key: PRNGKeyArray) -> Images:
+    """Mirrors half of the pictures at random."""
+    mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def make_train_step(
+    model: nn.Module, config: Config, mesh: Mesh
+) -> Callable[[TrainState, Images], tuple[TrainState, Float[Array, ""]]]:
+    """Compiles lazily: (state, images [dispatch, batch, ...]) -> (state, last loss).
+
+    One call makes `config.train.steps_per_dispatch` updates. The state is donated. The loss,
+    in nats per dimension, is what the loop waits on to keep one call ahead of the devices.
+    """
+    optimizer = make_optimizer(config)
+    likelihood = LIKELIHOODS[config.likelihood.name]
+    parts = config.train.accumulate
+
+    def loss_of(params, images, noise, beta):
+        terms = evidence(model, params, likelihood, images, noise)
+        # A factor is one dimension under N(0, I) and all of them under a learned prior.
+        free = config.objective.free_bits * (terms.mean.shape[1] / terms.kl.shape[1])
+        kl = objectives.free_bits_kl(terms.kl, free)
+        # In nats per dimension, so that one learning rate and one clipping norm serve every
+        # picture size.
+        loss = (beta * kl - jnp.mean(terms.log_likelihood)) / images[0].size
+        return loss, _window_of(terms, images, likelihood)
+
+    def gradients_of(params, images, noise, beta):
+        """Mean loss, window and gradient over the equal parts of a batch, one at a time."""
+        value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+        if parts == 1:
+            return value_and_grad(params, images, noise, beta)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, value_and_grad(params, *part, beta)), None
+
+        # Part i takes every parts-th example, so that no example changes its device.
+        split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (images, noise)]
+        shapes = jax.eval_shape(value_and_grad, params, split[0][0], split[1][0], beta)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        ((loss, window), gradients), _ = jax.lax.scan(add, zeros, tuple(split))
+        # Sums stay sums; the loss, the gradients and the window's means are averaged.
+        window = window._replace(updates=window.updates / parts, log_scale=window.log_scale / parts)
+        mean = jax.tree.map(lambda leaf: leaf / parts, (loss, gradients))
+        return (mean[0], window), mean[1]
+
+    def update(state: TrainState, images: Images) -> tuple[TrainState, Float[Array, ""]]:
+        flip_key, noise_key = step_keys(config, state.step)
+        if config.data.flip:
+            images = mirror(images, flip_key)
+        shape = (images.shape[0], config.model.latent_size)
+        noise = jax.random.normal(noise_key, shape, jnp.float32)
+        beta = beta_at(config, state.step)
+        (loss, window), gradients = gradients_of(state.params, images, noise, beta)
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        rate = learning_rate(config, state.step) * state.learning_rate_scale
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        # Young averages forget faster, so that the first pictures are not of the start.
+        age = (state.step - state.skipped).astype(jnp.float32)
+        decay = jnp.minimum(config.optimizer.ema_decay, (1.0 + age) / (10.0 + age))
+        ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema_params, params)
+        old_window = _restarted(state.window, state.step % config.train.log_every == 0)
+        new_window = jax.tree.map(jnp.add, old_window, window._replace(gradient_norm=norm))
+        skip = (~finite).astype(jnp.int32)
+        return TrainState(
+            step=state.step + 1,
+            params=_where(finite, params, state.params),
+            ema_params=_where(finite, ema, state.ema_params),
+            opt_state=_where(finite, opt_state, state.opt_state),
+            skipped=state.skipped + skip,
+            skipped_in_row=(state.skipped_in_row + skip) * skip,
+            rollbacks=state.rollbacks,
+            learning_rate_scale=state.learning_rate_scale,
+            window=_where(finite, new_window, old_window),
+        ), loss
+
+    def dispatch(state: TrainState, images: Array) -> tuple[TrainState, Float[Array, ""]]:
+        if images.shape[0] == 1:
+            return update(state, images[0])
+        state, losses = jax.lax.scan(update, state, images)
+        return state, losses[-1]
+
+    everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
+    return jax.jit(
+        dispatch,
+        donate_argnums=0,
+        in_shardings=(everywhere, split),
+        out_shardings=(everywhere, everywhere),
+    )
+
+
+def _where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _restarted(window: Window, restart: Bool[Array, ""]) -> Window:
+    return _where(restart, jax.tree.map(jnp.zeros_like, window), window)
+
+
+def _window_of(terms: Evidence, images: Images, likelihood: Likelihood) -> Window:
+    everyone = jnp.ones(images.shape[0], jnp.float32)
+    window = Window(
+        updates=jnp.ones((), jnp.float32),
+        gradient_norm=jnp.zeros((), jnp.float32),
+        log_scale=jnp.mean(terms.pixels.log_scale),
+        sums=sums_of(terms, likelihood, images, everyone),
+    )
+    return jax.lax.stop_gradient(window)

@@ -1,0 +1,200 @@
+"""A trained model as its user meets it: pictures in, pictures out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from vaejax import objectives, step
+from vaejax.checkpoints import Checkpoints
+from vaejax.config import Config, load_json
+from vaejax.errors import UserError
+from vaejax.evaluation import make_log_weight
+from vaejax.likelihoods import LIKELIHOODS
+from vaejax.models import build_model
+from vaejax.parallel import replicated, single_device_mesh
+from vaejax.priors.fitted import load_prior
+
+Pictures = UInt8[np.ndarray, "batch height width channel"]
+# The prior that was trained with the model; any other name is one fitted to its codes.
+OWN_PRIOR = "model"
+
+
+def load(workdir: str | Path, checkpoint: str = "best") -> "TrainedModel":
+    """The model that was trained in `workdir`.
+
+    Args:
+      workdir: of a run of `python -m vaejax.main`.
+      checkpoint: `best` (by validation), `latest`, or a step.
+
+    Raises:
+      UserError: no run, no checkpoint, or not this one.
+    """
+    workdir = Path(workdir).expanduser()
+    config = load_json(workdir / "config.json")
+    directory = workdir / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        at = _choose(checkpoints, checkpoint, workdir)
+        model = build_model(config)
+        like = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+        state = checkpoints.restore(at, like, replicated(single_device_mesh()))
+    finally:
+        checkpoints.close()
+    return TrainedModel(config, state.ema_params, at, workdir)
+
+
+def _choose(checkpoints: Checkpoints, name: str, workdir: Path) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
+    if name == "best":
+        return checkpoints.best_step()
+    if name == "latest":
+        return steps[-1]
+    if not name.isdecimal() or int(name) not in steps:
+        raise UserError(
+            f"checkpoint {name!r} is not one of best, latest, {', '.join(map(str, steps))}"
+        )
+    return int(name)
+
+
+class TrainedModel:
+    """A VAE with its averaged parameters. Pictures are uint8 [batch, height, width, channel].
+
+    Attributes:
+      config: of the run.
+      params: the parameters.
+      step: of the checkpoint.
+      model: the Linen module.
+    """
+
+    def __init__(self, config: Config, params: dict, step: int, workdir: Path):
+        """Use `load`."""
+        self.config, self.params, self.step = config, params, step
+        self.model = build_model(config)
+        self.workdir = workdir
+        self._likelihood = LIKELIHOODS[config.likelihood.name]
+        self._encode = jax.jit(lambda p, x: self.model.apply({"params": p}, x, method="encode"))
+        self._decode = jax.jit(self._decode_levels)
+        self._log_weight = jax.jit(make_log_weight(self.model, self._likelihood))
+        self._sample_own = jax.jit(
+            lambda p, key, count, temperature: self.model.apply(
+                {"params": p}, key, count, temperature, method="sample_prior"
+            ),
+            static_argnums=2,
+        )
+
+    def encode(
+        self, images: Pictures
+    ) -> tuple[Float[np.ndarray, "batch latent"], Float[np.ndarray, "batch latent"]]:
+        """Mean and standard deviation of q(z|x)."""
+        self._check(images)
+        mean, log_std = self._in_batches(lambda x: self._encode(self.params, x), images)
+        return mean, np.exp(log_std)
+
+    def decode(self, z: Float[np.ndarray | Array, "batch latent"]) -> Pictures:
+        """The picture of each code: the mean of p(x|z), rounded."""
+        return self._in_batches(lambda z: self._decode(self.params, z), np.asarray(z, np.float32))
+
+    def reconstruct(self, images: Pictures) -> Pictures:
+        """Each picture encoded to its posterior mean and decoded."""
+        return self.decode(self.encode(images)[0])
+
+    def sample(
+        self, count: int, *, seed: int = 0, temperature: float = 1.0, prior: str = OWN_PRIOR
+    ) -> Pictures:
+        """New pictures.
+
+        Args:
+          count: how many.
+          seed: the same seed gives the same pictures.
+          temperature: scales the spread of the prior's noise; lower is safer and duller.
+          prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
+        """
+        return self.decode(
+            self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
+        )
+
+    def sample_codes(
+        self, count: int, *, seed: int = 0, temperature: float = 1.0, prior: str = OWN_PRIOR
+    ) -> Float[np.ndarray, "count latent"]:
+        """The codes that `sample` decodes."""
+        if count < 1:
+            raise UserError(f"count={count} must be at least 1")
+        if not 0 <= temperature < float("inf"):
+            raise UserError(f"temperature={temperature} must be a number from 0 on")
+        key = jax.random.key(seed)
+        if prior == OWN_PRIOR:
+            return np.asarray(self._sample_own(self.params, key, count, float(temperature)))
+        return np.asarray(self.fitted_prior(prior).sample(key, count, float(temperature)))
+
+    def log_likelihood(
+        self, images: Pictures, *, samples: int = 64, seed: int = 0
+    ) -> Float[np.ndarray, "batch"]:
+        """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
+        self._check(images)
+        root = jax.random.key(seed)
+
+        def bound(x: Array) -> Array:
+            mean, log_std = self._encode(self.params, x)
+            weights = [
+                self._log_weight(
+                    self.params, x, mean, log_std,
+                    jax.random.normal(jax.random.fold_in(root, k), mean.shape),
+                )
+                for k in range(samples)
+            ]  # fmt: skip
+            return objectives.importance_bound(jnp.stack(weights))
+
+        return self._in_batches(bound, images)
+
+    def fitted_prior(self, name: str):
+        """The prior of that name that was fitted to this checkpoint's codes.
+
+        Raises:
+          UserError: it was not fitted, or to another checkpoint.
+        """
+        path = self.prior_path(name)
+        remedy = f"run python -m vaejax.fit --workdir={self.workdir} --prior={name}"
+        if not path.exists():
+            raise UserError(f"no prior {name!r} was fitted in {self.workdir}; {remedy}")
+        prior, meta = load_prior(path)
+        if meta["step"] != self.step:
+            raise UserError(
+                f"the prior {name!r} was fitted to the codes of step {meta['step']}, but this is "
+                f"step {self.step}; {remedy}"
+            )
+        return prior
+
+    def prior_path(self, name: str) -> Path:
+        """Where the fitted prior of that name is kept."""
+        return self.workdir / "priors" / f"{name}.npz"
+
+    def _decode_levels(self, params: dict, z: Array) -> Array:
+        pixels = self.model.apply({"params": params}, z, method="decode")
+        return jnp.round(self._likelihood.mean(pixels)).astype(jnp.uint8)
+
+    def _in_batches(self, function: Callable, inputs: np.ndarray):
+        """Applies `function` to equal, padded batches, so that it is compiled once."""
+        size = self.config.eval.batch_size
+        outputs = []
+        for start in range(0, len(inputs), size):
+            part = inputs[start : start + size]
+            rest = [(0, size - len(part))] + [(0, 0)] * (inputs.ndim - 1)
+            result = jax.device_get(function(jnp.asarray(np.pad(part, rest))))
+            outputs.append(result)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(inputs)], *outputs)
+
+    def _check(self, images: Pictures) -> None:
+        expected = (*self.config.data.image_size, self.config.data.channels)
+        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
+            raise UserError(
+                f"pictures of shape {images.shape} and type {images.dtype}; this model takes "
+                f"uint8 (batch, {', '.join(map(str, expected))})"
+            )

@@ -1,0 +1,271 @@
+"""The host loop: restore, step, log, evaluate, save, stop."""
+
+import dataclasses
+import enum
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import data, step
+from vaejax.checkpoints import METRIC, Checkpoints
+from vaejax.config import Config
+from vaejax.data import pipeline
+from vaejax.diagnosis import first_not_finite
+from vaejax.errors import TrainingError, UserError
+from vaejax.evaluation import evaluate, make_eval_step, summarize
+from vaejax.evidence import summarize as evidence_summary
+from vaejax.gallery import Gallery
+from vaejax.health import Health
+from vaejax.models import build_model
+from vaejax.objectives import latent_usage
+from vaejax.parallel import make_mesh, replicated, split_batch, to_devices
+from vaejax.reporting import Progress, Reporter, say
+from vaejax.signals import Stop, stop_on_signal
+from vaejax.workdir import claim
+
+# A run that needs a third rollback does not suffer from its learning rate.
+MAX_ROLLBACKS = 2
+
+
+class Outcome(enum.Enum):
+    """How a call of `train` ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+
+
+def train(config: Config, workdir: Path) -> Outcome:
+    """Trains until `config.train.steps`, or until asked to stop.
+
+    Goes on from the newest checkpoint in `workdir`, if there is one, exactly as if it had
+    never stopped. SIGINT and SIGTERM save and return; a second SIGINT ends at once.
+
+    Raises:
+      UserError: the work directory holds another run, or the data is missing or changed.
+      TrainingError: the loss stayed infinite after two rollbacks.
+    """
+    with claim(workdir, config), stop_on_signal() as stop:
+        run = Run(config, workdir)
+        try:
+            return run.go(stop)
+        finally:
+            run.close()
+
+
+class Run:
+    """One process's part in a training run: what was opened, and the loop over it."""
+
+    def __init__(self, config: Config, workdir: Path):
+        """Opens data, devices, model and checkpoints, and restores what there is."""
+        self.config, self.workdir = config, workdir
+        self.mesh = make_mesh(config.train.batch_size)
+        self.dataset = data.open_dataset(config.data)
+        self.model = build_model(config)
+        self.train_step = step.make_train_step(self.model, config, self.mesh)
+        self.eval_step = make_eval_step(self.model, config, self.mesh)
+        self.checkpoints = Checkpoints(workdir / "checkpoints", keep=config.train.keep)
+        self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
+        self.state = self._restore()
+        self.step = int(self.state.step)
+        self.saved_step = self.step
+        self.reporter = Reporter(workdir, self.step)
+        self.progress = Progress(self.step, config.train.steps, config.train.batch_size)
+        self.health = Health(config)
+        self.train_values: dict[str, float] = {}
+
+    def go(self, stop: Stop) -> Outcome:
+        """The loop. The order of log, evaluate and save is part of what makes resume exact."""
+        settings = self.config.train
+        if self.step < settings.steps:
+            say(f"training from step {self.step} to {settings.steps} in {self.workdir}")
+        started, previous_loss = time.monotonic(), None
+        batches = self._batches()
+        while self.step < settings.steps:
+            if stop.requested:
+                return self._interrupt()
+            self.state, loss = self.train_step(self.state, next(batches))
+            self.step += settings.steps_per_dispatch
+            # One dispatch stays queued: the device never waits for the host, and a request to
+            # stop never waits for a long queue.
+            if previous_loss is None:
+                jax.block_until_ready(loss)
+                say(f"first step done after {time.monotonic() - started:.1f} s")
+                self.progress.restart_clock()
+            else:
+                jax.block_until_ready(previous_loss)
+            previous_loss = loss
+            self.progress.advance(self.step)
+            last = self.step >= settings.steps
+            if (self.step % settings.log_every == 0 or last) and not self._log():
+                batches = self._roll_back()
+                continue
+            metrics = None
+            if self.step % settings.eval_every == 0 or last:
+                metrics = self._evaluate()
+            # After the evaluation: a checkpoint at this step promises that its metrics are
+            # written, because a resumed run does not evaluate the step it starts from.
+            if self.step % settings.save_every == 0 or metrics or last:
+                self._save(metrics)
+        self.checkpoints.wait()
+        return Outcome.FINISHED
+
+    def close(self) -> None:
+        """Finishes what is under way and lets go of everything."""
+        self.progress.close()
+        self.reporter.close()
+        self.checkpoints.close()
+
+    def _restore(self) -> step.TrainState:
+        """The newest checkpoint's state, or a fresh one."""
+        steps = self.checkpoints.steps()
+        if not steps:
+            key = jax.random.key(self.config.train.seed)
+            init = jax.jit(
+                lambda key: step.init_state(self.model, self.config, key),
+                out_shardings=replicated(self.mesh),
+            )
+            return init(key)
+        saved = self.checkpoints.meta(steps[-1])["data"]
+        if saved != self.dataset.fingerprint:
+            changed = [k for k in saved if saved[k] != self.dataset.fingerprint.get(k)]
+            raise UserError(
+                f"the data is not what {self.workdir} was trained on ({', '.join(changed)} "
+                "changed); restore the data, or choose a new --workdir"
+            )
+        like = jax.eval_shape(lambda: step.init_state(self.model, self.config, jax.random.key(0)))
+        return self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
+
+    def _batches(self) -> Iterator[jax.Array]:
+        """Device arrays [dispatch, batch, height, width, channel] from the current step on."""
+        settings = self.config.train
+        sharding = split_batch(self.mesh, leading_axes=1)
+        batches = pipeline.train_batches(
+            self.dataset.splits["train"].images,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            first_step=self.step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        while True:
+            images = np.stack([next(batches)["image"] for _ in range(settings.steps_per_dispatch)])
+            yield to_devices({"image": images}, sharding)["image"]
+
+    def _log(self) -> bool:
+        """Reports the window; False if too many updates in a row were skipped."""
+        window = jax.device_get(self.state.window)
+        skipped = int(self.state.skipped_in_row)
+        rate = self.progress.images_per_second()
+        self.progress.restart_clock()
+        if window.updates > 0:
+            values = self._window_values(window)
+            # The clock's figure is not part of what a resumed run repeats.
+            self.reporter.write(self.step, "train", {**values, "images_per_second": rate})
+            self.progress.line(values, rate)
+            self.train_values = values
+            for complaint in self.health.training(self.step, values):
+                say(f"health: {complaint}")
+        return skipped < self.config.train.max_skipped
+
+    def _window_values(self, window: step.Window) -> dict[str, float | list[float]]:
+        config = self.config
+        dimensions = self.dataset.splits["train"].images[0].size
+        at = jnp.asarray(self.step - 1)
+        rate = step.learning_rate(config, at) * self.state.learning_rate_scale
+        return {
+            **evidence_summary(window.sums, dimensions, config.objective.beta),
+            "gradient_norm": float(window.gradient_norm / window.updates),
+            "log_scale": float(window.log_scale / window.updates),
+            "beta": float(step.beta_at(config, at)),
+            "learning_rate": float(rate),
+            "skipped": int(self.state.skipped),
+            "information_per_dimension": latent_usage(window.sums.moments).information.tolist(),
+        }
+
+    def _evaluate(self) -> dict[str, float] | None:
+        """Validates the averaged parameters and draws the pictures."""
+        self.gallery.draw(self.step, self.state.ema_params, self.reporter)
+        if "valid" not in self.dataset.splits:
+            self.progress.restart_clock()
+            return None
+        images = self.dataset.splits["valid"].images
+        images = images[: self.config.eval.pictures or len(images)]
+        batches = pipeline.eval_batches(
+            images,
+            batch_size=self.config.eval.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        totals = evaluate(self.eval_step, self.state.ema_params, batches, self.mesh)
+        values = summarize(totals, self.config)
+        self.reporter.write(self.step, "valid", values)
+        say(
+            f"step {self.step}  validation: {values[METRIC]:.4f} bits/dim (ELBO)  "
+            f"{values['kl_nats']:.0f} nats KL  PSNR {values['psnr']:.2f}  SSIM {values['ssim']:.3f}"
+        )
+        for complaint in self.health.validation(self.train_values, values):
+            say(f"health: {complaint}")
+        self.progress.restart_clock()
+        return values
+
+    def _save(self, metrics: dict[str, float] | None) -> None:
+        meta = {
+            "step": self.step,
+            "examples": self.step * self.config.train.batch_size,
+            "config": dataclasses.asdict(self.config),
+            "data": self.dataset.fingerprint,
+        }
+        self.checkpoints.save(self.step, self.state, meta, metrics)
+        self.saved_step = self.step
+        self.progress.restart_clock()
+
+    def _interrupt(self) -> Outcome:
+        if self.step > self.saved_step or not self.checkpoints.steps():
+            self._save(None)
+        self.checkpoints.wait()
+        return Outcome.INTERRUPTED
+
+    def _roll_back(self) -> Iterator[jax.Array]:
+        """Goes back to the newest checkpoint with a smaller learning rate.
+
+        Raises:
+          TrainingError: this has happened too often.
+        """
+        failed, rollbacks = self.step, int(self.state.rollbacks) + 1
+        if rollbacks > MAX_ROLLBACKS:
+            raise TrainingError(self._last_words())
+        self.checkpoints.wait()
+        scale = self.state.learning_rate_scale * self.config.train.rollback_factor
+        self.state = self._restore().replace(
+            rollbacks=jnp.full_like(self.state.rollbacks, rollbacks), learning_rate_scale=scale
+        )
+        self.step = int(self.state.step)
+        self.reporter.close()
+        self.reporter = Reporter(self.workdir, self.step)
+        say(
+            f"step {failed}: {self.config.train.max_skipped} or more updates in a row were not "
+            f"finite; back to step {self.step} with {float(scale):.2g} of the learning rate "
+            f"(rollback {rollbacks} of {MAX_ROLLBACKS})"
+        )
+        self.progress.close()
+        self.progress = Progress(self.step, self.config.train.steps, self.config.train.batch_size)
+        return self._batches()
+
+    def _last_words(self) -> str:
+        """Names the first tensor that is not finite and the examples of its batch."""
+        settings, at = self.config.train, self.step - 1
+        split = self.dataset.splits["train"]
+        index = pipeline.batch_indices(
+            settings.seed, at * settings.batch_size, settings.batch_size, len(split.images)
+        )
+        images = jnp.asarray(split.images[np.asarray(index)])
+        name = first_not_finite(self.model, self.config, self.state.params, images, at)
+        return (
+            f"step {at}: loss or gradient is still not finite after {MAX_ROLLBACKS} rollbacks; "
+            f"first tensor that is not finite: {name}; examples of that batch: "
+            f"{np.asarray(index).tolist()}; look at them, or lower config.optimizer.learning_rate"
+        )
