@@ -200,7 +200,7 @@ FOLDER = {  # file name -> (bytes, the pixels it gives, or the reason it is set 
     "letter.jpg": (b"Dear Sir or Madam,", "not a picture"),
     "page.jpg": (b"<html><body>404 not found</body></html>", "not a picture"),
     "short.jpg": (encoded(Image.fromarray(COLOUR), "JPEG", quality=95)[:1500], "truncated"),
-    "damaged.png": (damaged(encoded(Image.fromarray(COLOUR))), "broken data stream"),
+    "damaged.png": (damaged(encoded(Image.fromarray(COLOUR))), "data stream"),
     "dot.png": (encoded(Image.new("L", (1, 1))), "1x1 pixels.*too small"),
     "enormous.png": (header_only(60_000, 60_000), "60000x60000 pixels, more than"),
     "float.tiff": (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "floating-point"),

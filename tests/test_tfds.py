@@ -1,6 +1,9 @@
 """TFDS and the official layout give the same CelebA from the same JPEG files."""
 
+import dataclasses
+import importlib
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -119,8 +122,6 @@ def test_same_pictures_splits_and_labels_as_the_official_layout(prepared, tmp_pa
 
 
 def test_the_order_is_the_same_every_time(prepared, tmp_path):
-    import dataclasses
-
     again = dataclasses.replace(prepared, cache_dir=str(tmp_path))
     assert (
         open_dataset(again, progress=False).fingerprint
@@ -130,7 +131,7 @@ def test_the_order_is_the_same_every_time(prepared, tmp_path):
 
 def test_celebas_official_attribute_order_is_alphabetical():
     builder = tfds.builder_cls("celeb_a")
-    module = __import__(builder.__module__, fromlist=["ATTR_HEADINGS"])
+    module = importlib.import_module(builder.__module__)
     assert module.ATTR_HEADINGS == ATTRIBUTES == sorted(ATTRIBUTES)
 
 
@@ -167,13 +168,13 @@ def test_altered_files_are_refused_in_one_line(tmp_path):
         crop="nvae148",
         cache_dir=str(tmp_path / "cache"),
     )
-    with pytest.raises(UserError, match="could not be prepared .*unchanged") as caught:
+    with pytest.raises(UserError, match=r"could not be prepared .*unchanged") as caught:
         prepare(config, progress=False)
     assert "\n" not in str(caught.value)
 
 
 def test_without_tfds_the_remedy_is_named(monkeypatch, tmp_path):
-    lazy_tensorflow.tensorflow_datasets.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
+    lazy_tensorflow.tensorflow_datasets.cache_clear()  # an error is not kept
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"pip install 'vaejax\[tfds\]'"):
         open_dataset(DataConfig(source="tfds:celeb_a", crop="center"), progress=False)

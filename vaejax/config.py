@@ -80,11 +80,11 @@ class ModelConfig:
 
     latent_size: int = _option(128, low=1)
     # Channels at each resolution, finest first; each level halves height and width.
-    widths: tuple[int, ...] = _option((64, 128, 256), low=1)
+    widths: tuple[int, ...] = _option((48, 96, 192), low=1)
     # Residual blocks at each resolution, finest first.
     blocks: tuple[int, ...] = _option((1, 1, 1), low=0)
     # Side of the square patch that the first convolution sees as one position.
-    patch: int = _option(2, choices=(1, 2, 4))
+    patch: int = _option(4, choices=(1, 2, 4))
     # Of activations; parameters, KL and likelihood sums are always float32.
     dtype: str = _option("float32", choices=("float32", "bfloat16"))
 

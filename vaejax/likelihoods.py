@@ -181,10 +181,9 @@ def _log1mexp(x: Values) -> Values:
 
 def _log_tilt(logit: Values) -> Values:
     """log of the sum over k = 0..255 of exp(logit k / 255), a geometric series."""
-    step = jnp.abs(logit) / 255.0
-    small = step < 1e-3
-    # Below, three terms of the cumulant series of the uniform distribution on 0..255.
-    near = math.log(256.0) - 127.5 * step + (256.0**2 - 1) / 24 * step**2
-    safe = jnp.where(small, 1.0, step)
-    far = jnp.log(-jnp.expm1(-256.0 * safe)) - jnp.log(-jnp.expm1(-safe))
-    return jnp.maximum(logit, 0.0) + jnp.where(small, near, far)
+    # Near zero, the cumulants of the uniform distribution on 0..255, smooth through zero.
+    near = math.log(256.0) + 0.5 * logit + (256.0**2 - 1) / 24 * (logit / 255.0) ** 2
+    small = jnp.abs(logit) < 0.25
+    step = jnp.where(small, 1.0, jnp.abs(logit) / 255.0)
+    far = jnp.log(-jnp.expm1(-256.0 * step)) - jnp.log(-jnp.expm1(-step))
+    return jnp.where(small, near, jnp.maximum(logit, 0.0) + far)

@@ -61,7 +61,7 @@ def importance_bound(log_weights: Float[Array, "sample batch"]) -> PerExample:
     return jnp.squeeze(top, 0) + jnp.log(jnp.mean(jnp.exp(log_weights - top), axis=0))
 
 
-def bits_per_dim(nats: Float[Array, "*shape"], dimensions: int) -> Float[Array, "*shape"]:
+def bits_per_dim(nats: float, dimensions: int) -> float:
     """Negative log-likelihood in bits for each of a picture's values."""
     return -nats / (dimensions * math.log(2.0))
 

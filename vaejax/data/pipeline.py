@@ -89,7 +89,7 @@ def train_batches(
     if size < 1:
         raise ValueError("no pictures to train on")
 
-    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
+    def load(step: np.int64) -> tuple[np.ndarray, ...]:
         index = batch_indices(seed, int(step) * batch_size + rows.start, len(rows), size)
         return images[index], index
 
@@ -123,7 +123,7 @@ def eval_batches(
     rows = _local_rows(batch_size, process_index, process_count)
     size = len(images)
 
-    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
+    def load(step: np.int64) -> tuple[np.ndarray, ...]:
         positions = int(step) * batch_size + np.asarray(rows, np.int64)
         index = np.minimum(positions, size - 1)
         return images[index], index, positions < size
@@ -156,7 +156,7 @@ _TYPES = {"image": np.uint8, "index": np.int64, "mask": np.bool_}
 
 
 def _prefetched(
-    load: Callable[[np.ndarray], tuple[np.ndarray, ...]], steps: range, names: tuple[str, ...]
+    load: Callable[[np.int64], tuple[np.ndarray, ...]], steps: range, names: tuple[str, ...]
 ) -> Iterator[dict[str, np.ndarray]]:
     """The arrays `load` gives for each step, by name, loaded ahead of their reader."""
     iterator = _iterate(load, steps, names)

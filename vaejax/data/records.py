@@ -1,7 +1,7 @@
 """What every source of pictures offers: named items, in a fixed order, in chunks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Contents(NamedTuple):
     attribute_names: Sequence[str] = ()
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where pictures come from."""
 

@@ -52,11 +52,11 @@ class Tfds:
 
     def contents(self) -> Contents:
         """All examples, in the order of the files; without official splits if it is all train."""
-        features = self._builder.info.features
+        features = dict(self._builder.info.features.items())
         image = _image_feature(self.kind, features, self._tfds)
         attributes = features.get("attributes")
-        # A string where TFDS stored a nested dict: the names of its entries are the columns.
-        columns = sorted(attributes) if isinstance(attributes, Mapping) else ()
+        nested = isinstance(attributes, self._tfds.features.FeaturesDict)
+        columns = sorted(attributes) if nested else ()
         sizes = {
             split: info.num_examples
             for split, info in self._builder.info.splits.items()

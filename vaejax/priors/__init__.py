@@ -1,7 +1,8 @@
 """Priors p(z) over latent vectors.
 
 `StandardNormal` and `CouplingFlow` are Linen modules, part of the model and trained with it.
-The other priors are fitted afterwards, to the codes of the training pictures.
+`Gaussian`, `Mixture` and `FlowMatching` are fitted afterwards, to the codes of the training
+pictures; `fitted.py` fits them by name, and saves and loads them.
 
 Every prior has
 
@@ -14,12 +15,26 @@ where `temperature` scales the standard deviation of the base noise.
 import flax.linen as nn
 
 from vaejax.priors.coupling_flow import CouplingFlow
+from vaejax.priors.fitted import FITTED_PRIORS, fit_prior, load_prior, save_prior
+from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
+from vaejax.priors.gaussian import Gaussian, fit_gaussian
+from vaejax.priors.mixture import Mixture, fit_mixture
 from vaejax.priors.standard_normal import StandardNormal
 
 __all__ = [
+    "FITTED_PRIORS",
     "CouplingFlow",
+    "FlowMatching",
+    "Gaussian",
+    "Mixture",
     "StandardNormal",
     "build_prior",
+    "fit_flow_matching",
+    "fit_gaussian",
+    "fit_mixture",
+    "fit_prior",
+    "load_prior",
+    "save_prior",
 ]
 
 

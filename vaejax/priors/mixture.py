@@ -67,7 +67,7 @@ def fit_mixture(
     key: PRNGKeyArray,
     components: int = 10,
     steps: int = 100,
-    pseudo_count: float | None = None,
+    pseudo_count: float = 16.0,
     tolerance: float = 1e-4,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Mixture:
@@ -85,23 +85,21 @@ def fit_mixture(
       components: number of Gaussians. Ghosh et al., "From variational to deterministic
         autoencoders" (ICLR 2020), find ten enough for CelebA.
       steps: EM steps at most.
-      pseudo_count: strength of the prior on each component, in codes; None: the latent size.
+      pseudo_count: strength of the prior on each component, in codes.
       tolerance: EM stops when a step gains fewer nats per code.
-      progress: called after each step with (steps done, `steps`, nats per code of whitened
-        codes under the mixture before the step).
+      progress: called after each step with (steps done, `steps`, penalised log-likelihood before
+        the step in nats per whitened code).
 
     Raises:
       UserError: fewer than two codes, or some that are not finite.
     """
     gaussian = fit_gaussian([codes])
     white = gaussian.to_noise(jnp.asarray(codes))
-    if pseudo_count is None:
-        pseudo_count = float(white.shape[1])
-    pseudo_count = jax.device_put(jnp.float32(pseudo_count))
-    mixture = initial_mixture(white, key, components, pseudo_count)
+    strength = jnp.float32(pseudo_count)
+    mixture = initial_mixture(white, key, components, strength)
     previous = -math.inf
     for step in range(steps):
-        mixture, objective = em_step(mixture, white, pseudo_count)
+        mixture, objective = em_step(mixture, white, strength)
         objective = float(jax.device_get(objective))
         if progress is not None:
             progress(step + 1, steps, objective)

@@ -1,0 +1,40 @@
+"""Strictness for every test, and the real faces where they lie beside the checkout."""
+
+import os
+import pathlib
+
+# Before JAX is imported. Two devices on the CPU, so that what is sharded is seen to be.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+REAL_FACES = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Keeps compiled programs across the processes that the tests start."""
+    directory = tmp_path_factory.getbasetemp().parent / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory):
+    """Keeps decoded pictures out of the user's own cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real_faces() -> pathlib.Path:
+    """The folder of real faces; skips where it is absent."""
+    if not REAL_FACES.is_dir():
+        pytest.skip(f"the real faces are not here: {REAL_FACES}")
+    return REAL_FACES

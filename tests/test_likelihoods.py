@@ -1,0 +1,116 @@
+"""Likelihoods: they sum to one, agree with independent references, and have finite gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaejax.likelihoods import (
+    LEVEL,
+    LIKELIHOODS,
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+    Pixels,
+    to_levels,
+    to_unit,
+)
+
+ALL_LEVELS = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+locations = st.floats(-3.0, 3.0, width=32)
+log_scales = st.floats(MIN_LOG_SCALE, MAX_LOG_SCALE)
+
+
+def log_masses(name: str, location: float, log_scale: float) -> np.ndarray:
+    pixels = Pixels(
+        jnp.full((256, 1, 1, 1), location, jnp.float32),
+        jnp.full((1, 1, 1, 1), log_scale, jnp.float32),
+    )
+    return np.asarray(LIKELIHOODS[name].log_prob(jnp.asarray(ALL_LEVELS), pixels), np.float64)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@settings(max_examples=60, deadline=None)
+@given(location=locations, log_scale=log_scales)
+def test_masses_sum_to_one(name, location, log_scale):
+    scale = 20.0 if name == "bernoulli" else 1.0
+    np.testing.assert_allclose(
+        np.exp(log_masses(name, scale * location, log_scale)).sum(), 1.0, atol=1e-4
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
+def test_logistic_matches_scipy(location, log_scale):
+    edges = (np.arange(257) - 0.5) / 127.5 - 1.0
+    edges[0], edges[-1] = -np.inf, np.inf
+    scale = np.exp(np.float64(np.float32(log_scale)))
+    masses = np.diff(scipy.stats.logistic.cdf(edges, np.float64(np.float32(location)), scale))
+    likely = masses > 1e-12  # below, scipy's own difference has no digits left
+    np.testing.assert_allclose(
+        log_masses("logistic", location, log_scale)[likely], np.log(masses[likely]), atol=2e-3
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
+def test_gaussian_matches_scipy(location, log_scale):
+    edges = (np.arange(257) - 0.5) / 127.5 - 1.0
+    edges[0], edges[-1] = -np.inf, np.inf
+    standard = (edges - np.float64(np.float32(location))) / np.exp(np.float64(log_scale))
+    masses = np.diff(scipy.stats.norm.cdf(standard))
+    likely = masses > 1e-10
+    np.testing.assert_allclose(
+        log_masses("gaussian", location, log_scale)[likely], np.log(masses[likely]), atol=2e-3
+    )
+
+
+@given(logit=st.floats(-60.0, 60.0, width=32))
+@settings(max_examples=40, deadline=None)
+def test_bernoulli_matches_its_definition(logit):
+    tilted = np.float64(logit) * np.arange(256) / 255.0
+    expected = tilted - scipy.special.logsumexp(tilted)
+    np.testing.assert_allclose(log_masses("bernoulli", logit, 0.0), expected, atol=2e-4)
+    pixels = Pixels(jnp.full((1, 1, 1, 1), logit, jnp.float32), jnp.zeros((1, 1, 1, 1)))
+    masses, levels = np.exp(expected), np.arange(256)
+    mean = (masses * levels).sum()
+    variance = (masses * (levels - mean) ** 2).sum()
+    likelihood = LIKELIHOODS["bernoulli"]
+    np.testing.assert_allclose(float(likelihood.mean(pixels).item()), mean, rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(
+        float(likelihood.variance(pixels).item()), variance * LEVEL**2, rtol=0.03, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["logistic", "gaussian"])
+@settings(max_examples=30, deadline=None)
+@given(location=locations, log_scale=log_scales)
+def test_gradients_are_finite_everywhere(name, location, log_scale):
+    def total(location, log_scale):
+        pixels = Pixels(
+            jnp.broadcast_to(location, (256, 1, 1, 1)), log_scale.reshape(1, 1, 1, 1)
+        )
+        return jnp.sum(LIKELIHOODS[name].log_prob(jnp.asarray(ALL_LEVELS), pixels))
+
+    gradients = jax.grad(total, argnums=(0, 1))(jnp.float32(location), jnp.float32(log_scale))
+    assert np.all(np.isfinite(gradients))
+
+
+@pytest.mark.parametrize("name", ["logistic", "gaussian"])
+def test_variance_is_the_distributions_own(name):
+    # Wide against a level, narrow against the range: cutting into levels changes nothing.
+    log_scale = np.log(8 * LEVEL)
+    masses = np.exp(log_masses(name, 0.0, log_scale))
+    levels = np.arange(256) - 127.5
+    pixels = Pixels(jnp.zeros((1, 1, 1, 1)), jnp.full((1, 1, 1, 1), log_scale, jnp.float32))
+    variance = float(LIKELIHOODS[name].variance(pixels).item()) / LEVEL**2
+    np.testing.assert_allclose((masses * levels**2).sum(), variance, rtol=0.01)
+
+
+def test_scaling_is_inverted():
+    images = jnp.asarray(ALL_LEVELS)
+    assert to_unit(images).min() == -1.0 and to_unit(images).max() == 1.0
+    np.testing.assert_allclose(to_levels(to_unit(images)), ALL_LEVELS, atol=1e-4)

@@ -1,0 +1,146 @@
+"""Priors fitted to the codes of a trained encoder, and the files in which they are kept."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vaejax.errors import UserError
+from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
+from vaejax.priors.gaussian import Gaussian, fit_gaussian
+from vaejax.priors.mixture import Mixture, fit_mixture
+
+FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
+FittedPrior = Gaussian | Mixture | FlowMatching
+
+# The one entry of a file that is not an array of the prior: JSON text.
+_HEADER = "header"
+_SEPARATOR = "/"
+
+
+def fit_prior(
+    name: str,
+    codes: Float[Array | np.ndarray, "count latent"],
+    key: PRNGKeyArray,
+    progress: Callable[[str], None] | None = None,
+) -> FittedPrior:
+    """Fits the prior of that name to codes z ~ q(z|x), one of each training picture.
+
+    Args:
+      name: gaussian, mixture or flow_matching, each under its default settings.
+      codes: what to fit to, held in memory.
+      key: decides whatever is random in the fit; the Gaussian ignores it.
+      progress: called with a line of text about ten times in a longer fit.
+
+    Raises:
+      UserError: the name is unknown, or the codes are too few or not finite.
+    """
+    if name not in FITTED_PRIORS:
+        raise UserError(f"no prior {name!r} can be fitted; choose from {', '.join(FITTED_PRIORS)}")
+    if name == "gaussian":
+        return fit_gaussian([codes])
+    codes = jax.device_put(np.asarray(codes, np.float32))
+    if name == "mixture":
+        return fit_mixture(codes, key, progress=_tenths(progress, name, "nats per code"))
+    return fit_flow_matching(codes, key, progress=_tenths(progress, name, "loss"))
+
+
+def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]) -> None:
+    """Writes a prior to an .npz file, bit for bit, with `meta` as JSON beside it.
+
+    The file appears whole or not at all: a kill leaves the previous one in place.
+    """
+    path = Path(path)
+    header: dict[str, Any] = {"meta": meta}
+    if isinstance(prior, Gaussian):
+        header["kind"] = "gaussian"
+        arrays = {"mean": prior.mean, "cholesky": prior.cholesky}
+    elif isinstance(prior, Mixture):
+        header["kind"] = "mixture"
+        arrays = {
+            "log_weights": prior.log_weights,
+            "means": prior.means,
+            "choleskys": prior.choleskys,
+        }
+    else:
+        header |= {"kind": "flow_matching", "width": prior.width, "blocks": prior.blocks}
+        arrays = {
+            "gaussian": {"mean": prior.gaussian.mean, "cholesky": prior.gaussian.cholesky},
+            "params": prior.params,
+        }
+    flat = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # An open file, as NumPy would append .npz to a name without it.
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **flat, **{_HEADER: np.array(json.dumps(header))})
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
+    """The prior and the `meta` that `save_prior` wrote.
+
+    Raises:
+      UserError: there is no such file, or it is damaged or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            flat = {name: file[name] for name in file.files}
+        header = json.loads(str(flat.pop(_HEADER)))
+        arrays = traverse_util.unflatten_dict(jax.device_put(flat), sep=_SEPARATOR)
+        return _assemble(header, arrays), header["meta"]
+    except FileNotFoundError as error:
+        raise UserError(f"there is no fitted prior at {path}; fit it first") from error
+    # What NumPy, its zip reader, JSON and a missing or superfluous entry may raise.
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(f"{path} is damaged or no fitted prior; fit it again") from error
+
+
+def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:
+    if header["kind"] == "gaussian":
+        return Gaussian(**arrays)
+    if header["kind"] == "mixture":
+        return Mixture(**arrays)
+    if header["kind"] == "flow_matching":
+        gaussian = Gaussian(**arrays["gaussian"])
+        return FlowMatching(gaussian, arrays["params"], header["width"], header["blocks"])
+    raise ValueError(f"unknown kind {header['kind']!r}")
+
+
+def _tenths(
+    progress: Callable[[str], None] | None, name: str, quantity: str
+) -> Callable[[int, int, float], None] | None:
+    """Turns the numbers of a fit into a line of text for each tenth of its steps."""
+    if progress is None:
+        return None
+    told = 0
+
+    def report(done: int, steps: int, value: float) -> None:
+        nonlocal told
+        if done * 10 // steps > told:
+            told = done * 10 // steps
+            progress(f"prior {name}: step {done} of {steps}, {quantity} {value:.4f}")
+
+    return report
