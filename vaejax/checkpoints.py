@@ -25,8 +25,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
         """Opens `directory`, making it unless `read_only`."""
-        # Orbax reports every step of its work at info level.
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        # Orbax reports every step of its work, and warns of each checkpoint without metrics.
+        logging.getLogger("absl").setLevel(logging.ERROR)
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),

@@ -35,7 +35,11 @@ CROPS = (
 
 
 def _option(
-    default: Any, *, choices: tuple = (), low: float | None = None, high: float | None = None
+    default: Any,
+    *,
+    choices: tuple = (),
+    low: float | int | None = None,
+    high: float | int | None = None,
 ) -> Any:
     """A field of the schema; every number in it must lie in [low, high]."""
     return field(default=default, metadata={"choices": choices, "low": low, "high": high})

@@ -186,7 +186,9 @@ def _check_space(config: DataConfig, contents: Contents, root: pathlib.Path) -> 
     height, width = config.image_size
     pictures = contents.count * height * width * config.channels
     # Held-out pictures are for a moment there twice.
-    held_out = sum(amount if amount < 1 else amount / contents.count for amount in config.holdout)
+    held_out = sum(
+        amount if amount < 1 else amount / max(contents.count, 1) for amount in config.holdout
+    )
     needed = pictures * (1.01 + min(held_out, 1.0)) + (1 << 20)
     free = shutil.disk_usage(root).free
     if needed > free:

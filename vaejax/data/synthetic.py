@@ -12,10 +12,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Shaped, UInt8, UInt32
+from jaxtyping import Array, Float, Int, Shaped, UInt8, UInt32
 
 from vaejax.data.synthetic_factors import FACTORS, Factor, draw_factors
-from vaejax.data.synthetic_portrait import paint, palette
+from vaejax.data.synthetic_portrait import paint
+from vaejax.data.synthetic_sitter import palette
 from vaejax.errors import UserError
 
 __all__ = ["FACTORS", "Factor", "draw_factors", "faces", "render"]
@@ -150,23 +151,24 @@ def _paint_batch(
 
     def words(f, c):
         red, green, blue = paint(f, c, x, y, 1 / half)
-        word = _byte(red) | (_byte(green) << 8) | (_byte(blue) << 16)
-        return word
+        return _byte(red) | (_byte(green) << 8) | (_byte(blue) << 16)
 
     drawn = jax.vmap(words)(factors, colours)
     return drawn if samples == 1 else _average(jax.lax.optimization_barrier(drawn), samples)
 
 
-def _byte(channel):
+def _byte(channel: Float[Array, "*picture"]) -> UInt32[Array, "*picture"]:
     return (jnp.clip(channel, 0.0, 1.0) * 255 + 0.5).astype(jnp.uint32)
 
 
-def _average(words, samples: int):
+def _average(
+    words: UInt32[Array, "batch rows columns"], samples: int
+) -> UInt32[Array, "batch rows//{samples} columns//{samples}"]:
     """Box-averages squares of samples, each channel of a word for itself."""
     batch, rows, columns = words.shape
     tiles = words.reshape(batch, rows // samples, samples, columns // samples, samples)
     area = samples * samples
-    averaged = 0
+    averaged = jnp.uint32(0)
     for shift in (0, 8, 16):
         channel = ((tiles >> shift) & 255).sum((2, 4), dtype=jnp.uint32)
         averaged = averaged | (((channel + area // 2) // area) << shift)

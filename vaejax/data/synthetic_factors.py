@@ -39,7 +39,7 @@ class Factor:
     doc: str = ""
 
 
-def _amount(name: str, doc: str, low=0.0, high=1.0, power=1.0) -> Factor:
+def _amount(name: str, doc: str, low: float = 0.0, high: float = 1.0, power: float = 1.0) -> Factor:
     return Factor(name, "continuous", low, high, power=power, doc=doc)
 
 
@@ -65,24 +65,32 @@ FACTORS: tuple[Factor, ...] = (
         "its outline and length",
         **dict(bald=0.7, buzz=1, short=1.5, afro=1, bob=1, long=1.2, wavy=1.2, bun=1),
     ),
-    _amount("yaw", "degrees the head is turned, positive towards the picture's right", -30, 30),
-    _amount("gaze", "where the eyes look beyond the yaw, 1 is far to the right", -1, 1),
+    _amount("yaw", "degrees the head is turned, positive towards the picture's right", -30.0, 30.0),
+    _amount("gaze", "where the eyes look beyond the yaw, 1 is far to the right", -1.0, 1.0),
     _amount("eyes_open", "0 closed, 1 wide", power=0.35),
     _amount("mouth_open", "0 closed, 1 as in singing", power=2.5),
-    _amount("smile", "corners of the mouth: -1 down, 1 up", -1, 1, power=0.6),
-    _amount("brows", "-1 knit and low, 1 raised and arched", -1, 1),
+    _amount("smile", "corners of the mouth: -1 down, 1 up", -1.0, 1.0, power=0.6),
+    _amount("brows", "-1 knit and low, 1 raised and arched", -1.0, 1.0, power=0.75),
     _choice("glasses", "what sits on the nose", **dict(none=5, round=1, square=1, sunglasses=0.7)),
-    _choice("beard", "", **dict(none=5, stubble=1, moustache=0.8, goatee=0.8, full=1.2)),
+    _choice(
+        "beard",
+        "stubble and full cover the jaw, a goatee the chin",
+        **dict(none=5, stubble=1, moustache=0.8, goatee=0.8, full=1.2),
+    ),
     _amount("face_width", "0 narrow, 1 round"),
     _amount("jaw", "0 pointed, 1 square"),
-    _amount("age_lines", "forehead, eyes and cheeks: 0 smooth, 1 deeply lined", power=1.5),
+    _amount("age_lines", "forehead, eyes and cheeks: 0 smooth, 1 deeply lined", power=2.2),
     _amount("background_hue", "round the colour circle from red, 1 is red again"),
     _amount("background_shade", "0 dark, 1 light"),
-    _amount("light", "where it comes from: -1 left, 1 right", -1, 1),
-    _choice("iris_colour", "", **dict(dark_brown=2, brown=2, hazel=1, green=1, blue=1.5, grey=1)),
+    _amount("light", "where it comes from: -1 left, 1 right", -1.0, 1.0),
+    _choice(
+        "iris_colour",
+        "of both eyes",
+        **dict(dark_brown=2, brown=2, hazel=1, green=1, blue=1.5, grey=1),
+    ),
     _amount("eye_size", "0 small, 1 large"),
     _amount("eye_spacing", "0 close, 1 wide apart"),
-    _amount("eye_tilt", "outer corners: -1 low, 1 high", -1, 1),
+    _amount("eye_tilt", "outer corners: -1 low, 1 high", -1.0, 1.0),
     _amount("brow_thickness", "0 thin, 1 bushy"),
     _amount("nose_width", "0 narrow, 1 broad"),
     _amount("nose_length", "0 short, 1 long"),
@@ -95,7 +103,7 @@ FACTORS: tuple[Factor, ...] = (
     _amount("shift_x", "of the person, in half short sides, positive to the right", -0.06, 0.06),
     _amount("shift_y", "of the person, in half short sides, positive down", -0.04, 0.04),
     _amount("scale", "size of the person", 0.92, 1.08),
-    _amount("roll", "degrees the head leans, positive to the picture's right", -8, 8),
+    _amount("roll", "degrees the head leans, positive to the picture's right", -8.0, 8.0),
 )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from vaejax.data.synthetic_shapes import (
     Colour,
+    Plane,
     band,
     blob,
     box,
@@ -17,24 +18,26 @@ from vaejax.data.synthetic_shapes import (
     mix,
     ramp,
     ripple,
+    scale,
     tint,
 )
+from vaejax.data.synthetic_sitter import Factors, Palette, View
 
 MOUTH_Y = 0.345
 BROWS_Y = -0.165
 
 
-def _eye_x(f):
-    return 0.165 + 0.04 * f["eye_spacing"]
+def _eye_x(f: Factors) -> Plane:
+    return 0.157 + 0.058 * f["eye_spacing"]
 
 
-def eyes(canvas: Colour, f, colours, v) -> Colour:
+def eyes(canvas: Colour, f: Factors, colours: Palette, v: View) -> Colour:
     """Lids, white, iris, pupil and the light in it."""
     side = jnp.where(v.u > 0, 1.0, -1.0)
     along = jnp.abs(v.u) - _eye_x(f)
-    size = 0.86 + 0.28 * f["eye_size"]
+    size = 0.86 + 0.42 * f["eye_size"]
     s = along / (0.098 * size)
-    y = v.y + (0.10 + 0.22 * f["eye_tilt"]) * along
+    y = v.y + (0.08 + 0.34 * f["eye_tilt"]) * along
     arch = jnp.maximum(1 - s * s, 0.0)
     smile = jnp.maximum(f["smile"], 0.0)
     lower = (0.042 - 0.010 * smile) * size * arch
@@ -45,7 +48,7 @@ def eyes(canvas: Colour, f, colours, v) -> Colour:
     # The lid shows its fold; a closed eye is all lid.
     lid = cover(jnp.maximum(upper - y - 0.035, y - lower), 0.03) * arch
     canvas = tint(canvas, Colour(0.86, 0.74, 0.70), 0.5 * lid)
-    white = Colour(0.97, 0.96, 0.95).times(1 - 0.30 * cover(y - upper - 0.02, 0.05))
+    white = scale(Colour(0.97, 0.96, 0.95), 1 - 0.30 * cover(y - upper - 0.02, 0.05))
     canvas = mix(canvas, white, aperture)
 
     iris_x = along - side * f["gaze"] * 0.040
@@ -53,7 +56,7 @@ def eyes(canvas: Colour, f, colours, v) -> Colour:
     r = jnp.sqrt(iris_x * iris_x + iris_y * iris_y + 1e-9)
     radius = 0.047 * size
     iris = mix(colours.iris, lighten(colours.iris, 0.25 + 0 * r), ramp(iris_y, -0.02, 0.04))
-    iris = mix(iris, colours.iris.times(0.45), ramp(r, 0.65 * radius, radius))
+    iris = mix(iris, scale(colours.iris, 0.45), ramp(r, 0.65 * radius, radius))
     iris = mix(iris, Colour(0.05, 0.04, 0.04), cover(r - 0.45 * radius, edge))
     canvas = mix(canvas, iris, aperture * cover(r - radius, edge))
     glint = ellipse(iris_x * side - 0.016 * f["light"], iris_y + 0.018, 0.013, 0.013)
@@ -62,25 +65,27 @@ def eyes(canvas: Colour, f, colours, v) -> Colour:
     # Lashes follow the upper lid, thicker outwards; the fold lies above and the bag below.
     ends = cover(jnp.abs(s) - 1.02, 0.12)
     lash = band(y - upper + 0.006, 0.012 + 0.005 * s, edge) * ends
-    fold = band(y - upper + 0.036 * size, 0.006, edge) * ends * arch * ramp(f["eyes_open"], 0, 0.4)
+    fold = (
+        band(y - upper + 0.036 * size, 0.006, edge) * ends * arch * ramp(f["eyes_open"], 0.0, 0.4)
+    )
     rim = band(y - lower - 0.004, 0.005, edge) * ends
     canvas = tint(canvas, Colour(0.62, 0.45, 0.42), 0.65 * fold)
     canvas = tint(canvas, Colour(0.60, 0.42, 0.40), 0.55 * rim)
     return mix(canvas, Colour(0.10, 0.07, 0.07), 0.9 * lash)
 
 
-def brows(canvas: Colour, f, colours, v) -> Colour:
+def brows(canvas: Colour, f: Factors, colours: Palette, v: View) -> Colour:
     """Arched when raised, slanting towards the nose when knit."""
     along = jnp.abs(v.u) - _eye_x(f) - 0.005
     s = along / 0.125
     raised = jnp.maximum(f["brows"], 0.0)
     knit = jnp.maximum(-f["brows"], 0.0)
     arch = (0.022 + 0.035 * raised) * (1 - s * s)
-    y = v.y - BROWS_Y + 0.055 * raised - 0.022 * knit + arch - 0.016 + knit * 0.34 * along
+    y = v.y - BROWS_Y + 0.055 * raised - 0.022 * knit + arch - 0.016 + knit * 0.24 * along
     inner = along + 0.03 * knit
-    thickness = (0.013 + 0.014 * f["brow_thickness"]) * (1 - 0.55 * ramp(s, -0.2, 1.0))
+    thickness = (0.009 + 0.022 * f["brow_thickness"]) * (1 - 0.55 * ramp(s, -0.2, 1.0))
     ends = cover(jnp.abs(inner) - 0.12, 0.03)
-    colour = mix(colours.hair.times(0.72), Colour(0.16, 0.11, 0.09), 0.25)
+    colour = mix(scale(colours.hair, 0.72), Colour(0.16, 0.11, 0.09), 0.25)
     shape = band(y, thickness, jnp.maximum(v.edge_u, 0.012)) * ends
     furrow = (
         knit * band(jnp.abs(v.u) - 0.035, 0.008, 0.03) * cover(jnp.abs(v.y + 0.15) - 0.05, 0.05)
@@ -89,10 +94,10 @@ def brows(canvas: Colour, f, colours, v) -> Colour:
     return mix(canvas, colour, 0.92 * shape)
 
 
-def nose(canvas: Colour, f, colours, v) -> Colour:
+def nose(canvas: Colour, f: Factors, v: View) -> Colour:
     """It stands off the face, so that its tip wanders further than its root when turning."""
-    tip = 0.155 + 0.06 * f["nose_length"]
-    wide = 0.052 + 0.038 * f["nose_width"]
+    tip = 0.140 + 0.085 * f["nose_length"]
+    wide = 0.045 + 0.055 * f["nose_width"]
     turn = f["yaw"] * (jnp.pi / 180)
     u = v.u - 0.13 * turn * ramp(v.y, -0.10, tip)
     y = v.y - tip
@@ -114,16 +119,16 @@ def nose(canvas: Colour, f, colours, v) -> Colour:
     return tint(canvas, Colour(0.38, 0.22, 0.20), 0.85 * cover(hole, jnp.maximum(v.edge_u, 0.02)))
 
 
-def mouth(canvas: Colour, f, colours, v) -> Colour:
+def mouth(canvas: Colour, f: Factors, colours: Palette, v: View) -> Colour:
     """Two lips along a curve, teeth and tongue between them."""
     smile = f["smile"]
     s = v.u / (0.135 + 0.035 * smile)
     s2 = s * s
     arch = jnp.maximum(1 - s2, 0.0)
-    middle = MOUTH_Y + smile * (0.028 - 0.068 * s2)
-    gap = 0.13 * f["mouth_open"] * arch
+    middle = MOUTH_Y + jnp.where(smile > 0, 1.0, 0.7) * smile * (0.028 - 0.068 * s2)
+    gap = 0.15 * f["mouth_open"] * arch
     top, bottom = middle - 0.2 * gap, middle + 0.8 * gap
-    full = 0.7 + 0.6 * f["lip_fullness"]
+    full = 0.55 + 0.9 * f["lip_fullness"]
     bow = 1 - 0.22 * blob(v.u, 0 * v.u, 0.035, 1.0)
     upper_lip = top - 0.036 * full * bow * arch
     lower_lip = bottom + 0.047 * full * arch
@@ -132,11 +137,11 @@ def mouth(canvas: Colour, f, colours, v) -> Colour:
 
     lips = cover(jnp.maximum(upper_lip - v.y, v.y - lower_lip), edge) * within
     # The upper lip faces down and is darker; the lower one catches the light.
-    lip_colour = colours.lips.times(1 - 0.16 * cover(v.y - middle, 0.03))
+    lip_colour = scale(colours.lips, 1 - 0.16 * cover(v.y - middle, 0.03))
     shine = blob(v.u - 0.03 * f["light"], v.y - bottom - 0.02 * full, 0.06, 0.018)
     canvas = mix(canvas, lighten(lip_colour, 0.28 * shine), 0.92 * lips)
 
-    inside = cover(jnp.maximum(top - v.y, v.y - bottom), edge) * within * ramp(gap, 0, 0.015)
+    inside = cover(jnp.maximum(top - v.y, v.y - bottom), edge) * within * ramp(gap, 0.0, 0.015)
     tongue = blob(v.u, v.y - bottom - 0.01, 0.10, 0.06)
     cavity = mix(Colour(0.30, 0.07, 0.08), Colour(0.80, 0.36, 0.36), tongue)
     teeth = cover(v.y - top - 0.042 + 0.016 * s2, edge) * cover(jnp.abs(s) - 0.86, 0.2)
@@ -151,7 +156,7 @@ def mouth(canvas: Colour, f, colours, v) -> Colour:
     return tint(canvas, Colour(0.60, 0.42, 0.40), 0.5 * corners)
 
 
-def beard(canvas: Colour, f, colours, v, head) -> Colour:
+def beard(canvas: Colour, f: Factors, colours: Palette, v: View, head: Plane) -> Colour:
     """Stubble and full beard cover the jaw, a goatee the chin, a moustache the upper lip."""
     kind = f["beard"]
     stubble, moustache, goatee, full = [jnp.where(kind == k, 1.0, 0.0) for k in (1, 2, 3, 4)]
@@ -169,11 +174,11 @@ def beard(canvas: Colour, f, colours, v, head) -> Colour:
 
     share = jnp.clip(jnp.maximum(jnp.maximum(jaw, tuft), whiskers), 0.0, 1.0)
     light = 0.78 + 0.22 * ramp(v.u * f["light"], -0.4, 0.4)
-    colour = colours.hair.times(light * (0.88 + 0.06 * ripple(4.5 * v.u)))
+    colour = scale(colours.hair, light * (0.88 + 0.06 * ripple(4.5 * v.u)))
     return mix(canvas, colour, share * (0.93 - 0.57 * stubble))
 
 
-def age_lines(canvas: Colour, f, v, head) -> Colour:
+def age_lines(canvas: Colour, f: Factors, v: View, head: Plane) -> Colour:
     """Folds of the forehead, round the eyes and from the nose to the mouth."""
     mirrored = jnp.abs(v.u)
     sway = 0.03 * blob(v.u, 0 * v.u, 0.3, 1.0)
@@ -182,7 +187,7 @@ def age_lines(canvas: Colour, f, v, head) -> Colour:
     for height in (-0.27, -0.335):
         forehead = forehead + band(v.y - height + sway, 0.009, 0.022) * across
     fold_u = 0.085 + 0.62 * (v.y - 0.18) - 0.5 * (v.y - 0.18) ** 2
-    folds = band(mirrored - fold_u, 0.011, 0.03) * band(v.y - 0.29, 0.10, 0.06)
+    folds = band(mirrored - fold_u, 0.012, 0.04) * band(v.y - 0.275, 0.085, 0.09)
     bag_y = 0.085 - 2.2 * (mirrored - 0.18) ** 2
     bags = band(v.y - bag_y, 0.009, 0.022) * cover(jnp.abs(mirrored - 0.18) - 0.085, 0.05)
     feet = 0.0
@@ -191,15 +196,15 @@ def age_lines(canvas: Colour, f, v, head) -> Colour:
         feet = feet + band(ray, 0.008, 0.018) * cover(jnp.abs(mirrored - 0.325) - 0.035, 0.03)
     depth = f["age_lines"] * cover(head, v.edge)
     lines = jnp.clip(forehead + folds + bags + feet, 0.0, 1.0)
-    canvas = tint(canvas, Colour(0.50, 0.36, 0.34), 0.75 * depth * lines)
+    canvas = tint(canvas, Colour(0.50, 0.36, 0.34), 0.78 * depth * lines)
     hollows = blob(mirrored - 0.27, v.y - 0.29, 0.09, 0.17)
     canvas = tint(canvas, Colour(0.72, 0.60, 0.57), 0.5 * depth * hollows)
     # A fold of laughter is there without age.
-    laughter = 0.35 * jnp.maximum(f["smile"], 0.0) * cover(head, v.edge)
+    laughter = 0.25 * jnp.maximum(f["smile"], 0.0) * cover(head, v.edge)
     return tint(canvas, Colour(0.66, 0.50, 0.46), laughter * folds)
 
 
-def glasses(canvas: Colour, f, v) -> Colour:
+def glasses(canvas: Colour, f: Factors, v: View, head: Plane) -> Colour:
     """Round, square, or dark; they stand off the face and rest on the ears."""
     kind = f["glasses"]
     turn = f["yaw"] * (jnp.pi / 180)
@@ -222,10 +227,10 @@ def glasses(canvas: Colour, f, v) -> Colour:
     rim = band(lens, 0.011, edge)
     bridge = band(y + 0.03 - 1.5 * u * u, 0.011, edge) * cover(mirrored - 0.07, edge)
     temples = (
-        band(y + 0.035, 0.011, edge) * ramp(mirrored, 0.315, 0.335) * cover(mirrored - 0.42, edge)
+        band(y + 0.035, 0.011, edge) * ramp(mirrored, 0.315, 0.335) * cover(head + 0.005, edge)
     )
     frame = jnp.clip(rim + bridge * cover(-lens, edge) + temples * cover(-lens, edge), 0.0, 1.0)
     frame_colour = Colour(0.13, 0.11, 0.13)
     shadow = band(lens - 0.03, 0.02, 0.04) * cover(-y, 0.1)
-    canvas = tint(canvas, Colour(0.80, 0.70, 0.68), 0.5 * shadow * worn)
+    canvas = tint(canvas, Colour(0.80, 0.70, 0.68), 0.5 * shadow * worn * cover(head, edge))
     return mix(canvas, frame_colour, 0.95 * frame * worn)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Plane = Float[Array, "*picture"]
+Plane = Float[Array, "..."]
+"""A number for each pixel of a picture, or one for the whole picture."""
 
 
 class Colour(NamedTuple):
@@ -22,10 +23,11 @@ class Colour(NamedTuple):
     green: Plane
     blue: Plane
 
-    def times(self, other: "Colour | Plane | float") -> "Colour":
-        """Scales the channels, each with its own factor if `other` is a colour."""
-        factors = other if isinstance(other, Colour) else (other,) * 3
-        return Colour(*[mine * factor for mine, factor in zip(self, factors)])
+
+def scale(colour: Colour, factor: Colour | Plane | float) -> Colour:
+    """Multiplies the channels, each by its own factor if that is a colour."""
+    factors = factor if isinstance(factor, Colour) else (factor,) * 3
+    return Colour(*[channel * own for channel, own in zip(colour, factors)])
 
 
 def mix(below: Colour, above: Colour, share: Plane | float) -> Colour:
@@ -70,6 +72,13 @@ def ellipse(x: Plane, y: Plane, rx: Plane | float, ry: Plane | float) -> Plane:
     p, q = x / rx, y / ry
     k = jnp.sqrt(p * p + q * q + 1e-9)
     return k * (k - 1) / jnp.sqrt((p / rx) ** 2 + (q / ry) ** 2 + 1e-9)
+
+
+def dome(p: Plane, q: Plane, square: Plane | float) -> Plane:
+    """1 on the edge of a unit circle (square 0), of a squarish one (1), or in between."""
+    p2, q2 = p * p, q * q
+    circle = jnp.sqrt(p2 + q2 + 1e-9)
+    return circle + (jnp.sqrt(jnp.sqrt(p2 * p2 + q2 * q2 + 1e-9)) - circle) * square
 
 
 def box(x: Plane, y: Plane, rx: Plane | float, ry: Plane | float, corner: float) -> Plane:

@@ -10,6 +10,9 @@ from vaejax.likelihoods import LEVEL, Pixels, bound_log_scale, to_unit
 
 # A learned scale starts at a sixth of the range of values, wide enough for any first guess.
 FIRST_LOG_SCALE = math.log(1 / 3)
+# A scale must shrink twenty-fold while Adam moves a parameter by its learning rate each step:
+# without this gain a short run ends with the KL term still weighed many times too heavily.
+LOG_SCALE_GAIN = 10.0
 
 
 class PixelHead(nn.Module):
@@ -34,8 +37,8 @@ class PixelHead(nn.Module):
             log_scale = jnp.full((1, 1, 1, 1), math.log(self.fixed_scale * LEVEL), jnp.float32)
             return Pixels(values, log_scale)
         shape = (1, 1, 1, count) if self.scale == "shared" else (1, height, width, count)
-        start = nn.initializers.constant(FIRST_LOG_SCALE)
-        return Pixels(values, bound_log_scale(self.param("log_scale", start, shape)))
+        raw = self.param("log_scale", nn.initializers.zeros, shape, jnp.float32)
+        return Pixels(values, bound_log_scale(LOG_SCALE_GAIN * raw + FIRST_LOG_SCALE))
 
 
 class VAE(nn.Module):

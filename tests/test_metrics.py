@@ -1,0 +1,138 @@
+"""Image metrics against scikit-image, closed forms and SciPy."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+import skimage.metrics
+
+from vaejax.metrics import frechet_distance, psnr, ssim, thumbnail_features
+
+
+def _pair(shape, seed=0, spread=20):
+    rng = np.random.default_rng(seed)
+    smooth = 127 + 90 * np.sin(np.arange(np.prod(shape)).reshape(shape) / 37)
+    a = np.clip(smooth + rng.normal(0, 10, shape), 0, 255).astype(np.uint8)
+    b = np.clip(a + rng.normal(0, spread, shape), 0, 255).astype(np.uint8)
+    return a, b
+
+
+PAIRS = {
+    "rgb": _pair((3, 64, 64, 3)),
+    "grey": _pair((2, 28, 20, 1)),
+    "smallest": _pair((2, 7, 9, 3)),
+    "faint": _pair((2, 32, 32, 3), spread=1),
+    "noise": tuple(np.random.default_rng(0).integers(0, 256, (2, 2, 16, 24, 3), np.uint8)),
+    "float": tuple(x.astype(np.float32) * np.float32(0.731) for x in _pair((2, 20, 20, 1))),
+    "constant": (np.full((1, 16, 16, 3), 250, np.uint8), np.full((1, 16, 16, 3), 251, np.uint8)),
+    "black and white": (np.zeros((1, 16, 16, 1), np.uint8), np.full((1, 16, 16, 1), 255, np.uint8)),
+    "picture and constant": (_pair((1, 16, 16, 1))[0], np.full((1, 16, 16, 1), 255, np.uint8)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_psnr_equals_scikit_image(name):
+    a, b = PAIRS[name]
+    expected = [skimage.metrics.peak_signal_noise_ratio(x, y, data_range=255) for x, y in zip(a, b)]
+    np.testing.assert_allclose(psnr(a, b), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_ssim_equals_scikit_image(name):
+    a, b = PAIRS[name]
+    # In float64, as scikit-image computes in float32 if given that.
+    expected = [
+        skimage.metrics.structural_similarity(x, y, data_range=255, channel_axis=-1)
+        for x, y in zip(a.astype(np.float64), b.astype(np.float64))
+    ]
+    np.testing.assert_allclose(ssim(a, b), expected, atol=1e-4)
+
+
+def test_a_picture_is_like_itself():
+    for a, _ in PAIRS.values():
+        np.testing.assert_allclose(ssim(a, a), 1, atol=1e-6)
+        assert np.all(np.isinf(psnr(a, a)))
+
+
+def test_ssim_refuses_pictures_smaller_than_its_window():
+    with pytest.raises(ValueError, match="7×7"):
+        ssim(np.zeros((1, 6, 20, 1), np.uint8), np.zeros((1, 6, 20, 1), np.uint8))
+
+
+def test_metrics_on_the_device_move_nothing():
+    a, b = (jax.device_put(x) for x in PAIRS["grey"])
+    with jax.transfer_guard("disallow"):
+        psnr(a, b), ssim(a, b), thumbnail_features(a)
+
+
+def test_thumbnails_are_block_means():
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 24, 3), np.uint8)
+    expected = images.reshape(4, 8, 4, 8, 3, 3).mean(axis=(2, 4)).reshape(4, -1) / 255
+    np.testing.assert_allclose(thumbnail_features(images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(28, 20), (30, 17), (5, 8)])
+def test_thumbnails_weigh_pixels_by_area(shape):
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape, 1), np.uint8)
+    # Every pixel repeated 8 × 8 times makes sides that eight divides.
+    fine = images.repeat(8, axis=1).repeat(8, axis=2).astype(np.float64)
+    expected = fine.reshape(2, 8, shape[0], 8, shape[1]).mean(axis=(2, 4)).reshape(2, -1) / 255
+    np.testing.assert_allclose(thumbnail_features(images), expected, atol=1e-6)
+
+
+def test_thumbnails_of_another_size():
+    images = np.full((2, 16, 16, 3), 51, np.uint8)
+    features = thumbnail_features(images, size=4)
+    assert features.shape == (2, 48)
+    np.testing.assert_allclose(features, 0.2, rtol=1e-6)
+
+
+def _with_moments(mean, covariance, count, seed=0):
+    """Features whose mean and N - 1 covariance are exactly those given."""
+    x = np.random.default_rng(seed).normal(size=(count, len(mean)))
+    x -= x.mean(axis=0)
+    white = np.linalg.solve(np.linalg.cholesky(x.T @ x / (count - 1)), x.T).T
+    return mean + white @ np.linalg.cholesky(covariance).T
+
+
+def test_frechet_of_commuting_covariances():
+    std_a, std_b = np.array([1.0, 2.0, 0.5]), np.array([0.3, 2.0, 4.0])
+    a = _with_moments(np.zeros(3), np.diag(std_a**2), 50)
+    b = _with_moments(np.array([1.0, -2.0, 0.0]), np.diag(std_b**2), 80, seed=1)
+    # |m|² + Σ (s_a - s_b)².
+    assert frechet_distance(a, b) == pytest.approx(5 + np.sum((std_a - std_b) ** 2), rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-9)
+
+
+def test_frechet_equals_scipy():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(300, 20)) @ rng.normal(size=(20, 20))
+    b = rng.normal(size=(400, 20)) @ rng.normal(size=(20, 20)) + 1
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    gap = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
+    expected = gap + np.trace(cov_a + cov_b - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_with_fewer_pictures_than_features():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(10, 192)), rng.normal(size=(7, 192))
+    # The trace of the root in the small space that the pictures span.
+    centred_a, centred_b = a - a.mean(axis=0), b - b.mean(axis=0)
+    overlap = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt(9 * 6)
+    spread = np.sum(centred_a**2) / 9 + np.sum(centred_b**2) / 6
+    gap = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
+    assert frechet_distance(a, b) == pytest.approx(gap + spread - 2 * overlap, rel=1e-9)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_of_pictures_without_variety():
+    black, white = np.zeros((5, 192)), np.ones((5, 192))
+    assert frechet_distance(black, black) == 0
+    assert frechet_distance(black, white) == pytest.approx(192)
+
+
+def test_frechet_needs_two_pictures():
+    with pytest.raises(ValueError, match="two pictures"):
+        frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
