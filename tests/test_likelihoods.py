@@ -90,9 +90,7 @@ def test_bernoulli_matches_its_definition(logit):
 @given(location=locations, log_scale=log_scales)
 def test_gradients_are_finite_everywhere(name, location, log_scale):
     def total(location, log_scale):
-        pixels = Pixels(
-            jnp.broadcast_to(location, (256, 1, 1, 1)), log_scale.reshape(1, 1, 1, 1)
-        )
+        pixels = Pixels(jnp.broadcast_to(location, (256, 1, 1, 1)), log_scale.reshape(1, 1, 1, 1))
         return jnp.sum(LIKELIHOODS[name].log_prob(jnp.asarray(ALL_LEVELS), pixels))
 
     gradients = jax.grad(total, argnums=(0, 1))(jnp.float32(location), jnp.float32(log_scale))

@@ -57,7 +57,7 @@ class DataConfig:
     # Only tfds: where files downloaded by hand lie, for `python -m vaejax.prepare`.
     manual_dir: str = _option("")
     # Height, width.
-    image_size: tuple[int, int] = _option((64, 64), low=28, high=512)
+    image_size: tuple[int, int] = _option((64, 64), low=16, high=512)
     channels: int = _option(3, choices=(1, 3))
     # A preset of data/crops.py. auto: nvae148 for CelebA, center for folders and other tfds
     # sets, none for arrays and procedural faces.
@@ -336,7 +336,7 @@ def _value(name: str, schema: dataclasses.Field, value: Any) -> Any:
     return value
 
 
-def _typed(name: str, expected: type, value: Any) -> Any:
+def _typed(name: str, expected: Any, value: Any) -> Any:
     """`value` as the schema's type, where nothing is lost by the change."""
     if typing.get_origin(expected) is tuple:
         inner = typing.get_args(expected)

@@ -5,7 +5,7 @@ where level k is k / 127.5 - 1 and one level is `LEVEL` wide. All sums are in na
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ class Pixels(NamedTuple):
     log_scale: Float[Array, "#batch #height #width #channel"]
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """The three functions that make a likelihood."""
 

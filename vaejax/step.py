@@ -176,7 +176,7 @@ def make_train_step(
         noise = jax.random.normal(noise_key, shape, jnp.float32)
         beta = beta_at(config, state.step)
         (loss, window), gradients = gradients_of(state.params, images, noise, beta)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         rate = learning_rate(config, state.step) * state.learning_rate_scale

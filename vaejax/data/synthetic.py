@@ -73,6 +73,7 @@ def render(
     for start in range(0, count, batch):
         rows = np.minimum(np.arange(start, start + batch), count - 1)
         chunk = jax.device_put({name: column[rows] for name, column in columns.items()}, _cpu())
+        # Every machine JAX runs on keeps the lowest byte of a word, the red one, first.
         words = np.asarray(jax.device_get(_paint_batch(chunk, height, width)))
         stop = min(start + batch, count)
         pictures[start:stop] = words.view(np.uint8).reshape(*words.shape, 4)[

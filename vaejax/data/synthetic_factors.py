@@ -43,7 +43,7 @@ def _amount(name: str, doc: str, low: float = 0.0, high: float = 1.0, power: flo
     return Factor(name, "continuous", low, high, power=power, doc=doc)
 
 
-def _choice(name: str, doc: str, **shares: float) -> Factor:
+def _choice(name: str, doc: str, **shares: int) -> Factor:
     total = sum(shares.values())
     names = tuple(key.replace("_", " ") for key in shares)
     chances = tuple(share / total for share in shares.values())
@@ -58,12 +58,26 @@ FACTORS: tuple[Factor, ...] = (
     _choice(
         "hair_colour",
         "also the colour of brows and beard",
-        **dict(black=2, dark_brown=2, brown=2, auburn=1, ginger=1, dark_blond=1, blond=1.5, grey=1),
+        black=4,
+        dark_brown=4,
+        brown=4,
+        auburn=2,
+        ginger=2,
+        dark_blond=2,
+        blond=3,
+        grey=2,
     ),
     _choice(
         "hair_style",
         "its outline and length",
-        **dict(bald=0.7, buzz=1, short=1.5, afro=1, bob=1, long=1.2, wavy=1.2, bun=1),
+        bald=3,
+        buzz=4,
+        short=6,
+        afro=4,
+        bob=4,
+        long=5,
+        wavy=5,
+        bun=4,
     ),
     _amount("yaw", "degrees the head is turned, positive towards the picture's right", -30.0, 30.0),
     _amount("gaze", "where the eyes look beyond the yaw, 1 is far to the right", -1.0, 1.0),
@@ -71,11 +85,15 @@ FACTORS: tuple[Factor, ...] = (
     _amount("mouth_open", "0 closed, 1 as in singing", power=2.5),
     _amount("smile", "corners of the mouth: -1 down, 1 up", -1.0, 1.0, power=0.6),
     _amount("brows", "-1 knit and low, 1 raised and arched", -1.0, 1.0, power=0.75),
-    _choice("glasses", "what sits on the nose", **dict(none=5, round=1, square=1, sunglasses=0.7)),
+    _choice("glasses", "what sits on the nose", none=10, round=2, square=2, sunglasses=1),
     _choice(
         "beard",
         "stubble and full cover the jaw, a goatee the chin",
-        **dict(none=5, stubble=1, moustache=0.8, goatee=0.8, full=1.2),
+        none=10,
+        stubble=2,
+        moustache=2,
+        goatee=2,
+        full=2,
     ),
     _amount("face_width", "0 narrow, 1 round"),
     _amount("jaw", "0 pointed, 1 square"),
@@ -86,7 +104,12 @@ FACTORS: tuple[Factor, ...] = (
     _choice(
         "iris_colour",
         "of both eyes",
-        **dict(dark_brown=2, brown=2, hazel=1, green=1, blue=1.5, grey=1),
+        dark_brown=4,
+        brown=4,
+        hazel=2,
+        green=2,
+        blue=3,
+        grey=2,
     ),
     _amount("eye_size", "0 small, 1 large"),
     _amount("eye_spacing", "0 close, 1 wide apart"),
@@ -97,7 +120,7 @@ FACTORS: tuple[Factor, ...] = (
     _amount("lip_fullness", "0 thin, 1 full"),
     _amount("lip_colour", "0 the skin's own, 1 painted red", power=1.5),
     _amount("blush", "red of the cheeks, 0 none"),
-    _choice("clothes", "cut of the neck", **dict(crew=1, v_neck=1, shirt=1, turtleneck=1)),
+    _choice("clothes", "cut of the neck", crew=1, v_neck=1, shirt=1, turtleneck=1),
     _amount("clothes_hue", "round the colour circle from red, 1 is red again"),
     _amount("clothes_shade", "0 dark, 1 light"),
     _amount("shift_x", "of the person, in half short sides, positive to the right", -0.06, 0.06),

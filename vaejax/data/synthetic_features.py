@@ -55,7 +55,7 @@ def eyes(canvas: Colour, f: Factors, colours: Palette, v: View) -> Colour:
     iris_y = y - 0.002
     r = jnp.sqrt(iris_x * iris_x + iris_y * iris_y + 1e-9)
     radius = 0.047 * size
-    iris = mix(colours.iris, lighten(colours.iris, 0.25 + 0 * r), ramp(iris_y, -0.02, 0.04))
+    iris = mix(colours.iris, lighten(colours.iris, 0.25), ramp(iris_y, -0.02, 0.04))
     iris = mix(iris, scale(colours.iris, 0.45), ramp(r, 0.65 * radius, radius))
     iris = mix(iris, Colour(0.05, 0.04, 0.04), cover(r - 0.45 * radius, edge))
     canvas = mix(canvas, iris, aperture * cover(r - radius, edge))
@@ -175,7 +175,7 @@ def beard(canvas: Colour, f: Factors, colours: Palette, v: View, head: Plane) ->
     share = jnp.clip(jnp.maximum(jnp.maximum(jaw, tuft), whiskers), 0.0, 1.0)
     light = 0.78 + 0.22 * ramp(v.u * f["light"], -0.4, 0.4)
     colour = scale(colours.hair, light * (0.88 + 0.06 * ripple(4.5 * v.u)))
-    return mix(canvas, colour, share * (0.93 - 0.57 * stubble))
+    return mix(canvas, colour, share * (0.93 - 0.65 * stubble))
 
 
 def age_lines(canvas: Colour, f: Factors, v: View, head: Plane) -> Colour:

@@ -4,6 +4,8 @@ The face is drawn in coordinates `u, y` of a head seen from the front. Turning t
 only changes which u a pixel sees: features wander over the head, the far side is foreshortened.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from vaejax.data import synthetic_features as features
@@ -25,8 +27,17 @@ from vaejax.data.synthetic_shapes import (
 )
 from vaejax.data.synthetic_sitter import Cut, Factors, Palette, View, look
 
-Ears = list[tuple[Plane, Plane, Plane]]
-"""Left and right: how much of it one sees, and x and y in it (x away from the face)."""
+
+class Ear(NamedTuple):
+    """One ear; x points away from the face."""
+
+    seen: Plane  # how much one sees of it
+    rim: Plane  # its outer edge
+    x: Plane
+    y: Plane
+
+
+Ears = tuple[Ear, Ear]  # left and right in the picture
 
 
 def paint(f: Factors, colours: Palette, px: Plane, py: Plane, pixel: float) -> Colour:
@@ -49,7 +60,7 @@ def paint(f: Factors, colours: Palette, px: Plane, py: Plane, pixel: float) -> C
     canvas = _hair_behind(canvas, f, colours, v, hair)
     canvas = _body(canvas, f, colours, v, head)
     canvas = _skin(canvas, f, colours, v, head)
-    canvas = _paint_ears(canvas, f, colours, v, ears)
+    canvas = _paint_ears(canvas, f, colours, v, ears, head)
     canvas = features.age_lines(canvas, f, v, head)
     canvas = features.beard(canvas, f, colours, v, head)
     face = features.nose(canvas, f, v)
@@ -72,19 +83,19 @@ def _head_width(f: Factors) -> Plane:
 
 def _head(f: Factors, v: View) -> Plane:
     """Distance to the outline of the head, from the skull to the chin."""
-    turned = v.x - _turn(f) * (0.32 * ramp(v.y, -0.35, 0.65) - 0.04)
+    turned = v.x - _turn(f) * (0.30 * ramp(v.y, -0.55, 0.65) - 0.01)
     chin = 0.61 - 0.07 * f["face_width"] + 0.05 * f["mouth_open"]
     low = jnp.maximum(v.y, 0.0) / chin
     width = _head_width(f) * (1 - (0.24 - 0.23 * f["jaw"]) * low * low)
     p = turned / width
-    q = jnp.where(v.y > 0, low, v.y / 0.55)
-    square = jnp.where(v.y > 0, (0.04 + 0.60 * f["jaw"]) * ramp(v.y, 0.0, 0.3), 0.22 * q * q)
+    q = jnp.where(v.y > 0, low, v.y / 0.54)
+    square = jnp.where(v.y > 0, (0.04 + 0.60 * f["jaw"]) * ramp(v.y, 0.0, 0.3), 0.34 * q * q)
     return (dome(p, q, square) - 1) * 0.45
 
 
 def _hair_outline(f: Factors, cut: Cut, v: View) -> Plane:
     """Distance to the outer contour of the hair, front and back in one."""
-    x = v.x + 0.05 * _turn(f)
+    x = v.x + 0.03 * _turn(f)
     waves = cut.wave * ripple(v.y * 3.2) * ramp(v.y, -0.25, 0.1)
     curls = cut.curl * (ripple(v.y * 4.5 + 0.25) + ripple(v.x * 4.5 + 0.25))
     wide = _head_width(f) + cut.side + cut.flare * jnp.maximum(v.y, 0.0) - waves
@@ -205,21 +216,28 @@ def _ears(f: Factors, v: View, head: Plane) -> Ears:
         reach = (_head_width(f) + 0.01) * jnp.cos(jnp.minimum(jnp.abs(turn - 0.15), 1.0))
         y = v.y - 0.06
         x = side * v.x - reach + 0.10 * y
-        shape = cover(ellipse(x, y, 0.062, 0.110), v.edge)
+        shape = ellipse(x, y, 0.062, 0.110)
         hidden = on_head * ramp(turn, -0.30, 0.10)
         # Towards the face an ear has no edge.
-        rooted = 1 - on_head * (1 - ramp(x, -0.06, -0.015))
-        ears.append((shape * (1 - hidden) * rooted, x, y))
-    return ears
+        rooted = 1 - on_head * (1 - ramp(x, -0.055, -0.02))
+        seen = cover(shape, v.edge) * (1 - hidden) * rooted
+        ears.append(Ear(seen, band(shape, 0.010, 0.03), x, y))
+    return tuple(ears)
 
 
-def _paint_ears(canvas: Colour, f: Factors, colours: Palette, v: View, ears: Ears) -> Colour:
+def _paint_ears(
+    canvas: Colour, f: Factors, colours: Palette, v: View, ears: Ears, head: Plane
+) -> Colour:
     light = _lambert(f, v.x / 0.62, 0 * v.y)
     skin = tint(_lit(colours.skin, light), Colour(0.96, 0.80, 0.76), 0.6)
-    for seen, x, y in ears:
-        hollow = 0.6 * blob(x - 0.006, y + 0.01, 0.042, 0.08)
-        ear = tint(skin, Colour(0.62, 0.44, 0.40), hollow)
-        canvas = mix(canvas, ear, seen * (1 - colours.cut.ears))
+    bare = 1 - colours.cut.ears
+    for ear in ears:
+        hollow = blob(ear.x - 0.006, ear.y + 0.01, 0.042, 0.08)
+        colour = tint(skin, Colour(0.62, 0.44, 0.40), 0.6 * hollow + 0.45 * ear.rim)
+        # Where it lies on the head, its shadow sets it off.
+        shadow = 0.35 * blob(ear.x, ear.y - 0.01, 0.105, 0.155)
+        canvas = tint(canvas, Colour(0.70, 0.55, 0.52), shadow * cover(head, v.edge) * bare)
+        canvas = mix(canvas, colour, ear.seen * bare)
     return canvas
 
 
@@ -245,7 +263,7 @@ def _hair_in_front(
     sideways = jnp.sqrt(v.u * v.u + 0.004)
     strands = ripple(4.5 * sideways + 1.2 * v.y + 3 * cut.part * v.u)
     colour = _hair_colour(f, colours, v, strands)
-    ears_free = (1 - ears[0][0]) * (1 - ears[1][0])
+    ears_free = (1 - ears[0].seen) * (1 - ears[1].seen)
     ears_free = ears_free + (1 - ears_free) * cut.ears
     share = cover(shape, v.edge) * cover(-opening, soft)
     return mix(canvas, colour, share * cut.opacity * ears_free)

@@ -40,12 +40,12 @@ def tint(canvas: Colour, factors: Colour, share: Plane | float) -> Colour:
     return Colour(*[c * (1 + (f - 1) * share) for c, f in zip(canvas, factors)])
 
 
-def lighten(canvas: Colour, share: Plane) -> Colour:
+def lighten(canvas: Colour, share: Plane | float) -> Colour:
     """Moves towards white."""
     return Colour(*[channel + (1 - channel) * share for channel in canvas])
 
 
-def hue_colour(hue: Plane, saturation: Plane | float, value: Plane) -> Colour:
+def hue_colour(hue: Plane, saturation: Plane | float, value: Plane | float) -> Colour:
     """A colour from hue (0..1 round the circle), saturation and value."""
     wheel = [jnp.cos(2 * jnp.pi * (hue - shift)) for shift in (0.0, 1 / 3, 2 / 3)]
     return Colour(*[value * (1 - saturation * (0.5 - 0.5 * c)) for c in wheel])
@@ -81,12 +81,12 @@ def dome(p: Plane, q: Plane, square: Plane | float) -> Plane:
     return circle + (jnp.sqrt(jnp.sqrt(p2 * p2 + q2 * q2 + 1e-9)) - circle) * square
 
 
-def box(x: Plane, y: Plane, rx: Plane | float, ry: Plane | float, corner: float) -> Plane:
+def box(x: Plane, y: Plane, rx: Plane | float, ry: Plane | float, corner: Plane | float) -> Plane:
     """Distance to a box at the origin with rounded corners."""
     return meet(jnp.abs(x) - rx, jnp.abs(y) - ry, corner)
 
 
-def meet(first: Plane, second: Plane, corner: float) -> Plane:
+def meet(first: Plane, second: Plane, corner: Plane | float) -> Plane:
     """Distance to what two shapes share, rounded by `corner` where their edges meet."""
     p, q = first + corner, second + corner
     outside = jnp.sqrt(jnp.maximum(p, 0.0) ** 2 + jnp.maximum(q, 0.0) ** 2 + 1e-9)

@@ -8,17 +8,19 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 Maps = Float[Array, "batch height width channel"]
+# The same after a change of size or width.
+OtherMaps = Float[Array, "batch rows columns features"]
 activation: Callable[[Array], Array] = jax.nn.silu
 
 
-def space_to_depth(x: Maps, block: int) -> Maps:
+def space_to_depth(x: Maps, block: int) -> OtherMaps:
     """Each block x block square of positions becomes one position with all their channels."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // block, block, w // block, block, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block * block * c)
 
 
-def depth_to_space(x: Maps, block: int) -> Maps:
+def depth_to_space(x: Maps, block: int) -> OtherMaps:
     """The inverse of `space_to_depth` (sub-pixel shuffle, Shi et al. 2016)."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, block, block, c // (block * block))
@@ -33,7 +35,7 @@ class Conv3x3(nn.Module):
     kernel_init: Callable = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
     @nn.compact
-    def __call__(self, x: Maps) -> Maps:
+    def __call__(self, x: Maps) -> OtherMaps:
         """Returns [batch, height, width, features]."""
         return nn.Conv(
             self.features, (3, 3), padding="SAME", dtype=self.dtype, kernel_init=self.kernel_init
@@ -47,7 +49,7 @@ class Conv1x1(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Maps) -> Maps:
+    def __call__(self, x: Maps) -> OtherMaps:
         """Returns [batch, height, width, features]."""
         return nn.Conv(self.features, (1, 1), dtype=self.dtype)(x)
 

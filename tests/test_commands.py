@@ -1,0 +1,226 @@
+"""The commands as a user runs them: real processes, real mistakes, real signals."""
+
+import json
+import random
+import shutil
+import signal
+from subprocess import TimeoutExpired
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_training import assert_same, final_state
+from tiny import CONFIG_FILE, command, metrics, start, tiny
+
+import vaejax
+
+CONFIG = f"--config={CONFIG_FILE}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run trained by the command, to its end."""
+    workdir = tmp_path_factory.mktemp("runs") / "trained"
+    result = command("main", CONFIG, f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert f"new faces: {workdir / 'samples.png'}" in result.stderr
+    assert "Traceback" not in result.stderr
+    return workdir
+
+
+def test_the_trained_model_is_usable_from_python(trained):
+    model = vaejax.load(trained)
+    faces = model.sample(12, seed=3)
+    assert faces.shape == (12, 28, 28, 3) and faces.dtype == np.uint8
+    np.testing.assert_array_equal(faces, model.sample(12, seed=3))
+    assert np.any(faces != model.sample(12, seed=4))
+    mean, std = model.encode(faces)
+    assert mean.shape == std.shape == (12, 6) and np.all(std > 0)
+    np.testing.assert_array_equal(model.decode(mean), model.reconstruct(faces))
+    bounds = [model.log_likelihood(faces, samples=k).mean() for k in (1, 16)]
+    assert bounds[0] < bounds[1] < 0
+    assert model.sample(3, prior="gaussian").shape == (3, 28, 28, 3)
+
+
+def test_sample_writes_a_grid_or_files(trained, tmp_path):
+    result = command("sample", f"--workdir={trained}", "--count=9", f"--out={tmp_path / 'g.png'}")
+    assert result.returncode == 0, result.stderr
+    assert Image.open(tmp_path / "g.png").size == (3 * (84 + 2) + 2,) * 2
+    result = command(
+        "sample", f"--workdir={trained}", "--count=3", "--separate", f"--out={tmp_path / 'faces'}",
+        "--prior=gaussian", "--temperature=0.8", "--seed=5",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    files = sorted((tmp_path / "faces").iterdir())
+    assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
+    expected = vaejax.load(trained).sample(3, prior="gaussian", temperature=0.8, seed=5)
+    np.testing.assert_array_equal(np.stack([Image.open(file) for file in files]), expected)
+
+
+def test_evaluate_writes_numbers_with_their_protocol(trained):
+    result = command("evaluate", f"--workdir={trained}")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((trained / "evaluation_valid.json").read_text())
+    results, protocol = report["results"], report["protocol"]
+    assert results["pictures"] == 24
+    assert results["importance_bits_per_dim"] <= results["elbo_bits_per_dim"]
+    assert protocol["importance_samples"] == 4 and protocol["prior"] == "model"
+    assert protocol["split"] == "valid" and protocol["crop"] == "none"
+    assert protocol["checkpoint_step"] == 12
+    at_the_end = [line for line in metrics(trained) if line["split"] == "valid"][-1]
+    np.testing.assert_allclose(results["elbo_nats"], at_the_end["elbo_nats"], rtol=1e-5)
+    fitted = command("evaluate", f"--workdir={trained}", "--prior=gaussian", "--split=test")
+    assert fitted.returncode == 0, fitted.stderr
+    report = json.loads((trained / "evaluation_test.json").read_text())
+    assert report["results"]["pictures"] == 8 and report["protocol"]["prior"] == "gaussian"
+
+
+def test_sampling_needs_no_data_and_survives_a_move(trained, tmp_path):
+    moved = shutil.copytree(trained, tmp_path / "moved")
+    np.testing.assert_array_equal(vaejax.load(moved).sample(2), vaejax.load(trained).sample(2))
+
+
+def test_fit_adds_a_prior(trained):
+    result = command("fit", f"--workdir={trained}", "--prior=mixture")
+    assert result.returncode == 0, result.stderr
+    assert vaejax.load(trained).sample(2, prior="mixture").shape == (2, 28, 28, 3)
+
+
+def test_prepare_says_what_there_is(tmp_path):
+    preview = tmp_path / "preview.png"
+    result = command("prepare", CONFIG, f"--preview={preview}")
+    assert result.returncode == 0, result.stderr
+    assert "train: 64 pictures (28, 28, 3)" in result.stderr
+    assert Image.open(preview).size[0] > 0
+
+
+def test_an_interrupted_run_says_so_and_goes_on(trained, tmp_path):
+    flags = (CONFIG, f"--workdir={tmp_path}")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = start("main", *flags)
+        _wait_for(process, "training from step")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 75, err
+        assert "run the same command to go on" in err
+    assert command("main", *flags).returncode == 0
+    assert_same(final_state(trained, tiny()), final_state(tmp_path, tiny()))
+
+
+def test_killed_ten_times_it_ends_as_if_it_never_was(tmp_path):
+    """`kill -9` at ten random moments after training began; nothing but time may be lost."""
+    changes = ("--config.train.steps=240", "--config.train.eval_every=60",
+               "--config.train.save_every=20", "--config.train.log_every=10")  # fmt: skip
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
+    rng, kills = random.Random(0), 0
+    while kills < 10:
+        process = start("main", CONFIG, f"--workdir={torn}", *changes)
+        if _wait_for(process, "training from step"):
+            try:
+                process.communicate(timeout=rng.uniform(0.0, 4.0))
+            except TimeoutExpired:
+                kills += 1
+        process.kill()
+        process.communicate()
+        if process.returncode == 0:
+            break  # it ended between two kills: what is left to tear is nothing
+    assert kills >= 3, "the run was too short to be torn"
+    assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
+    config = tiny(train={"steps": 240, "eval_every": 60, "save_every": 20, "log_every": 10})
+    assert_same(final_state(whole, config), final_state(torn, config))
+    assert metrics(whole) == metrics(torn)
+
+
+def test_one_two_and_four_devices_agree(tmp_path):
+    lines = []
+    for devices in (1, 2, 4):
+        workdir = tmp_path / str(devices)
+        result = command("main", CONFIG, f"--workdir={workdir}", devices=devices)
+        assert result.returncode == 0, result.stderr
+        lines.append(metrics(workdir))
+    for other in lines[1:]:
+        for a, b in zip(lines[0], other, strict=True):
+            for name in ("elbo_nats", "kl_nats", "psnr_pooled"):
+                np.testing.assert_allclose(a[name], b[name], rtol=2e-3, err_msg=name)
+
+
+MISTAKES = {
+    "no config": ([], "--config is missing"),
+    "missing file": (["--config=configs/nothing.py"], "configs/nothing.py"),
+    "unknown flag": ([CONFIG, "--wrokdir=x"], "wrokdir"),
+    "bare word": ([CONFIG, "workdir=x"], "'workdir=x' is not a flag"),
+    "unknown key": ([CONFIG, "--config.train.batchsize=4"], "config.train.batch_size?"),
+    "unknown section": ([CONFIG, "--config.trian.steps=4"], "did you mean config.train?"),
+    "not a number": ([CONFIG, "--config.train.steps=ten"], "ten"),
+    "out of range": ([CONFIG, "--config.train.steps=0"], "config.train.steps=0 must be at least"),
+    "wrong choice": ([CONFIG, "--config.data.crop=nvae149"], "did you mean nvae148?"),
+    "wrong source": ([CONFIG, "--config.data.source=celba"], "did you mean celeba?"),
+    "no path": ([CONFIG, "--config.data.source=folder"], "config.data.path"),
+    "path is not there": (
+        [CONFIG, "--config.data.source=folder", "--config.data.path=/nowhere"], "/nowhere",
+    ),
+    "not CelebA": ([CONFIG, "--config.data.source=celeba", "--config.data.path={tmp}"], "celeba"),
+    "no pictures": ([CONFIG, "--config.data.source=folder", "--config.data.path={tmp}"], "{tmp}"),
+    "unknown tfds": ([CONFIG, "--config.data.source=tfds:no_such_set"], "no_such_set"),
+    "not an array": (
+        [CONFIG, "--config.data.source=array", "--config.data.path={tmp}/text.npy"], "text.npy",
+    ),
+    "workdir is a file": ([CONFIG, "--workdir={tmp}/text.npy"], "text.npy"),
+    "another run's workdir": ([CONFIG, "--workdir={trained}", "--config.train.seed=9"], "0 -> 9"),
+    "batch and devices": ([CONFIG, "--config.train.batch_size=9"], "a multiple of 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_clear_line(name, trained, tmp_path):
+    flags, said = MISTAKES[name]
+    (tmp_path / "text.npy").write_text("no array")
+    places = {"tmp": tmp_path, "trained": trained}
+    flags = [flag.format(**places) for flag in flags]
+    if not any("workdir=" in flag for flag in flags):
+        flags.append(f"--workdir={tmp_path / 'run'}")
+    assert_one_line(command("main", *flags, devices=2), said.format(**places))
+
+
+OTHER_MISTAKES = {
+    "sample without a run": ("sample", ["--workdir={tmp}"], "holds no run"),
+    "sample without a workdir": ("sample", [], "--workdir is missing"),
+    "unknown prior": ("sample", ["--workdir={trained}", "--prior=gausian"], "gausian"),
+    "prior not fitted": ("sample", ["--workdir={trained}", "--prior=flow_matching"], "vaejax.fit"),
+    "no such checkpoint": ("sample", ["--workdir={trained}", "--checkpoint=7"], "best, latest"),
+    "no faces": ("sample", ["--workdir={trained}", "--count=0"], "count"),
+    "negative temperature": ("sample", ["--workdir={trained}", "--temperature=-1"], "temperature"),
+    "unknown split": ("evaluate", ["--workdir={trained}", "--split=val"], "valid"),
+    "unknown prior to fit": ("fit", ["--workdir={trained}", "--prior=vamp"], "gaussian"),
+    "config torn": ("sample", ["--workdir={tmp}/torn"], "config.json"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MISTAKES)
+def test_a_mistake_after_training_gets_one_clear_line(name, trained, tmp_path):
+    module, flags, said = OTHER_MISTAKES[name]
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.json").write_text('{"data": ')
+    flags = [flag.format(tmp=tmp_path, trained=trained) for flag in flags]
+    assert_one_line(command(module, *flags), said)
+
+
+def assert_one_line(result, said):
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and said in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1] == errors[0]
+
+
+@pytest.mark.parametrize("module", ["main", "sample", "evaluate", "fit", "prepare"])
+def test_help_is_there(module):
+    result = command(module, "--help")
+    assert result.returncode in (0, 1)  # absl's own status for --help
+    assert "--workdir" in result.stdout or "--config" in result.stdout
+
+
+def _wait_for(process, words: str) -> bool:
+    """Reads the process's words until `words` come; False if it ended without them."""
+    return any(words in line for line in process.stderr)

@@ -1,0 +1,118 @@
+"""The schema: it accepts its own defaults, keeps what it is given, and names what is wrong."""
+
+import dataclasses
+import importlib.util
+import pathlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaejax import config as schema
+from vaejax.config import default_config, differences, from_json, resolve, to_json
+from vaejax.errors import UserError
+from vaejax.models import build_model
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def load(path: pathlib.Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_file_is_right(path):
+    config = resolve(load(path))
+    assert config.data.crop != "auto"
+    build_model(config)
+
+
+def test_the_defaults_are_right_and_survive_json():
+    config = resolve(default_config())
+    assert from_json(to_json(config)) == config
+    assert resolve({}) == config
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    steps=st.integers(1, 10**9),
+    rate=st.floats(1e-8, 1.0),
+    widths=st.lists(st.integers(1, 512), min_size=1, max_size=4),
+    flip=st.booleans(),
+)
+def test_json_keeps_every_value(steps, rate, widths, flip):
+    config = resolve(
+        {
+            "train": {"steps": steps},
+            "optimizer": {"learning_rate": rate},
+            "model": {"widths": widths, "blocks": [1] * len(widths), "patch": 1},
+            "data": {"flip": flip},
+        }
+    )
+    assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"dat": {}}, "config.dat is not a setting; did you mean config.data?"),
+        ({"data": {"sorce": "x"}}, "did you mean config.data.source?"),
+        ({"data": 3}, "config.data is 3"),
+        ({"train": {"batch_size": "many"}}, "config.train.batch_size='many' must be a whole"),
+        ({"train": {"batch_size": 2.5}}, "config.train.batch_size=2.5 must be a whole"),
+        ({"train": {"batch_size": True}}, "config.train.batch_size=True must be a whole"),
+        ({"train": {"batch_size": 0}}, "must be at least 1"),
+        ({"train": {"batch_size": 9, "accumulate": 2}}, "a multiple of config.train.accumulate"),
+        ({"train": {"log_every": 5, "steps_per_dispatch": 2}}, "config.train.log_every=5"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "learning_rate=nan must be"),
+        ({"optimizer": {"b1": 2.0}}, "config.optimizer.b1=2.0 must be at least 0 and at most"),
+        ({"data": {"crop": "nvae"}}, "did you mean nvae148?"),
+        ({"data": {"source": "celebs"}}, "did you mean celeba?"),
+        ({"data": {"source": "tfds:"}}, "config.data.source='tfds:'"),
+        ({"data": {"channels": 2}}, "config.data.channels=2 is not one of 1, 3"),
+        ({"data": {"image_size": 64}}, "must be a tuple such as (64, 64)"),
+        ({"data": {"image_size": (64,)}}, "must have 2 values"),
+        ({"data": {"image_size": (64, 600)}}, "600 must be at least 16 and at most 512"),
+        ({"model": {"widths": ()}}, "config.model.blocks"),
+        ({"likelihood": {"name": "logistics"}}, "did you mean logistic?"),
+        ({"model": {"widths": (8,) * 6, "blocks": (1,) * 6}}, "name fewer widths"),
+        ({"likelihood": {"name": "bernoulli"}}, "set config.likelihood.scale=fixed"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(values, said):
+    with pytest.raises(UserError) as error:
+        resolve(values)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_crop_follows_the_source():
+    crops = {
+        source: resolve({"data": {"source": source}}).data.crop
+        for source in ("celeba", "tfds:celeb_a", "tfds:lfw", "folder", "array", "synthetic")
+    }
+    assert crops == {
+        "celeba": "nvae148",
+        "tfds:celeb_a": "nvae148",
+        "tfds:lfw": "center",
+        "folder": "center",
+        "array": "none",
+        "synthetic": "none",
+    }
+
+
+def test_a_run_may_go_on_longer_but_not_otherwise():
+    old = resolve({})
+    longer = resolve({"train": {"steps": 99_999}, "data": {"path": "elsewhere"}})
+    assert differences(old, longer) == []
+    other = resolve({"train": {"batch_size": 32}})
+    assert differences(old, other) == ["train.batch_size: 64 -> 32"]
+
+
+def test_what_may_change_exists():
+    for name in schema.CHANGEABLE:
+        schema.check_key(name)
+    assert all(dataclasses.is_dataclass(f.type) for f in dataclasses.fields(schema.Config))

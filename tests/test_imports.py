@@ -1,0 +1,40 @@
+"""What must not be imported, by whom."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "vaejax"
+STEP_A_MODEL = """
+import sys
+import jax, numpy as np
+import vaejax, vaejax.step
+from tiny import tiny
+from vaejax import step
+from vaejax.models import build_model
+from vaejax.parallel import make_mesh
+config = tiny()
+model, mesh = build_model(config), make_mesh(config.train.batch_size)
+state = step.init_state(model, config, jax.random.key(0))
+images = np.zeros((1, config.train.batch_size, 28, 28, 3), np.uint8)
+state, loss = step.make_train_step(model, config, mesh)(state, images)
+assert np.isfinite(loss)
+loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "orbax")]
+assert not loaded, loaded
+"""
+
+
+def test_a_model_is_built_and_stepped_without_tensorflow():
+    here = pathlib.Path(__file__).parent
+    subprocess.run([sys.executable, "-c", STEP_A_MODEL], check=True, cwd=here, timeout=300)
+
+
+def test_only_their_rooms_import_tensorflow_and_orbax():
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        if path.parent.name != "data":
+            assert not re.search(r"^\s*(import|from) tensorflow", text, re.M), path
+        if path.name != "checkpoints.py":
+            assert not re.search(r"^\s*(import|from) orbax", text, re.M), path
+        assert not re.search(r"(jax\._src|orbax[.\w]*\._src|optax\._src)", text), path

@@ -1,0 +1,89 @@
+"""Networks: every shape a user may have, exact inverses, and no surprise in the parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny
+
+from vaejax.likelihoods import LIKELIHOODS
+from vaejax.models import build_model, init_params
+from vaejax.models.blocks import depth_to_space, space_to_depth
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    block=st.integers(1, 4), rows=st.integers(1, 3), columns=st.integers(1, 3), c=st.integers(1, 3)
+)
+def test_sub_pixel_shuffles_are_inverse(block, rows, columns, c):
+    x = np.arange(2 * rows * block * columns * block * c, dtype=np.float32)
+    x = jnp.asarray(x.reshape(2, rows * block, columns * block, c))
+    folded = space_to_depth(x, block)
+    assert folded.shape == (2, rows, columns, block * block * c)
+    np.testing.assert_array_equal(depth_to_space(folded, block), x)
+    # A position holds exactly its own square.
+    np.testing.assert_array_equal(np.sort(folded[0, 0, 0]), np.sort(x[0, :block, :block].ravel()))
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "patch"),
+    [((28, 20), 1, 2), ((64, 64), 3, 4), ((45, 31), 3, 2), ((33, 70), 1, 4), ((128, 96), 3, 4)],
+)
+@pytest.mark.parametrize("scale", ["position", "predicted"])
+def test_any_picture_shape(size, channels, patch, scale):
+    config = tiny(
+        data={"image_size": size, "channels": channels},
+        model={"patch": patch},
+        likelihood={"scale": scale},
+    )
+    model = build_model(config)
+    params = init_params(model, config, jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, channels), np.uint8)
+    variables = {"params": params}
+    mean, log_std = model.apply(variables, jnp.asarray(images), method="encode")
+    assert mean.shape == log_std.shape == (2, config.model.latent_size)
+    pixels = model.apply(variables, mean, method="decode")
+    assert pixels.location.shape == images.shape
+    log_prob = LIKELIHOODS["logistic"].log_prob(jnp.asarray(images), pixels)
+    assert log_prob.shape == (2,) and np.all(np.isfinite(log_prob))
+
+
+def test_bfloat16_stays_inside_the_networks():
+    config = tiny(model={"dtype": "bfloat16"})
+    model = build_model(config)
+    params = init_params(model, config, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    images = jnp.zeros((2, 28, 28, 3), jnp.uint8)
+    mean, log_std = model.apply({"params": params}, images, method="encode")
+    pixels = model.apply({"params": params}, mean, method="decode")
+    assert mean.dtype == log_std.dtype == pixels.location.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("prior", ["standard_normal", "coupling_flow"])
+def test_every_parameter_gets_a_gradient(name, prior):
+    from vaejax.evidence import evidence
+
+    scale = "fixed" if name == "bernoulli" else "shared"
+    config = tiny(likelihood={"name": name, "scale": scale}, prior={"name": prior})
+    model = build_model(config)
+    params = init_params(model, config, jax.random.key(0))
+    # Away from the zero start, which hides the layers before a zero.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    params = tree.unflatten(
+        [p + 0.05 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys)]
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), np.uint8)
+    noise = jax.random.normal(jax.random.key(2), (4, config.model.latent_size))
+
+    def loss(params):
+        terms = evidence(model, params, LIKELIHOODS[name], jnp.asarray(images), noise)
+        return jnp.sum(terms.kl) - jnp.sum(terms.log_likelihood)
+
+    gradients = jax.grad(loss)(params)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.any(gradient != 0), jax.tree_util.keystr(path)
+        assert np.all(np.isfinite(gradient)), jax.tree_util.keystr(path)

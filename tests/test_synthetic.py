@@ -1,0 +1,315 @@
+"""The procedural faces: pure functions of (seed, index), and every factor does what it says."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaejax.data import synthetic
+from vaejax.data.synthetic import FACTORS, draw_factors, faces, render
+from vaejax.errors import UserError
+
+# Each size of picture is compiled once, and that is what takes the time here: few sizes, and
+# all in one process.
+pytestmark = pytest.mark.xdist_group("synthetic")
+
+NAMES = [factor.name for factor in FACTORS]
+MANY = np.arange(4000)
+
+# A neutral sitter, so that nothing hides the factor under test.
+PLAIN = {
+    "hair_style": 2,
+    "hair_colour": 2,
+    "skin_tone": 0.3,
+    "eyes_open": 0.85,
+    "mouth_open": 0.2,
+    "smile": 0.3,
+    "light": -0.3,
+    "iris_colour": 4,
+    "scale": 1.0,
+}
+
+
+def sitters(**factors):
+    """Factors of as many plain faces as the given ones have values."""
+    count = max((len(np.atleast_1d(values)) for values in factors.values()), default=1)
+    columns = {}
+    for factor in FACTORS:
+        categorical = factor.kind == "categorical"
+        usual = 0 if categorical else (factor.low + factor.high) / 2
+        value = factors.get(factor.name, PLAIN.get(factor.name, usual))
+        columns[factor.name] = np.full(count, value, np.int32 if categorical else np.float32)
+    return columns
+
+
+def extremes(factor):
+    if factor.kind == "categorical":
+        return np.arange(len(factor.categories))
+    # A hue comes round to where it began.
+    high = 0.5 if factor.name.endswith("_hue") else factor.high
+    return np.array([factor.low, high])
+
+
+# --- factors ---------------------------------------------------------------------------------
+
+
+def test_every_factor_is_declared_once_and_documented():
+    assert len(set(NAMES)) == len(NAMES)
+    for factor in FACTORS:
+        assert factor.doc and factor.kind in ("continuous", "categorical")
+        assert (factor.kind == "categorical") == bool(factor.categories)
+        assert len(factor.shares) == len(factor.categories)
+        assert factor.low < factor.high
+
+
+@pytest.mark.parametrize("factor", FACTORS, ids=NAMES)
+def test_labels_cover_the_declared_range(factor):
+    values = draw_factors(MANY)[factor.name]
+    if factor.kind == "categorical":
+        assert values.dtype == np.int32
+        drawn = np.bincount(values, minlength=len(factor.categories)) / len(MANY)
+        np.testing.assert_allclose(drawn, factor.shares, atol=0.03)
+    else:
+        assert values.dtype == np.float32
+        assert values.min() >= np.float32(factor.low) and values.max() <= np.float32(factor.high)
+        # Each tenth of a range is drawn as often as its power says.
+        place = (values.astype(np.float64) - factor.low) / (factor.high - factor.low)
+        uniform = np.clip(place, 0, 1) ** (1 / factor.power)
+        assert np.histogram(uniform, 10, (0, 1))[0].min() > 0.07 * len(MANY)
+
+
+def test_factors_are_drawn_independently():
+    table = np.stack([column.astype(np.float64) for column in draw_factors(MANY).values()])
+    correlation = np.corrcoef(table) - np.eye(len(table))
+    assert np.abs(correlation).max() < 5 / np.sqrt(len(MANY))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(0, 2**62), min_size=1, max_size=8),
+    st.integers(-(2**70), 2**70),
+)
+def test_factors_depend_on_seed_and_index_alone(indices, seed):
+    together = draw_factors(np.array(indices), seed)
+    for row, index in enumerate(indices):
+        alone = draw_factors(np.array([index]), seed)
+        assert all(alone[name][0] == together[name][row] for name in NAMES)
+
+
+def test_seeds_draw_different_people():
+    first, second = draw_factors(MANY, 0), draw_factors(MANY, 1)
+    for factor in FACTORS:
+        same = np.mean(first[factor.name] == second[factor.name])
+        assert same < 0.6  # by chance: most people have neither glasses nor beard
+    # Neighbouring seeds are not neighbouring parts of one sequence.
+    yaw, other = first["yaw"], second["yaw"]
+    assert len(np.intersect1d(yaw, other)) < 10
+
+
+def test_factors_of_a_face_never_change():
+    # Labels are ground truth that others have stored: a new factor goes to the end of FACTORS.
+    labels = draw_factors(np.array([0, 123456789]), seed=7)
+    found = [round(float(labels[name][row]), 4) for name in ("skin_tone", "yaw") for row in (0, 1)]
+    assert found == [0.7916, 0.5433, 27.4118, -3.2275]
+    assert labels["hair_style"].tolist() == [3, 1]
+
+
+# --- pictures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 32)])
+def test_a_picture_does_not_depend_on_its_batch(height, width):
+    indices = np.array([5, 3, 900, 3, 12, 70])
+    together, labels = faces(indices, height, width, seed=2)
+    assert together.shape == (6, height, width, 3) and together.dtype == np.uint8
+    alone, label = faces(indices[2:3], height, width, seed=2)
+    np.testing.assert_array_equal(alone[0], together[2])
+    assert label["yaw"][0] == labels["yaw"][2]
+    np.testing.assert_array_equal(together[1], together[3])
+
+
+def test_pictures_go_through_in_batches_of_one_shape():
+    # More than one full batch and a rest; the seams must not show.
+    batch = synthetic._PIXELS_PER_BATCH // 64**2
+    several, _ = faces(np.arange(batch + 3), 64, 64)
+    last, _ = faces(np.arange(batch - 1, batch + 3), 64, 64)
+    np.testing.assert_array_equal(several[-4:], last)
+    assert synthetic._paint_batch._cache_size() <= 6  # one a size of picture and default device
+
+
+def test_drawn_on_the_first_cpu_device_whatever_the_default():
+    expected, _ = faces(np.arange(2), 64, 64)
+    with jax.default_device(jax.devices()[-1]), jax.transfer_guard("disallow"):
+        found, _ = faces(np.arange(2), 64, 64)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_cpu_that_is_switched_off_is_named(monkeypatch):
+    def no_cpu(*args, **kwargs):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    with pytest.raises(UserError, match="add cpu to JAX_PLATFORMS"):
+        faces(np.arange(1), 64, 64)
+
+
+def test_no_pictures():
+    pictures, labels = faces(np.arange(0), 64, 64)
+    assert pictures.shape == (0, 64, 64, 3)
+    assert all(column.shape == (0,) for column in labels.values())
+
+
+def test_labels_render_to_the_pictures_they_label():
+    pictures, labels = faces(np.arange(8), 64, 64, seed=4)
+    np.testing.assert_array_equal(render(labels, 64, 64), pictures)
+
+
+def test_people_look_different():
+    pictures = faces(np.arange(200), 64, 64)[0].astype(np.float32)
+    other = faces(np.arange(200), 64, 64, seed=1)[0].astype(np.float32)
+    assert np.abs(pictures - other).mean((1, 2, 3)).min() > 5
+    spread = pictures.std(0)
+    assert spread.min() > 15  # no pixel is the same for all
+
+
+@pytest.mark.parametrize("factor", FACTORS, ids=NAMES)
+def test_each_factor_changes_the_picture(factor):
+    pictures = render(sitters(**{factor.name: extremes(factor)}), 64, 64).astype(np.float32)
+    for row, picture in enumerate(pictures):
+        for other in pictures[:row]:
+            change = np.abs(picture - other)
+            assert change.max() > 24, "nowhere visible"
+            assert change.mean() > 0.05, "hardly visible"
+
+
+def centre_of(change):
+    """Row and column of the middle of a change, from 0 to 1."""
+    weight = change.sum(-1)
+    rows, columns = np.indices(weight.shape)
+    return np.array([(rows * weight).sum(), (columns * weight).sum()]) / weight.sum() / 64
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column"),
+    [
+        ("gaze", (0.45, 0.6), (0.4, 0.6)),
+        ("eyes_open", (0.45, 0.6), (0.4, 0.6)),
+        ("brows", (0.35, 0.52), (0.4, 0.6)),
+        ("glasses", (0.45, 0.6), (0.4, 0.6)),
+        ("smile", (0.62, 0.8), (0.4, 0.6)),
+        ("mouth_open", (0.65, 0.95), (0.4, 0.6)),
+        ("nose_width", (0.5, 0.7), (0.4, 0.6)),
+        ("beard", (0.62, 0.85), (0.4, 0.6)),
+        ("clothes_hue", (0.85, 1.0), (0.4, 0.6)),
+        ("hair_colour", (0.05, 0.4), (0.4, 0.6)),
+    ],
+)
+def test_factors_change_the_place_they_name(name, row, column):
+    factor = FACTORS[NAMES.index(name)]
+    first, last = render(sitters(**{name: extremes(factor)[[0, -1]]}), 64, 64).astype(np.float32)
+    y, x = centre_of(np.abs(first - last))
+    assert row[0] < y < row[1] and column[0] < x < column[1]
+
+
+def test_light_comes_from_the_side_it_names():
+    left, right = render(sitters(light=[-1, 1]), 64, 64).astype(np.float32)
+    face = slice(20, 48)
+    assert left[face, 16:30].mean() > right[face, 16:30].mean() + 8
+    assert right[face, 34:48].mean() > left[face, 34:48].mean() + 8
+
+
+def test_turning_moves_the_features_further_than_the_head():
+    front, turned = sitters(yaw=[0]), sitters(yaw=[20])
+    lips, head = [], []
+    for sitter in (front, turned):
+        painted = {**sitter, "lip_colour": np.ones(1, np.float32)}
+        bare = {**sitter, "lip_colour": np.zeros(1, np.float32)}
+        dark = {**bare, "skin_tone": np.ones(1, np.float32)}
+        one, two, three = (render(f, 64, 64)[0].astype(np.float32) for f in (painted, bare, dark))
+        lips.append(centre_of(np.abs(one - two))[1])
+        head.append(centre_of(np.abs(two - three))[1])
+    assert lips[1] - lips[0] > 0.04
+    assert 0 < head[1] - head[0] < 0.7 * (lips[1] - lips[0])
+
+
+def test_mirrored_factors_make_a_mirrored_picture():
+    # Bald: hair has a parting and strands, which mirror nothing.
+    turned = dict(yaw=20, gaze=0.5, light=0.7, shift_x=0.03, roll=5)
+    both = {name: [value, -value] for name, value in turned.items()}
+    pictures = render(sitters(hair_style=0, **both), 64, 64)
+    first, second = pictures.astype(np.int32)
+    difference = np.abs(first - second[:, ::-1])
+    assert difference.max() <= 2
+
+
+def shrunk(pictures, factor):
+    count, height, width, channels = pictures.shape
+    tiles = pictures.reshape(count, height // factor, factor, width // factor, factor, channels)
+    return tiles.astype(np.float32).mean((2, 4))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 32)])
+def test_a_smaller_picture_is_the_larger_one_averaged(height, width):
+    indices = np.arange(12)
+    drawn = faces(indices, height, width)[0].astype(np.float32)
+    averaged = shrunk(faces(indices, 2 * height, 2 * width)[0], 2)
+    difference = np.abs(drawn - averaged)
+    assert difference.mean() < 1.5
+    assert np.quantile(difference, 0.99) < 20
+
+
+def test_another_aspect_adds_background_only():
+    square = faces(np.arange(6), 64, 64)[0]
+    tall = faces(np.arange(6), 96, 64)[0]
+    assert tall.shape == (6, 96, 64, 3)
+    # Equal but for rounding: the coordinates are computed from other numbers.
+    assert np.abs(tall[:, 16:-16].astype(int) - square).max() <= 1
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_any_factors_in_range_make_a_smooth_picture(data):
+    factors = {}
+    for factor in FACTORS:
+        if factor.kind == "categorical":
+            value = data.draw(st.integers(0, len(factor.categories) - 1), factor.name)
+            factors[factor.name] = np.array([value], np.int32)
+        else:
+            low, high = np.float32([factor.low, factor.high]).tolist()
+            value = data.draw(st.floats(low, high, width=32), factor.name)
+            factors[factor.name] = np.array([value], np.float32)
+    picture = render(factors, 64, 64)[0].astype(np.float32)
+    # Neighbouring pixels resemble each other: soft regions, no noise, no seams.
+    assert np.abs(np.diff(picture, axis=0)).mean() < 12
+    assert np.abs(np.diff(picture, axis=1)).mean() < 12
+    assert picture.std() > 4
+
+
+# --- mistakes --------------------------------------------------------------------------------
+
+
+def test_clear_errors():
+    good = sitters()
+    with pytest.raises(UserError, match="face number -1 is negative"):
+        faces(np.array([3, -1]), 64, 64)
+    with pytest.raises(UserError, match="height=0"):
+        faces(np.arange(1), 0, 64)
+    with pytest.raises(UserError, match="'yaw' is missing"):
+        render({name: column for name, column in good.items() if name != "yaw"}, 64, 64)
+    with pytest.raises(UserError, match="'nostrils' is unknown"):
+        render({**good, "nostrils": good["yaw"]}, 64, 64)
+    with pytest.raises(UserError, match=r"'yaw' has the value 45.0: it goes from -30 to 30"):
+        render(sitters(yaw=[0, 45]), 64, 64)
+    with pytest.raises(UserError, match="'smile' has the value nan"):
+        render(sitters(smile=[np.nan]), 64, 64)
+    with pytest.raises(UserError, match="'hair_style' has the value 8"):
+        render(sitters(hair_style=[8]), 64, 64)
+    with pytest.raises(UserError, match="'glasses' is float32"):
+        render({**good, "glasses": np.zeros(1, np.float32)}, 64, 64)
+
+
+def test_factors_of_unequal_lengths_are_refused():
+    uneven = {**sitters(), "yaw": np.zeros(2, np.float32)}
+    with pytest.raises(UserError, match="'yaw' has 2: give as many of each"):
+        synthetic._checked(uneven)

@@ -1,0 +1,197 @@
+"""The loop in this process: it learns, resumes exactly, skips, rolls back, and says why."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny as tiny_run
+from tiny import metrics, tiny
+
+from vaejax import step, training
+from vaejax.checkpoints import Checkpoints
+from vaejax.errors import TrainingError, UserError
+from vaejax.likelihoods import LIKELIHOODS, DiscretizedLogistic
+from vaejax.models import build_model
+from vaejax.parallel import make_mesh, replicated
+from vaejax.training import Outcome, train
+
+
+def final_state(workdir, config):
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    model = build_model(config)
+    like = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+    sharding = replicated(make_mesh(config.train.batch_size))
+    state = checkpoints.restore(checkpoints.steps()[-1], like, sharding)
+    checkpoints.close()
+    return jax.device_get(state)
+
+
+def assert_same(one, two):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(one):
+        other = dict(jax.tree_util.tree_leaves_with_path(two))[path]
+        np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    config = tiny()
+    assert train(config, workdir) is Outcome.FINISHED
+    return workdir
+
+
+def test_it_learns_and_leaves_what_it_promised(uninterrupted):
+    lines = metrics(uninterrupted)
+    training_lines = [line for line in lines if line["split"] == "train"]
+    assert [line["step"] for line in training_lines] == [3, 6, 9, 12]
+    first, last = training_lines[0], training_lines[-1]
+    assert last["elbo_bits_per_dim"] < first["elbo_bits_per_dim"]
+    assert last["skipped"] == 0
+    assert len(last["information_per_dimension"]) == 6
+    np.testing.assert_allclose(
+        last["elbo_nats"], last["log_likelihood_nats"] - last["kl_nats"], rtol=1e-6
+    )
+    assert [line["step"] for line in lines if line["split"] == "valid"] == [6, 12]
+    names = {path.name for path in (uninterrupted / "pictures").iterdir()}
+    assert names == {
+        f"{kind}_{at:08d}.png"
+        for kind in ("samples", "reconstructions", "interpolations")
+        for at in (6, 12)
+    }
+    assert list((uninterrupted / "tensorboard").iterdir())
+    assert json.loads((uninterrupted / "config.json").read_text())["train"]["steps"] == 12
+
+
+def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path, monkeypatch):
+    """Stopped after 1, 5 and 7 steps, in the middle of windows, and gone on each time."""
+    config = tiny()
+    for stop_at in (1, 5, 7):
+        with monkeypatch.context() as patch:
+            advance = training.Progress.advance
+            stop = training.Stop()
+
+            def stopping(self, at, stop=stop, stop_at=stop_at, advance=advance):
+                advance(self, at)
+                stop.requested |= at >= stop_at
+
+            patch.setattr(training.Progress, "advance", stopping)
+            patch.setattr(training, "stop_on_signal", lambda stop=stop: _context(stop))
+            assert train(config, tmp_path) is Outcome.INTERRUPTED
+    assert train(config, tmp_path) is Outcome.FINISHED
+    assert_same(final_state(uninterrupted, config), final_state(tmp_path, config))
+    assert metrics(uninterrupted) == metrics(tmp_path)
+
+
+def _context(value):
+    import contextlib
+
+    return contextlib.nullcontext(value)
+
+
+def test_several_steps_in_one_dispatch_change_nothing(uninterrupted, tmp_path):
+    config = tiny(train={"steps_per_dispatch": 3, "save_every": 3})
+    assert train(config, tmp_path) is Outcome.FINISHED
+    one, several = metrics(uninterrupted), metrics(tmp_path)
+    for a, b in zip(one, several, strict=True):
+        assert a["step"] == b["step"]
+        np.testing.assert_allclose(a["elbo_nats"], b["elbo_nats"], rtol=1e-4)
+
+
+def test_accumulation_changes_nothing(uninterrupted, tmp_path):
+    config = tiny(train={"accumulate": 4})
+    assert train(config, tmp_path) is Outcome.FINISHED
+    for a, b in zip(metrics(uninterrupted), metrics(tmp_path), strict=True):
+        np.testing.assert_allclose(a["elbo_nats"], b["elbo_nats"], rtol=1e-3)
+
+
+def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
+    good = step.beta_at
+    monkeypatch.setattr(
+        step, "beta_at", lambda c, at: jax.numpy.where(at == 4, jax.numpy.nan, good(c, at))
+    )
+    config = tiny()
+    assert train(config, tmp_path) is Outcome.FINISHED
+    skipped = [line["skipped"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert skipped == [0, 1, 1, 1]
+    state = final_state(tmp_path, config)
+    assert state.step == 12 and state.skipped == 1 and state.rollbacks == 0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
+    """Parameters turn to NaN once, after the checkpoint at step 8: every later update fails."""
+    make, poisoned = step.make_train_step, []
+
+    def make_poisoning(model, config, mesh):
+        real = make(model, config, mesh)
+
+        def train_step(state, images):
+            if int(state.step) == 8 and not poisoned:
+                poisoned.append(True)
+                state = state.replace(params=jax.tree.map(lambda p: p * np.nan, state.params))
+            return real(state, images)
+
+        return train_step
+
+    monkeypatch.setattr(step, "make_train_step", make_poisoning)
+    config = tiny(train={"max_skipped": 1})
+    assert train(config, tmp_path) is Outcome.FINISHED
+    said = capsys.readouterr().err
+    assert "back to step 8 with 0.3 of the learning rate (rollback 1 of 2)" in said
+    state = final_state(tmp_path, config)
+    assert state.step == 12 and state.rollbacks == 1
+    np.testing.assert_allclose(state.learning_rate_scale, 0.3)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+    steps = [line["step"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert steps == [3, 6, 9, 12], "the lines of the steps taken back are gone"
+
+
+class Poisonous(DiscretizedLogistic):
+    """No picture has a finite log-probability."""
+
+    def log_prob(self, images, pixels):
+        return super().log_prob(images, pixels) * np.float32(np.nan)
+
+
+def test_the_third_time_it_stops_and_names_the_cause(tmp_path, monkeypatch):
+    monkeypatch.setitem(LIKELIHOODS, "logistic", Poisonous())
+    config = tiny(train={"max_skipped": 3})
+    with pytest.raises(TrainingError) as error:
+        train(config, tmp_path)
+    assert "first tensor that is not finite: log_likelihood" in str(error.value)
+    assert "examples of that batch: [" in str(error.value)
+
+
+def test_another_config_or_other_data_is_refused(uninterrupted):
+    before = (uninterrupted / "config.json").read_text()
+    with pytest.raises(UserError, match=r"train\.batch_size: 8 -> 4"):
+        train(tiny(train={"batch_size": 4}), uninterrupted)
+    assert (uninterrupted / "config.json").read_text() == before
+
+
+def test_changed_data_is_refused(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 3), np.uint8)
+    path = tmp_path / "pictures.npy"
+    np.save(path, pictures)
+    config = tiny(data={"source": "array", "path": str(path)}, train={"steps": 4})
+    train(config, tmp_path / "run")
+    np.save(path, 255 - pictures)
+    with pytest.raises(UserError, match="the data is not what"):
+        train(tiny_run.without(config, "train", steps=8), tmp_path / "run")
+
+
+def test_a_finished_run_goes_on_when_more_steps_are_asked_for(tmp_path):
+    config = tiny(train={"steps": 4})
+    train(config, tmp_path)
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=8))
+    assert train(longer, tmp_path) is Outcome.FINISHED
+    assert final_state(tmp_path, longer).step == 8
+
+
+def test_two_processes_cannot_train_in_one_place(tmp_path):
+    from vaejax.workdir import claim
+
+    with claim(tmp_path, tiny()), pytest.raises(UserError, match="another process is training"):
+        train(tiny(), tmp_path)

@@ -1,0 +1,84 @@
+"""A run of seconds: the smallest config that still has every part. Also a config file."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import ml_collections
+
+from vaejax.config import Config, default_config, resolve
+
+CONFIG_FILE = pathlib.Path(__file__)
+COMMAND_TIMEOUT = 300
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """What `--config=tests/tiny.py` reads."""
+    config = default_config()
+    config.data.image_size = (28, 28)
+    config.data.synthetic_counts = (64, 24, 8)
+    config.model.widths = (8, 16)
+    config.model.blocks = (1, 1)
+    config.model.patch = 2
+    config.model.latent_size = 6
+    config.prior.layers = 2
+    config.prior.width = 16
+    config.train.batch_size = 8
+    config.train.steps = 12
+    config.train.log_every = 3
+    config.train.eval_every = 6
+    config.train.save_every = 4
+    config.eval.batch_size = 10
+    config.eval.importance_samples = 4
+    config.eval.grid = 4
+    return config
+
+
+def tiny(**sections: dict) -> Config:
+    """The tiny config with some settings changed: `tiny(train={"steps": 3})`."""
+    config = get_config()
+    for section, values in sections.items():
+        config[section].update(values)
+    return resolve(config)
+
+
+def without(config: Config, section: str, **values: object) -> Config:
+    """`config` with other values in one section, unchecked."""
+    part = dataclasses.replace(getattr(config, section), **values)
+    return dataclasses.replace(config, **{section: part})
+
+
+def start(
+    module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
+) -> subprocess.Popen:
+    """Starts `python -m vaejax.MODULE` as a user does, without waiting."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    return subprocess.Popen(
+        [sys.executable, "-m", f"vaejax.{module}", *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def command(
+    module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
+) -> subprocess.CompletedProcess:
+    """Runs `python -m vaejax.MODULE` as a user does, to its end."""
+    process = start(module, *flags, devices=devices, cwd=cwd)
+    out, err = process.communicate(timeout=COMMAND_TIMEOUT)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+    """The lines of metrics.jsonl, without what the clock decides."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    values = [json.loads(line) for line in lines]
+    for line in values:
+        line.pop("images_per_second", None)
+    return values
