@@ -149,7 +149,7 @@ def test_one_component_is_the_gaussian():
     codes = jnp.asarray(_correlated(300, 4))
     mixture = fit_mixture(codes, jax.random.key(0), components=1)
     np.testing.assert_allclose(
-        mixture.log_prob(codes), fit_gaussian([codes]).log_prob(codes), atol=1e-3
+        mixture.log_prob(codes), fit_gaussian([codes]).log_prob(codes), atol=5e-3
     )
 
 
@@ -210,7 +210,7 @@ def test_em_stops_when_nothing_is_gained():
 
 def _fit_small(codes, steps):
     return fit_flow_matching(
-        codes, jax.random.key(0), steps=steps, batch_size=128, width=64, blocks=2
+        codes, jax.random.key(0), steps=steps, batch_size=256, width=64, blocks=2
     )
 
 
@@ -362,7 +362,7 @@ def test_altered_byte(tmp_path):
     [
         {"mean": np.zeros(3)},
         {"header": np.array("{}")},
-        {"header": np.array('{"kind": "gaussian", "meta": {}}'), "mean": np.zeros(3)},
+        {"header": np.array('{"kind": "gaussian", "meta": {}}'), "mean": np.zeros(3, np.float32)},
         {"header": np.array('{"kind": "vamp", "meta": {}}')},
         {"header": np.array("[]")},
         {"header": np.array([{}], dtype=object)},

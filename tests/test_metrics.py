@@ -123,7 +123,7 @@ def test_frechet_with_fewer_pictures_than_features():
     overlap = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt(9 * 6)
     spread = np.sum(centred_a**2) / 9 + np.sum(centred_b**2) / 6
     gap = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
-    assert frechet_distance(a, b) == pytest.approx(gap + spread - 2 * overlap, rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(gap + spread - 2 * overlap, rel=1e-7)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 

@@ -13,7 +13,7 @@ CELL = 96
 GAP = 2
 
 
-def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "height width channel"]:
+def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns channel"]:
     """Lays pictures out in rows of `columns`, on white, small ones enlarged."""
     count, height, width, channels = images.shape
     factor = max(1, round(CELL / max(height, width)))
@@ -27,7 +27,9 @@ def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "height width chan
     return sheet
 
 
-def interleave_rows(first: Pictures, second: Pictures, columns: int) -> Pictures:
+def interleave_rows(
+    first: Pictures, second: Pictures, columns: int
+) -> UInt8[np.ndarray, "both height width channel"]:
     """Rows of `columns` from each in turn: originals above, their likenesses below."""
     pairs = []
     for start in range(0, len(first), columns):

@@ -38,22 +38,28 @@ class Window(NamedTuple):
 class TrainState(struct.PyTreeNode):
     """Everything an update changes. With step, seed and data it determines the rest of a run.
 
+    The fields carry no array types: JAX and Orbax rebuild the state with shapes, shardings and
+    placeholders in their places.
+
     Attributes:
-      step: updates tried so far, applied or skipped.
-      skipped: updates skipped because loss or gradient was not finite.
-      skipped_in_row: those since the last applied update.
-      learning_rate_scale: lowered at each rollback.
-      rollbacks: rollbacks so far.
+      step: int32, updates tried so far, applied or skipped.
+      params, ema_params: float32, of the model and their running average.
+      opt_state: of `make_optimizer`.
+      skipped: int32, updates skipped because loss or gradient was not finite.
+      skipped_in_row: int32, those since the last applied update.
+      rollbacks: int32, so far.
+      learning_rate_scale: float32, lowered at each rollback.
+      window: the sums since the last log.
     """
 
-    step: Int[Array, ""]
-    params: dict
-    ema_params: dict
-    opt_state: optax.OptState
-    skipped: Int[Array, ""]
-    skipped_in_row: Int[Array, ""]
-    rollbacks: Int[Array, ""]
-    learning_rate_scale: Float[Array, ""]
+    step: PyTree
+    params: PyTree
+    ema_params: PyTree
+    opt_state: PyTree
+    skipped: PyTree
+    skipped_in_row: PyTree
+    rollbacks: PyTree
+    learning_rate_scale: PyTree
     window: Window
 
 
@@ -93,10 +99,10 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
     """The state before the first update."""
     params = init_params(model, config, key)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(
+    state = TrainState(
         step=zero,
         params=params,
-        ema_params=jax.tree.map(jnp.copy, params),
+        ema_params=params,
         opt_state=make_optimizer(config).init(params),
         skipped=zero,
         skipped_in_row=zero,
@@ -104,6 +110,8 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
         learning_rate_scale=jnp.ones((), jnp.float32),
         window=empty_window(config.model.latent_size),
     )
+    # An update donates every buffer, so no two fields may share one.
+    return jax.tree.map(jnp.copy, state)
 
 
 def empty_window(latent_size: int) -> Window:
@@ -178,7 +186,9 @@ def make_train_step(
         (loss, window), gradients = gradients_of(state.params, images, noise, beta)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        # Optax's bias correction raises a float to an integer, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         rate = learning_rate(config, state.step) * state.learning_rate_scale
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         # Young averages forget faster, so that the first pictures are not of the start.

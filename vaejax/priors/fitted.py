@@ -97,8 +97,9 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
       UserError: there is no such file, or it is damaged or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            flat = {name: file[name] for name in file.files}
+        # Opened here, as NumPy leaves a damaged file that it opened itself to the collector.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as entries:
+            flat = {name: entries[name] for name in entries.files}
         header = json.loads(str(flat.pop(_HEADER)))
         arrays = traverse_util.unflatten_dict(jax.device_put(flat), sep=_SEPARATOR)
         return _assemble(header, arrays), header["meta"]

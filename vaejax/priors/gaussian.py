@@ -72,6 +72,10 @@ def fit_gaussian(batches: Iterable[Float[Array | np.ndarray, "_ latent"]]) -> Ga
         codes = np.asarray(batch, np.float64)
         if len(codes) == 0:
             continue
+        if not np.all(np.isfinite(codes)):
+            raise UserError(
+                "a prior cannot be fitted to codes that are not finite: did training fail?"
+            )
         batch_mean = codes.mean(axis=0)
         centred = codes - batch_mean[None]
         gap = batch_mean - mean
@@ -82,8 +86,6 @@ def fit_gaussian(batches: Iterable[Float[Array | np.ndarray, "_ latent"]]) -> Ga
     if count < 2:
         raise UserError(f"a prior needs at least two codes to be fitted to, got {count}")
     covariance = scatter / count
-    if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
-        raise UserError("a prior cannot be fitted to codes that are not finite: did training fail?")
     # Codes that are all equal have no variance to be relative to.
     ridge = _RIDGE * (np.trace(covariance) / len(covariance) or 1.0)
     cholesky = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))

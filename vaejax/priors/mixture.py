@@ -67,7 +67,7 @@ def fit_mixture(
     key: PRNGKeyArray,
     components: int = 10,
     steps: int = 100,
-    pseudo_count: float = 16.0,
+    pseudo_count: float = 64.0,
     tolerance: float = 1e-4,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Mixture:
@@ -85,7 +85,8 @@ def fit_mixture(
       components: number of Gaussians. Ghosh et al., "From variational to deterministic
         autoencoders" (ICLR 2020), find ten enough for CelebA.
       steps: EM steps at most.
-      pseudo_count: strength of the prior on each component, in codes.
+      pseudo_count: strength of the prior on each component, in codes. On 16,000 codes of faces in
+        128 dimensions held-out codes were likeliest at 64 to 128.
       tolerance: EM stops when a step gains fewer nats per code.
       progress: called after each step with (steps done, `steps`, penalised log-likelihood before
         the step in nats per whitened code).
