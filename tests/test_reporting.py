@@ -1,0 +1,97 @@
+"""What a run tells: lines that survive a kill, a bar on a terminal, complaints said once."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny
+
+from vaejax import pictures, reporting
+from vaejax.health import Health
+from vaejax.likelihoods import MIN_LOG_SCALE
+from vaejax.reporting import MetricsFile
+
+HEALTHY = {
+    "kl_nats": 20.0,
+    "active_units": 6.0,
+    "log_scale": -3.0,
+    "effective_beta": 1.0,
+    "elbo_bits_per_dim": 5.0,
+}
+
+
+def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
+    for at in (10, 20, 30):
+        file.write(at, "train", {"value": at / 3})
+    file.close()
+    path.write_text(path.read_text() + '{"step": 15, "spl')
+    MetricsFile(path, 20).close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20]
+    assert lines[0] == {"step": 10, "split": "train", "value": 10 / 3}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(reporting.sys.stderr, "isatty", lambda: terminal)
+    progress = reporting.Progress(0, 100, 8)
+    progress.advance(50)
+    values = {"elbo_bits_per_dim": 5.125, "kl_nats": 20.0, "psnr_pooled": 21.5}
+    progress.line(values, 100.0)
+    progress.close()
+    said = capsys.readouterr().err
+    assert "5.125 bits/dim" in said and "100 images/s" in said and "21.50" in said
+    assert ("50/100" in said) and (terminal or "0:04 left" in said)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"kl_nats": 0.1}, "posterior collapse"),
+        ({"active_units": 2.0}, "dead units: 4 of 6"),
+        ({"log_scale": MIN_LOG_SCALE}, "saturated scale"),
+        ({"effective_beta": 200.0}, "weighs 2e+02 times"),
+    ],
+)
+def test_each_ailment_is_named_once_with_a_remedy(change, word):
+    health = Health(tiny())
+    assert health.training(1000, HEALTHY) == []
+    complaints = health.training(1000, HEALTHY | change)
+    assert len(complaints) == 1 and word in complaints[0] and "config." in complaints[0]
+    assert health.training(1001, HEALTHY | change) == []
+
+
+def test_nothing_is_said_before_the_warm_up_is_over():
+    assert Health(tiny()).training(10, HEALTHY | {"kl_nats": 0.0}) == []
+
+
+def test_overfitting_is_named():
+    health = Health(tiny())
+    assert health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.1}) == []
+    (complaint,) = health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.4})
+    assert "overfitting" in complaint and "0.40 bits/dim behind" in complaint
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_holds_every_picture_where_it_belongs(channels, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (5, 28, 20, channels), np.uint8)
+    sheet = pictures.grid(images, 3)
+    factor = round(pictures.CELL / 28)
+    high, wide = 28 * factor + pictures.GAP, 20 * factor + pictures.GAP
+    assert sheet.shape == (2 * high + pictures.GAP, 3 * wide + pictures.GAP, channels)
+    top, left = high + pictures.GAP, wide + pictures.GAP
+    np.testing.assert_array_equal(
+        sheet[top : top + 28 * factor : factor, left : left + 20 * factor : factor], images[4]
+    )
+    pictures.save(tmp_path / "sheet.png", sheet)
+    shown = np.asarray(Image.open(tmp_path / "sheet.png")).reshape(sheet.shape)
+    np.testing.assert_array_equal(shown, sheet)
+
+
+def test_rows_alternate():
+    first, second = (np.full((4, 2, 2, 1), value, np.uint8) for value in (1, 2))
+    rows = pictures.interleave_rows(first, second, 2)
+    assert rows[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 1, 1, 2, 2]
