@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny import tiny
 
-from vaejax import pictures, reporting
+from vaejax import pictures, progress
 from vaejax.health import Health
 from vaejax.likelihoods import MIN_LOG_SCALE
 from vaejax.reporting import MetricsFile
@@ -36,12 +36,12 @@ def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
-    monkeypatch.setattr(reporting.sys.stderr, "isatty", lambda: terminal)
-    progress = reporting.Progress(0, 100, 8)
-    progress.advance(50)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: terminal)
+    training = progress.Training(0, 100, 8)
+    training.advance(50)
     values = {"elbo_bits_per_dim": 5.125, "kl_nats": 20.0, "psnr_pooled": 21.5}
-    progress.line(values, 100.0)
-    progress.close()
+    training.line(values, 100.0)
+    training.close()
     said = capsys.readouterr().err
     assert "5.125 bits/dim" in said and "100 images/s" in said and "21.50" in said
     assert ("50/100" in said) and (terminal or "0:04 left" in said)

@@ -69,14 +69,14 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path, monkeypatch
     config = tiny()
     for stop_at in (1, 5, 7):
         with monkeypatch.context() as patch:
-            advance = training.Progress.advance
+            advance = training.progress.Training.advance
             stop = training.Stop()
 
             def stopping(self, at, stop=stop, stop_at=stop_at, advance=advance):
                 advance(self, at)
                 stop.requested |= at >= stop_at
 
-            patch.setattr(training.Progress, "advance", stopping)
+            patch.setattr(training.progress.Training, "advance", stopping)
             patch.setattr(training, "stop_on_signal", lambda stop=stop: _context(stop))
             assert train(config, tmp_path) is Outcome.INTERRUPTED
     assert train(config, tmp_path) is Outcome.FINISHED

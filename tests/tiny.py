@@ -9,7 +9,8 @@ import sys
 
 import ml_collections
 
-from vaejax.config import Config, default_config, resolve
+from vaejax.config import Config, default_config
+from vaejax.settings import resolve
 
 CONFIG_FILE = pathlib.Path(__file__)
 COMMAND_TIMEOUT = 300

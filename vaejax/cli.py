@@ -10,8 +10,9 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from vaejax import config as config_schema
+from vaejax.config import cache_root
 from vaejax.errors import TrainingError, UserError
+from vaejax.settings import check_key
 
 # Of the exits that scripts care to tell apart. 75 is sysexits.h's "try again later".
 USER_ERROR, TRAINING_ERROR, INTERRUPTED = 2, 3, 75
@@ -50,7 +51,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
 def keep_compiled_programs() -> None:
     """Compiled programs stay on disk from one run to the next, unless the user says where."""
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(config_schema.cache_root() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def _check_override_keys(argv: list[str]) -> None:
     for argument in argv[1:]:
         name = argument.lstrip("-").split("=")[0]
         if argument.startswith("-") and name.startswith("config."):
-            config_schema.check_key(name.removeprefix("config."))
+            check_key(name.removeprefix("config."))
 
 
 def existing_run(workdir: str) -> Path:

@@ -1,25 +1,17 @@
 """The schema of a run: every setting, its default, its type and its limits.
 
-A config file builds on `default_config` and says only what differs. `resolve` checks the
-result against the schema and returns a frozen `Config`, the form in which the rest of the
-package sees it; `to_json` and `from_json` keep it beside a run.
+A config file builds on `default_config` and says only what differs; `settings.resolve` checks
+the result and makes the frozen `Config` that the rest of the package sees.
 """
 
 import dataclasses
-import difflib
-import json
 import os
-import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from vaejax.errors import UserError
-
-CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 CROPS = (
     "auto",
     "none",
@@ -193,222 +185,12 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 
-# What a run may change when it goes on; anything else would make it another run.
-CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
-              "train.steps", "train.keep", "train.log_every", "train.eval_every",
-              "train.save_every", "eval.batch_size", "eval.importance_samples",
-              "eval.grid", "prior.fitted")  # fmt: skip
-
-
 def default_config() -> ml_collections.ConfigDict:
     """The defaults as a locked `ConfigDict`, for a config file to change."""
     config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
     return config.lock()
 
 
-def resolve(values: ml_collections.ConfigDict | dict) -> Config:
-    """Checks `values` against the schema.
-
-    Args:
-      values: nested mapping of settings; what is missing takes its default.
-
-    Returns:
-      The run's settings, with `data.crop` no longer `auto`.
-
-    Raises:
-      UserError: for an unknown key, a value of the wrong type, one outside its limits, or
-        settings that do not go together. One line that names key, value and remedy.
-    """
-    if isinstance(values, ml_collections.ConfigDict):
-        values = values.to_dict()
-    sections = {}
-    for name in values:
-        if name not in {section.name for section in dataclasses.fields(Config)}:
-            check_key(name)
-    for section in dataclasses.fields(Config):
-        sections[section.name] = _section(section.type, section.name, values.get(section.name, {}))
-    config = _resolve_crop(Config(**sections))
-    _check_together(config)
-    return config
-
-
-def check_key(name: str) -> None:
-    """Raises UserError unless `name` is a `section.key` of the schema."""
-    section, _, key = name.partition(".")
-    sections = {f.name: f.type for f in dataclasses.fields(Config)}
-    if section not in sections:
-        raise UserError(_unknown(f"config.{name}", section, list(sections), "config."))
-    known = [f.name for f in dataclasses.fields(sections[section])]
-    if key not in known:
-        raise UserError(_unknown(f"config.{name}", key, known, f"config.{section}."))
-
-
 def cache_root() -> Path:
     """Where vaejax keeps what it can make again: $XDG_CACHE_HOME/vaejax or ~/.cache/vaejax."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaejax"
-
-
-def to_json(config: Config) -> str:
-    """The settings as indented JSON, keys in the schema's order."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str) -> Config:
-    """The inverse of `to_json`; checks like `resolve`."""
-    return resolve(json.loads(text))
-
-
-def save_json(path: Path, config: Config) -> None:
-    """Writes `to_json`, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_json(config))
-    os.replace(temporary, path)
-
-
-def load_json(path: Path) -> Config:
-    """Reads what `save_json` wrote.
-
-    Raises:
-      UserError: the file is missing, or no config of this version.
-    """
-    try:
-        return from_json(path.read_text())
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); name the work directory of a run"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); restore it, or begin a new run") from error
-    except UserError as error:
-        raise UserError(f"{path} does not fit this version of vaejax: {error}") from error
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """Lines `key: old -> new` for the settings that make `new` another run than `old`."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
-    return [
-        f"{key}: {before[key]!r} -> {after[key]!r}"
-        for key in before
-        if before[key] != after[key] and key not in CHANGEABLE
-    ]
-
-
-def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
-    for section in dataclasses.fields(config):
-        for key, value in dataclasses.asdict(getattr(config, section.name)).items():
-            yield f"{section.name}.{key}", value
-
-
-def _section(schema: type, name: str, values: Any) -> Any:
-    if not isinstance(values, dict):
-        raise UserError(f"config.{name} is {values!r}; it must be a section of settings")
-    fields = {f.name: f for f in dataclasses.fields(schema)}
-    checked = {}
-    for key, value in values.items():
-        check_key(f"{name}.{key}")
-        checked[key] = _value(f"config.{name}.{key}", fields[key], value)
-    return schema(**checked)
-
-
-def _unknown(full: str, key: str, known: list[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if near:
-        return f"{full} is not a setting; did you mean {prefix}{near[0]}?"
-    return f"{full} is not a setting; known there: {', '.join(known)}"
-
-
-def _value(name: str, schema: dataclasses.Field, value: Any) -> Any:
-    value = _typed(name, schema.type, value)
-    rules = schema.metadata
-    for element in value if isinstance(value, tuple) else (value,):
-        if rules["choices"] and element not in rules["choices"]:
-            near = difflib.get_close_matches(str(element), map(str, rules["choices"]), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            choices = ", ".join(map(str, rules["choices"]))
-            raise UserError(f"{name}={element!r} is not one of {choices}{hint}")
-        too_low = rules["low"] is not None and not element >= rules["low"]
-        too_high = rules["high"] is not None and not element <= rules["high"]
-        if too_low or too_high:
-            limits = f"at least {rules['low']}" if rules["low"] is not None else ""
-            if rules["high"] is not None:
-                limits += f"{' and ' if limits else ''}at most {rules['high']}"
-            raise UserError(f"{name}={element!r} must be {limits}")
-    return value
-
-
-def _typed(name: str, expected: Any, value: Any) -> Any:
-    """`value` as the schema's type, where nothing is lost by the change."""
-    if typing.get_origin(expected) is tuple:
-        inner = typing.get_args(expected)
-        if not isinstance(value, (tuple, list)):
-            raise UserError(f"{name}={value!r} must be a tuple such as (64, 64)")
-        if inner[-1] is Ellipsis:
-            inner = (inner[0],) * len(value)
-        if len(value) != len(inner):
-            raise UserError(f"{name}={tuple(value)!r} must have {len(inner)} values")
-        return tuple(_typed(name, kind, element) for kind, element in zip(inner, value))
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if expected is float and is_number:
-        return float(value)
-    if expected is int and is_number and value == int(value):
-        return int(value)
-    if expected in (str, bool) and isinstance(value, expected):
-        return value
-    kinds = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
-    raise UserError(f"{name}={value!r} must be {kinds[expected]}")
-
-
-def _resolve_crop(config: Config) -> Config:
-    if config.data.crop != "auto":
-        return config
-    if config.data.source in CELEBA_SOURCES:
-        crop = "nvae148"
-    elif config.data.source in ("array", "synthetic"):
-        crop = "none"
-    else:
-        crop = "center"
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, crop=crop))
-
-
-def _check_together(config: Config) -> None:
-    """Settings that are each right and yet do not go together."""
-    data, model, train = config.data, config.model, config.train
-    source = data.source.split(":")[0]
-    known = ("synthetic", "celeba", "folder", "array", "tfds")
-    if source not in known or (source == "tfds" and not data.source[5:]):
-        near = difflib.get_close_matches(source, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"config.data.source={data.source!r} is not one of synthetic, celeba, folder, array, "
-            f"tfds:NAME{hint}"
-        )
-    if len(model.widths) != len(model.blocks):
-        raise UserError(
-            f"config.model.blocks={model.blocks} must have one number for each of "
-            f"config.model.widths={model.widths}"
-        )
-    if not model.widths:
-        raise UserError("config.model.widths=() must name at least one level, such as (64, 128)")
-    shrink = model.patch * 2 ** (len(model.widths) - 1)
-    if min(data.image_size) < shrink:
-        raise UserError(
-            f"config.model.widths={model.widths} with config.model.patch={model.patch} divides "
-            f"the side by {shrink}, more than config.data.image_size={data.image_size} has; "
-            "name fewer widths"
-        )
-    if config.likelihood.name == "bernoulli" and config.likelihood.scale != "fixed":
-        raise UserError(
-            f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for bernoulli, "
-            "which has no scale; set config.likelihood.scale=fixed"
-        )
-    if train.batch_size % train.accumulate:
-        raise UserError(
-            f"config.train.batch_size={train.batch_size} must be a multiple of "
-            f"config.train.accumulate={train.accumulate}"
-        )
-    for key in ("steps", "log_every", "eval_every", "save_every"):
-        if getattr(train, key) % train.steps_per_dispatch:
-            raise UserError(
-                f"config.train.{key}={getattr(train, key)} must be a multiple of "
-                f"config.train.steps_per_dispatch={train.steps_per_dispatch}"
-            )

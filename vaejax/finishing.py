@@ -9,7 +9,7 @@ import numpy as np
 
 from vaejax import data, pictures
 from vaejax.priors.fitted import fit_prior, save_prior
-from vaejax.reporting import say
+from vaejax.progress import say
 from vaejax.trained import TrainedModel, load
 
 

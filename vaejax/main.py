@@ -6,7 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
-from vaejax.config import resolve
+from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 WORKDIR = flags.DEFINE_string(

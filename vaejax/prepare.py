@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
-from vaejax.config import resolve
+from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 PREVIEW = flags.DEFINE_string("preview", None, "Also write a sheet of training pictures, a PNG.")
@@ -21,7 +21,7 @@ def main() -> None:
     import numpy as np
 
     from vaejax import data, pictures
-    from vaejax.reporting import say
+    from vaejax.progress import say
 
     dataset = data.prepare(config.data)
     for name, split in dataset.splits.items():

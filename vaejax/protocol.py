@@ -16,7 +16,7 @@ from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.parallel import single_device_mesh
-from vaejax.reporting import say
+from vaejax.progress import say
 from vaejax.trained import OWN_PRIOR, TrainedModel
 
 # Samples of the thumbnail Fréchet distance.

@@ -1,19 +1,10 @@
-"""What a run tells: metrics on disk, TensorBoard, and progress for the person who watches."""
+"""What a run records: metrics on disk and in TensorBoard."""
 
 import json
 import os
-import sys
-import time
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
-
-
-def say(message: str) -> None:
-    """One line for the person; never into the middle of a progress bar."""
-    tqdm.write(message, file=sys.stderr)
-    sys.stderr.flush()
 
 
 class MetricsFile:
@@ -47,64 +38,6 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
-
-
-class Progress:
-    """A bar with rate and time left on a terminal, plain lines anywhere else.
-
-    The rate counts pictures since the first step after the start was done, so that
-    compilation does not spoil it.
-    """
-
-    def __init__(self, first: int, total: int, batch_size: int):
-        """Starts at step `first` of `total`."""
-        self._total, self._batch_size = total, batch_size
-        self._step = self._mark_step = first
-        self._mark = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
-
-    def advance(self, step: int) -> None:
-        """Moves to `step`."""
-        if self._bar:
-            self._bar.update(step - self._step)
-        self._step = step
-
-    def restart_clock(self) -> None:
-        """Leaves what happened until now (compilation, evaluation, saving) out of the rate."""
-        self._mark, self._mark_step = time.monotonic(), self._step
-
-    def images_per_second(self) -> float:
-        """Training pictures a second since the clock was restarted."""
-        elapsed = time.monotonic() - self._mark
-        return (self._step - self._mark_step) * self._batch_size / max(elapsed, 1e-9)
-
-    def line(self, values: dict[str, float], rate: float) -> None:
-        """Shows the training metrics of the last window."""
-        short = (
-            f"{values['elbo_bits_per_dim']:.3f} bits/dim  {values['kl_nats']:.0f} nats KL  "
-            f"PSNR {values['psnr_pooled']:.2f}"
-        )
-        if self._bar:
-            self._bar.set_postfix_str(f"{rate:.0f} images/s  {short}")
-        else:
-            left = (self._total - self._step) * self._batch_size / max(rate, 1e-9)
-            say(
-                f"step {self._step}/{self._total}  {short}  {rate:.0f} images/s  "
-                f"{_clock(left)} left"
-            )
-
-    def close(self) -> None:
-        """Leaves the terminal in order."""
-        if self._bar:
-            self._bar.close()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class Reporter:

@@ -22,7 +22,7 @@ def main() -> None:
     """Samples and writes."""
     workdir = cli.existing_run(WORKDIR.value)
     from vaejax import pictures
-    from vaejax.reporting import say
+    from vaejax.progress import say
     from vaejax.trained import load
 
     images = load(workdir, CHECKPOINT.value).sample(

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vaejax.reporting import say
+from vaejax.progress import say
 
 
 class Stop:

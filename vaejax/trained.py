@@ -10,13 +10,14 @@ from jaxtyping import Array, Float, UInt8
 
 from vaejax import objectives, step
 from vaejax.checkpoints import Checkpoints
-from vaejax.config import Config, load_json
+from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_log_weight
 from vaejax.likelihoods import LIKELIHOODS
 from vaejax.models import build_model
 from vaejax.parallel import replicated, single_device_mesh
 from vaejax.priors.fitted import load_prior
+from vaejax.settings import load_json
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
 # The prior that was trained with the model; any other name is one fitted to its codes.

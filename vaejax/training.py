@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import data, step
+from vaejax import data, progress, step
 from vaejax.checkpoints import METRIC, Checkpoints
 from vaejax.config import Config
 from vaejax.data import pipeline
@@ -23,7 +23,8 @@ from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
 from vaejax.parallel import make_mesh, replicated, split_batch, to_devices
-from vaejax.reporting import Progress, Reporter, say
+from vaejax.progress import say
+from vaejax.reporting import Reporter
 from vaejax.signals import Stop, stop_on_signal
 from vaejax.workdir import claim
 
@@ -73,7 +74,7 @@ class Run:
         self.step = int(self.state.step)
         self.saved_step = self.step
         self.reporter = Reporter(workdir, self.step)
-        self.progress = Progress(self.step, config.train.steps, config.train.batch_size)
+        self.progress = progress.Training(self.step, config.train.steps, config.train.batch_size)
         self.health = Health(config)
         self.train_values: dict[str, float] = {}
 
@@ -252,7 +253,9 @@ class Run:
             f"(rollback {rollbacks} of {MAX_ROLLBACKS})"
         )
         self.progress.close()
-        self.progress = Progress(self.step, self.config.train.steps, self.config.train.batch_size)
+        self.progress = progress.Training(
+            self.step, self.config.train.steps, self.config.train.batch_size
+        )
         return self._batches()
 
     def _last_words(self) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaejax.config import Config, differences, load_json, save_json
+from vaejax.config import Config
 from vaejax.errors import UserError
+from vaejax.settings import differences, load_json, save_json
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from jaxtyping import Shaped, UInt8
 from vaejax.config import DataConfig
 from vaejax.data import cache, crops, sources
 from vaejax.data.building import split_names
-from vaejax.data.progress import say
+from vaejax.progress import say
 
 __all__ = ["Dataset", "Split", "open_dataset", "prepare"]
 

@@ -19,11 +19,12 @@ import numpy as np
 import PIL
 
 from vaejax.config import DataConfig
+from vaejax.config import cache_root as usual_cache_root
 from vaejax.data import crops, npy
 from vaejax.data.building import AllSetAside, build, split_names
-from vaejax.data.progress import say
 from vaejax.data.records import Contents, Source
 from vaejax.errors import UserError
+from vaejax.progress import say
 
 _LAYOUT = 1  # of the directory and of the way pictures are made; a change rebuilds all caches
 _META = "meta.json"
@@ -34,7 +35,7 @@ def cache_root(config: DataConfig) -> pathlib.Path:
     """`data.cache_dir`, or the user's usual cache directory."""
     if config.cache_dir:
         return pathlib.Path(config.cache_dir).expanduser().absolute()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaejax"
+    return usual_cache_root()
 
 
 def cache_key(config: DataConfig, source: Source) -> str:

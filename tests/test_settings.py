@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaejax import config as schema
-from vaejax.config import default_config, differences, from_json, resolve, to_json
+from vaejax.config import Config, default_config
 from vaejax.errors import UserError
 from vaejax.models import build_model
+from vaejax.settings import CHANGEABLE, check_key, differences, from_json, resolve, to_json
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -113,6 +113,6 @@ def test_a_run_may_go_on_longer_but_not_otherwise():
 
 
 def test_what_may_change_exists():
-    for name in schema.CHANGEABLE:
-        schema.check_key(name)
-    assert all(dataclasses.is_dataclass(f.type) for f in dataclasses.fields(schema.Config))
+    for name in CHANGEABLE:
+        check_key(name)
+    assert all(dataclasses.is_dataclass(f.type) for f in dataclasses.fields(Config))

@@ -1,0 +1,106 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+def say(line: str) -> None:
+    """One line for the person at the other end, on stderr; never into the middle of a bar."""
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
+
+
+@contextmanager
+def preparing(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of pictures just done."""
+    if not shown:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        with tqdm(total=total, unit=" pictures", desc="preparing pictures") as bar:
+            yield bar.update
+    else:
+        yield _Lines(total)
+
+
+class _Lines:
+    def __init__(self, total: int):
+        self._total = total
+        self._done = 0
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES and self._done < self._total:
+            return
+        self._last = now
+        rate = self._done / max(now - self._start, 1e-3)
+        left = (self._total - self._done) / max(rate, 1e-3)
+        say(
+            f"prepared {self._done:,} of {self._total:,} pictures,"
+            f" {rate:,.0f} a second, {_clock(left)} left"
+        )
+
+
+class Training:
+    """A bar with rate and time left on a terminal, plain lines anywhere else.
+
+    The rate counts pictures since the first step after the start was done, so that
+    compilation does not spoil it.
+    """
+
+    def __init__(self, first: int, total: int, batch_size: int):
+        """Starts at step `first` of `total`."""
+        self._total, self._batch_size = total, batch_size
+        self._step = self._mark_step = first
+        self._mark = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
+
+    def advance(self, step: int) -> None:
+        """Moves to `step`."""
+        if self._bar:
+            self._bar.update(step - self._step)
+        self._step = step
+
+    def restart_clock(self) -> None:
+        """Leaves what happened until now (compilation, evaluation, saving) out of the rate."""
+        self._mark, self._mark_step = time.monotonic(), self._step
+
+    def images_per_second(self) -> float:
+        """Training pictures a second since the clock was restarted."""
+        elapsed = time.monotonic() - self._mark
+        return (self._step - self._mark_step) * self._batch_size / max(elapsed, 1e-9)
+
+    def line(self, values: dict[str, float], rate: float) -> None:
+        """Shows the training metrics of the last window."""
+        short = (
+            f"{values['elbo_bits_per_dim']:.3f} bits/dim  {values['kl_nats']:.0f} nats KL  "
+            f"PSNR {values['psnr_pooled']:.2f}"
+        )
+        if self._bar:
+            self._bar.set_postfix_str(f"{rate:.0f} images/s  {short}")
+        else:
+            left = (self._total - self._step) * self._batch_size / max(rate, 1e-9)
+            say(
+                f"step {self._step}/{self._total}  {short}  {rate:.0f} images/s  "
+                f"{_clock(left)} left"
+            )
+
+    def close(self) -> None:
+        """Leaves the terminal in order."""
+        if self._bar:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
