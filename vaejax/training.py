@@ -73,8 +73,7 @@ class Run:
         self.state = self._restore()
         self.step = int(self.state.step)
         self.saved_step = self.step
-        self.reporter = Reporter(workdir, self.step)
-        self.progress = progress.Training(self.step, config.train.steps, config.train.batch_size)
+        self._open_reports()
         self.health = Health(config)
         self.train_values: dict[str, float] = {}
 
@@ -119,6 +118,12 @@ class Run:
         self.progress.close()
         self.reporter.close()
         self.checkpoints.close()
+
+    def _open_reports(self) -> None:
+        """Metrics and progress, from the current step on."""
+        settings = self.config.train
+        self.reporter = Reporter(self.workdir, self.step)
+        self.progress = progress.Training(self.step, settings.steps, settings.batch_size)
 
     def _restore(self) -> step.TrainState:
         """The newest checkpoint's state, or a fresh one."""
@@ -245,17 +250,14 @@ class Run:
             rollbacks=jnp.full_like(self.state.rollbacks, rollbacks), learning_rate_scale=scale
         )
         self.step = int(self.state.step)
-        self.reporter.close()
-        self.reporter = Reporter(self.workdir, self.step)
         say(
             f"step {failed}: {self.config.train.max_skipped} or more updates in a row were not "
             f"finite; back to step {self.step} with {float(scale):.2g} of the learning rate "
             f"(rollback {rollbacks} of {MAX_ROLLBACKS})"
         )
         self.progress.close()
-        self.progress = progress.Training(
-            self.step, self.config.train.steps, self.config.train.batch_size
-        )
+        self.reporter.close()
+        self._open_reports()
         return self._batches()
 
     def _last_words(self) -> str:
