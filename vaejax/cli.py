@@ -30,13 +30,16 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
 
     def parse(argv: list[str]) -> list[str]:
         with _one_line_errors(everything=True):
-            _check_override_keys(argv)
+            _check_config_flags(argv)
             rest = flags.FLAGS(argv)
             if len(rest) > 1:
                 raise UserError(f"{rest[1]!r} is not a flag; write --name=value")
             for name in required:
                 if flags.FLAGS[name].value is None:
                     raise UserError(f"--{name} is missing; see --help")
+                if name == "config":
+                    # A config file that failed to load says so only when it is looked into.
+                    flags.FLAGS[name].value.to_dict()
             return rest
 
     def main(_: list[str]) -> int | None:
@@ -80,10 +83,12 @@ def _leave(message: str, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-def _check_override_keys(argv: list[str]) -> None:
-    """Names the nearest setting for a mistyped `--config.section.key`."""
+def _check_config_flags(argv: list[str]) -> None:
+    """Names a config file that is not there, and the nearest setting for a mistyped one."""
     for argument in argv[1:]:
-        name = argument.lstrip("-").split("=")[0]
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "config" and value and not Path(value.split(":")[0]).is_file():
+            raise UserError(f"--config={value} is no file; name one such as configs/quickstart.py")
         if argument.startswith("-") and name.startswith("config."):
             check_key(name.removeprefix("config."))
 

@@ -186,9 +186,12 @@ class Config:
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The defaults as a locked `ConfigDict`, for a config file to change."""
-    config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
-    return config.lock()
+    """The defaults, for a config file to change.
+
+    Neither locked nor type-safe: `settings.resolve` finds the same mistakes and names them, and
+    the nearest right key, in words.
+    """
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()), type_safe=False)
 
 
 def cache_root() -> Path:

@@ -25,6 +25,7 @@ from vaejax.objectives import latent_usage
 from vaejax.parallel import make_mesh, replicated, split_batch, to_devices
 from vaejax.progress import say
 from vaejax.reporting import Reporter
+from vaejax.settings import save_json
 from vaejax.signals import Stop, stop_on_signal
 from vaejax.workdir import claim
 
@@ -76,6 +77,8 @@ class Run:
         self._open_reports()
         self.health = Health(config)
         self.train_values: dict[str, float] = {}
+        # Only now: a start that failed for want of data leaves no claim on the directory.
+        save_json(workdir / "config.json", config)
 
     def go(self, stop: Stop) -> Outcome:
         """The loop. The order of log, evaluate and save is part of what makes resume exact."""

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from vaejax.config import Config
 from vaejax.errors import UserError
-from vaejax.settings import differences, load_json, save_json
+from vaejax.settings import differences, load_json
 
 
 @contextmanager
@@ -45,7 +45,6 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
                     f"{workdir} holds a run with another config ({'; '.join(changed[:4])}); "
                     "choose another --workdir, or remove it"
                 )
-        save_json(path, config)
         yield
     finally:
         lock.release()

@@ -23,7 +23,7 @@ class ArrayFile:
 
     def __init__(self, path: pathlib.Path):
         if path.suffix not in (".npz", ".npy"):
-            raise UserError(f"data.path={str(path)!r} is not an .npz or .npy file: give one")
+            raise UserError(f"config.data.path={str(path)!r} is not an .npz or .npy file: give one")
         self._path = path
 
     def signature(self) -> list:
@@ -54,7 +54,8 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"data.path={str(path)!r} cannot be read ({reason}): save plain numeric arrays with"
+            f"config.data.path={str(path)!r} cannot be read ({reason}): save plain"
+            f" numeric arrays with"
             " numpy.savez or numpy.save"
         ) from error
 
@@ -71,7 +72,8 @@ def find_images(arrays: dict[str, np.ndarray], path: pathlib.Path) -> str:
     if len(found) != 1:
         trouble = "more than one array of" if found else "no array of"
         raise UserError(
-            f"data.path={str(path)!r} has {trouble} shape [N, height, width] or [N, height, width,"
+            f"config.data.path={str(path)!r} has {trouble} shape [N, height, width]"
+            f" or [N, height, width,"
             f" channel] (it holds: {shapes}): reshape flat pictures, and call the array 'images'"
         )
     array = arrays[found[0]]

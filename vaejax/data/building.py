@@ -103,7 +103,8 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
         names = assign(columns[_POOL].digests, config.holdout, config.split_seed)
         if "train" not in names:
             raise UserError(
-                f"data.holdout={tuple(config.holdout)} leaves none of {len(names)} pictures to"
+                f"config.data.holdout={tuple(config.holdout)} leaves none of"
+                f" {len(names)} pictures to"
                 " train on: hold out fewer"
             )
         npy.part(folder / f"{_POOL}.npy", names)

@@ -32,7 +32,7 @@ _BUILDING = ".building"
 
 
 def cache_root(config: DataConfig) -> pathlib.Path:
-    """`data.cache_dir`, or the user's usual cache directory."""
+    """`config.data.cache_dir`, or the user's usual cache directory."""
     if config.cache_dir:
         return pathlib.Path(config.cache_dir).expanduser().absolute()
     return usual_cache_root()
@@ -81,11 +81,11 @@ def open_or_build(config: DataConfig, source: Source, shown: bool) -> pathlib.Pa
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"data.cache_dir={str(root)!r} ran full: free space, or name a larger disk"
+                f"config.data.cache_dir={str(root)!r} ran full: free space, or name a larger disk"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
-                f"data.cache_dir={str(root)!r} cannot be written ({error.strerror}): name a"
+                f"config.data.cache_dir={str(root)!r} cannot be written ({error.strerror}): name a"
                 " directory that can"
             ) from error
         raise
@@ -194,7 +194,8 @@ def _check_space(config: DataConfig, contents: Contents, root: pathlib.Path) -> 
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
-            f"data.cache_dir={str(root)!r} has {free / 1e9:.1f} GB free, but {contents.count:,}"
+            f"config.data.cache_dir={str(root)!r} has {free / 1e9:.1f} GB free, but"
+            f" {contents.count:,}"
             f" pictures need {needed / 1e9:.1f} GB: free space, or name a larger disk"
         )
 

@@ -40,7 +40,7 @@ class CelebA:
         pictures = next((place for place in places if place.exists()), None)
         if pictures is None:
             raise UserError(
-                f"data.path={str(path)!r} holds neither img_align_celeba.zip nor the folder"
+                f"config.data.path={str(path)!r} holds neither img_align_celeba.zip nor the folder"
                 f" img_align_celeba: get one of them from {_SITE}"
             )
         self._files = PictureFiles(pictures)
@@ -101,7 +101,7 @@ def _annotation(path: pathlib.Path, stem: str) -> pathlib.Path:
         if (path / (stem + suffix)).is_file():
             return path / (stem + suffix)
     raise UserError(
-        f"data.path={str(path)!r} lacks {stem}.txt (or Kaggle's {stem}.csv):"
+        f"config.data.path={str(path)!r} lacks {stem}.txt (or Kaggle's {stem}.csv):"
         f" put it there; it is published at {_SITE}"
     )
 

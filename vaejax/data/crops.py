@@ -62,11 +62,14 @@ PRESETS = {
 def check_preset(preset: str, image_size: tuple[int, int]) -> None:
     """Raises `UserError` when `preset` is unknown or cannot give `image_size` (height, width)."""
     if preset not in PRESETS:
-        raise UserError(f"data.crop={preset!r} is not a preset: use one of {', '.join(PRESETS)}")
+        raise UserError(
+            f"config.data.crop={preset!r} is not a preset: use one of {', '.join(PRESETS)}"
+        )
     height, width = image_size
     if PRESETS[preset].celeba_only and height != width:
         raise UserError(
-            f"data.crop={preset!r} gives square pictures, but data.image_size is {height}x{width}:"
+            f"config.data.crop={preset!r} gives square pictures, but"
+            f" config.data.image_size is {height}x{width}:"
             " use crop='stretch' or 'center', or a square image_size"
         )
 

@@ -84,7 +84,7 @@ def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
         raise UnusablePicture(str(error) or type(error).__name__) from error
     if image.width * image.height > max_pixels:
         raise UnusablePicture(
-            f"{image.width}x{image.height} pixels, more than data.max_pixels={max_pixels}"
+            f"{image.width}x{image.height} pixels, more than config.data.max_pixels={max_pixels}"
         )
     return image
 

@@ -18,7 +18,7 @@ class Folder:
         self._files = PictureFiles(path)
         if not self._files.names:
             raise UserError(
-                f"data.path={str(path)!r} holds no pictures: put files ending in"
+                f"config.data.path={str(path)!r} holds no pictures: put files ending in"
                 f" {', '.join(SUFFIXES)} there, or name another folder or zip"
             )
 

@@ -31,7 +31,7 @@ def tensorflow_datasets() -> types.ModuleType:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(
-            f"data.source='tfds:...' needs TensorFlow Datasets ({error}):"
+            f"config.data.source='tfds:...' needs TensorFlow Datasets ({error}):"
             " pip install 'vaejax[tfds]'"
         ) from error
     return tfds

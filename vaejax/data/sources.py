@@ -33,19 +33,20 @@ def open_source(config: DataConfig) -> Source:
         return Folder(_existing(config, "a folder or zip of pictures"))
     if config.source == "array":
         return ArrayFile(_existing(config, "an .npz or .npy file"))
-    raise UserError(f"data.source={config.source!r} is unknown: use {_FORMS}")
+    raise UserError(f"config.data.source={config.source!r} is unknown: use {_FORMS}")
 
 
 def _existing(config: DataConfig, wanted: str) -> pathlib.Path:
     if not config.path:
         raise UserError(
-            f"data.path is empty, but data.source={config.source!r} needs one: set it to {wanted}"
+            f"config.data.path is empty, but config.data.source={config.source!r}"
+            f" needs one: set it to {wanted}"
         )
     path = pathlib.Path(config.path).expanduser()
     if not path.exists():
-        raise UserError(f"data.path={config.path!r} does not exist: set it to {wanted}")
+        raise UserError(f"config.data.path={config.path!r} does not exist: set it to {wanted}")
     if config.source == "celeba" and not path.is_dir():
-        raise UserError(f"data.path={config.path!r} is not a directory: set it to {wanted}")
+        raise UserError(f"config.data.path={config.path!r} is not a directory: set it to {wanted}")
     if config.source == "array" and not path.is_file():
-        raise UserError(f"data.path={config.path!r} is not a file: set it to {wanted}")
+        raise UserError(f"config.data.path={config.path!r} is not a file: set it to {wanted}")
     return path

@@ -48,7 +48,7 @@ def assign(digests: Sequence[bytes], holdout: tuple[float, float], seed: int) ->
     left = names.count("train")
     if sum(counts.values()) >= left and counts:
         raise UserError(
-            f"data.holdout={tuple(holdout)} leaves nothing to train on: there are"
+            f"config.data.holdout={tuple(holdout)} leaves nothing to train on: there are"
             f" {len(digests)} usable pictures; ask for fewer"
         )
     for digest in sorted(places, key=places.get, reverse=True):

@@ -40,8 +40,10 @@ class Tfds:
         if self._directory is None:
             _refuse_unknown(name)
             raise UserError(
-                f"data.source='tfds:{name}' is not prepared in {data_directory(data_dir)}: run"
-                " `python -m vaejax.prepare` with this config, or set data.path to its data_dir"
+                f"config.data.source='tfds:{name}' is not prepared in"
+                f" {data_directory(data_dir)}: run"
+                " `python -m vaejax.prepare` with this config, or set"
+                f" config.data.path to its data_dir"
             )
         self._builder = self._tfds.builder_from_directory(str(self._directory))
 
@@ -64,7 +66,8 @@ class Tfds:
         }
         if not sizes:
             raise UserError(
-                f"data.source={self.kind!r} has the splits {', '.join(self._builder.info.splits)}"
+                f"config.data.source={self.kind!r} has the splits"
+                f" {', '.join(self._builder.info.splits)}"
                 " and none of train, validation, valid, test: choose another data set"
             )
         official = len(sizes) > 1
@@ -93,7 +96,7 @@ class Tfds:
 
 
 def data_directory(data_dir: str) -> pathlib.Path:
-    """Where data sets lie: `data.path`, or TFDS's own default."""
+    """Where data sets lie: `config.data.path`, or TFDS's own default."""
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return pathlib.Path(data_dir or default).expanduser()
 
@@ -111,7 +114,9 @@ def prepared_directory(name: str, data_dir: pathlib.Path) -> pathlib.Path | None
     versions = [directory for directory in found if re.fullmatch(r"\d+\.\d+\.\d+", directory.name)]
     if len({directory.parent for directory in versions}) > 1:
         configs = ", ".join(sorted(f"{base}/{directory.parent.name}" for directory in versions))
-        raise UserError(f"data.source='tfds:{name}' has several configs: name one of {configs}")
+        raise UserError(
+            f"config.data.source='tfds:{name}' has several configs: name one of {configs}"
+        )
     newest = max(versions, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
     return newest
 
@@ -129,13 +134,14 @@ def prepare_tfds(name: str, data_dir: str, manual_dir: str) -> None:
     _refuse_unknown(name)
     if manual_dir and not pathlib.Path(manual_dir).is_dir():
         raise UserError(
-            f"data.manual_dir={manual_dir!r} is not a directory: name the one with the files"
+            f"config.data.manual_dir={manual_dir!r} is not a directory: name the one with the files"
         )
     if manual_dir and re.split("[:/]", name)[0] == "celeb_a":
         missing = [file for file in CELEBA_FILES if not (pathlib.Path(manual_dir) / file).exists()]
         if missing:
             raise UserError(
-                f"data.manual_dir={manual_dir!r} lacks {', '.join(missing)}: tfds:celeb_a needs"
+                f"config.data.manual_dir={manual_dir!r} lacks {', '.join(missing)}:"
+                f" tfds:celeb_a needs"
                 f" all of {', '.join(CELEBA_FILES)}, as published; source 'celeba' needs fewer"
             )
     settings = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
@@ -144,8 +150,9 @@ def prepare_tfds(name: str, data_dir: str, manual_dir: str) -> None:
     except Exception as error:  # downloads and foreign builders fail in every way there is
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"data.source='tfds:{name}' could not be prepared in {directory} ({reason}): put the"
-            " original files, unchanged, in data.manual_dir"
+            f"config.data.source='tfds:{name}' could not be prepared in {directory}"
+            f" ({reason}): put the"
+            " original files, unchanged, in config.data.manual_dir"
         ) from error
 
 
@@ -154,7 +161,8 @@ def _refuse_unknown(name: str) -> None:
     known = tensorflow_datasets().list_builders(with_community_datasets=False)
     if base not in known:
         raise UserError(
-            f"data.source='tfds:{name}' is no data set TFDS knows, nor one prepared in data.path:"
+            f"config.data.source='tfds:{name}' is no data set TFDS knows, nor one"
+            f" prepared in config.data.path:"
             " see `tfds.list_builders()`, or import its builder first"
         )
 
@@ -164,7 +172,8 @@ def _image_feature(kind: str, features: Mapping[str, Any], tfds: Any) -> str:
     if "image" in images or len(images) == 1:
         return "image" if "image" in images else images[0]
     raise UserError(
-        f"data.source={kind!r} has {len(images)} image features ({', '.join(images) or 'none'}):"
+        f"config.data.source={kind!r} has {len(images)} image features"
+        f" ({', '.join(images) or 'none'}):"
         " choose a data set with one, or one called 'image'"
     )
 
