@@ -1,14 +1,21 @@
-"""Procedural faces at 64 px: no download, and faces in less than five minutes on two CPU cores."""
+"""Procedural faces at 48 px: no download, and faces in less than five minutes on two CPU cores."""
 
 from vaejax.config import default_config
 
 
 def get_config():
     config = default_config()
-    config.data.synthetic_counts = (6_000, 500, 500)
+    config.data.image_size = (48, 48)
+    config.data.synthetic_counts = (8_000, 500, 500)
     config.model.widths = (32, 64, 128)
     config.model.latent_size = 64
-    config.train.steps = 900
-    config.train.eval_every = 300
-    config.train.save_every = 300
+    # Smooth backgrounds are easy to predict: a scale for each position would weigh them more
+    # than the faces in front of them.
+    config.likelihood.scale = "shared"
+    # Small batches and a large rate make the most of a short run.
+    config.optimizer.learning_rate = 2e-3
+    config.train.batch_size = 32
+    config.train.steps = 3_600
+    config.train.eval_every = 900
+    config.train.save_every = 900
     return config
