@@ -69,16 +69,16 @@ def render(
     pictures = np.empty((count, height, width, 3), np.uint8)
     # One shape of batch for all, filled up with copies: one compilation, and the arithmetic of
     # a picture cannot depend on its company.
-    batch = max(1, _PIXELS_PER_BATCH // (height * width * _samples(height, width) ** 2))
+    side = _samples(height, width)
+    batch = max(1, _PIXELS_PER_BATCH // (height * width * side**2))
     for start in range(0, count, batch):
         rows = np.minimum(np.arange(start, start + batch), count - 1)
         chunk = jax.device_put({name: column[rows] for name, column in columns.items()}, _cpu())
         # Every machine JAX runs on keeps the lowest byte of a word, the red one, first.
-        words = np.asarray(jax.device_get(_paint_batch(chunk, height, width)))
+        words = np.asarray(jax.device_get(_paint_batch(chunk, height * side, width * side)))
         stop = min(start + batch, count)
-        pictures[start:stop] = words.view(np.uint8).reshape(*words.shape, 4)[
-            : stop - start, ..., :3
-        ]
+        channels = words.view(np.uint8).reshape(*words.shape, 4)[: stop - start, ..., :3]
+        pictures[start:stop] = _average(channels, side)
     return pictures
 
 
@@ -140,12 +140,10 @@ def _paint_batch(
     One word a pixel makes the whole picture a single elementwise expression: XLA compiles it
     into one loop that touches memory once.
     """
-    samples = _samples(height, width)
-    rows, columns = height * samples, width * samples
-    half = min(rows, columns) / 2
-    shape = (rows, columns)
-    x = (jax.lax.broadcasted_iota(jnp.float32, shape, 1) + (0.5 - columns / 2)) / half
-    y = (jax.lax.broadcasted_iota(jnp.float32, shape, 0) + (0.5 - rows / 2)) / half
+    half = min(height, width) / 2
+    shape = (height, width)
+    x = (jax.lax.broadcasted_iota(jnp.float32, shape, 1) + (0.5 - width / 2)) / half
+    y = (jax.lax.broadcasted_iota(jnp.float32, shape, 0) + (0.5 - height / 2)) / half
 
     # Without the barrier XLA works these out again for every pixel.
     colours = jax.lax.optimization_barrier(jax.vmap(palette)(factors))
@@ -154,8 +152,7 @@ def _paint_batch(
         red, green, blue = paint(f, c, x, y, 1 / half)
         return _byte(red) | (_byte(green) << 8) | (_byte(blue) << 16)
 
-    drawn = jax.vmap(words)(factors, colours)
-    return drawn if samples == 1 else _average(jax.lax.optimization_barrier(drawn), samples)
+    return jax.vmap(words)(factors, colours)
 
 
 def _byte(channel: Float[Array, "*picture"]) -> UInt32[Array, "*picture"]:
@@ -163,14 +160,15 @@ def _byte(channel: Float[Array, "*picture"]) -> UInt32[Array, "*picture"]:
 
 
 def _average(
-    words: UInt32[Array, "batch rows columns"], samples: int
-) -> UInt32[Array, "batch rows//{samples} columns//{samples}"]:
-    """Box-averages squares of samples, each channel of a word for itself."""
-    batch, rows, columns = words.shape
-    tiles = words.reshape(batch, rows // samples, samples, columns // samples, samples)
-    area = samples * samples
-    averaged = jnp.uint32(0)
-    for shift in (0, 8, 16):
-        channel = ((tiles >> shift) & 255).sum((2, 4), dtype=jnp.uint32)
-        averaged = averaged | (((channel + area // 2) // area) << shift)
-    return averaged
+    samples: UInt8[np.ndarray, "batch rows columns channel"], side: int
+) -> UInt8[np.ndarray, "batch height width channel"]:
+    """Box-averages squares of `side` x `side` samples.
+
+    In NumPy: inside the compiled loop XLA would draw every sample anew for each sum over it.
+    """
+    if side == 1:
+        return samples
+    batch, rows, columns, channels = samples.shape
+    tiles = samples.reshape(batch, rows // side, side, columns // side, side, channels)
+    area = side * side
+    return ((tiles.sum((2, 4), dtype=np.uint32) + area // 2) // area).astype(np.uint8)
