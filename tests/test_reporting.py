@@ -87,7 +87,8 @@ def test_a_grid_holds_every_picture_where_it_belongs(channels, tmp_path):
         sheet[top : top + 28 * factor : factor, left : left + 20 * factor : factor], images[4]
     )
     pictures.save(tmp_path / "sheet.png", sheet)
-    shown = np.asarray(Image.open(tmp_path / "sheet.png")).reshape(sheet.shape)
+    with Image.open(tmp_path / "sheet.png") as image:
+        shown = np.asarray(image).reshape(sheet.shape)
     np.testing.assert_array_equal(shown, sheet)
 
 

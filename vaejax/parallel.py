@@ -24,6 +24,11 @@ def make_mesh(batch_size: int) -> Mesh:
     return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """The smallest batch from `batch_size` on that divides among the devices of `mesh`."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
 def single_device_mesh() -> Mesh:
     """A mesh of the first device of this process."""
     return jax.make_mesh(

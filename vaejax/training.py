@@ -22,7 +22,7 @@ from vaejax.gallery import Gallery
 from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
-from vaejax.parallel import make_mesh, replicated, split_batch, to_devices
+from vaejax.parallel import make_mesh, replicated, round_up, split_batch, to_devices
 from vaejax.progress import say
 from vaejax.reporting import Reporter
 from vaejax.settings import save_json
@@ -205,7 +205,8 @@ class Run:
         images = images[: self.config.eval.pictures or len(images)]
         batches = pipeline.eval_batches(
             images,
-            batch_size=self.config.eval.batch_size,
+            # Padding does not count, so a larger batch gives the same numbers.
+            batch_size=round_up(self.config.eval.batch_size, self.mesh),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -71,7 +71,7 @@ class VAE(nn.Module):
         return self.prior.log_prob(z)
 
     def sample_prior(
-        self, key: PRNGKeyArray, count: int, temperature: float = 1.0
+        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
         """Codes z ~ p(z)."""
         return self.prior.sample(key, count, temperature)

@@ -21,6 +21,9 @@ from vaejax.priors.mixture import Mixture, fit_mixture
 FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
 FittedPrior = Gaussian | Mixture | FlowMatching
 
+FLOW_BATCH = 1024
+FLOW_EPOCHS = 128
+
 # The one entry of a file that is not an array of the prior: JSON text.
 _HEADER = "header"
 _SEPARATOR = "/"
@@ -50,7 +53,11 @@ def fit_prior(
     codes = jax.device_put(np.asarray(codes, np.float32))
     if name == "mixture":
         return fit_mixture(codes, key, progress=_tenths(progress, name, "nats per code"))
-    return fit_flow_matching(codes, key, progress=_tenths(progress, name, "loss"))
+    # A few codes are learned by heart in the steps that many need.
+    steps = min(max(len(codes) * FLOW_EPOCHS // FLOW_BATCH, 200), 2_000)
+    return fit_flow_matching(
+        codes, key, steps=steps, batch_size=FLOW_BATCH, progress=_tenths(progress, name, "loss")
+    )
 
 
 def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]) -> None:
