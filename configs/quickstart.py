@@ -15,7 +15,7 @@ def get_config():
     # Small batches and a large rate make the most of a short run.
     config.optimizer.learning_rate = 2e-3
     config.train.batch_size = 32
-    config.train.steps = 3_600
-    config.train.eval_every = 900
-    config.train.save_every = 900
+    config.train.steps = 3_000
+    config.train.eval_every = 1_000
+    config.train.save_every = 1_000
     return config
