@@ -15,6 +15,7 @@ from vaejax.likelihoods import (
     MAX_LOG_SCALE,
     MIN_LOG_SCALE,
     Pixels,
+    bound_log_scale,
     to_levels,
     to_unit,
 )
@@ -112,3 +113,13 @@ def test_scaling_is_inverted():
     images = jnp.asarray(ALL_LEVELS)
     assert to_unit(images).min() == -1.0 and to_unit(images).max() == 1.0
     np.testing.assert_allclose(to_levels(to_unit(images)), ALL_LEVELS, atol=1e-4)
+
+
+def test_a_scale_at_its_limit_finds_back():
+    def loss(raw):
+        return jnp.sum((bound_log_scale(raw) - jnp.asarray([-3.0, -3.0, -50.0, 50.0])) ** 2)
+
+    raw = jnp.asarray([MIN_LOG_SCALE - 1, MAX_LOG_SCALE + 1, MIN_LOG_SCALE - 1, MAX_LOG_SCALE + 1])
+    inward_low, inward_high, outward_low, outward_high = jax.grad(loss)(raw)
+    assert inward_low < 0 < inward_high
+    assert outward_low == outward_high == 0

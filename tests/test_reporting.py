@@ -57,7 +57,7 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     ],
 )
 def test_each_ailment_is_named_once_with_a_remedy(change, word):
-    health = Health(tiny())
+    health = Health(tiny(likelihood={"scale": "fixed"} if "effective_beta" in change else {}))
     assert health.training(1000, HEALTHY) == []
     complaints = health.training(1000, HEALTHY | change)
     assert len(complaints) == 1 and word in complaints[0] and "config." in complaints[0]

@@ -190,6 +190,31 @@ def test_a_finished_run_goes_on_when_more_steps_are_asked_for(tmp_path):
     assert final_state(tmp_path, longer).step == 8
 
 
+def test_validation_may_come_before_the_first_log(tmp_path):
+    config = tiny(train={"steps": 4, "eval_every": 2, "log_every": 3})
+    assert train(config, tmp_path) is Outcome.FINISHED
+    assert [line["step"] for line in metrics(tmp_path) if line["split"] == "valid"] == [2, 4]
+
+
+def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
+    """Every update from step 5 on fails; the checkpoint at 8 would be a trap for the rollback."""
+    good = step.beta_at
+    monkeypatch.setattr(
+        step, "beta_at", lambda c, at: jax.numpy.where(at >= 5, jax.numpy.nan, good(c, at))
+    )
+    with pytest.raises(TrainingError):
+        train(tiny(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert checkpoints.steps() == [4]
+
+
+def test_a_lost_config_does_not_let_another_run_in(tmp_path):
+    train(tiny(train={"steps": 4}), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
+        train(tiny(train={"steps": 4}, optimizer={"learning_rate": 0.5}), tmp_path)
+
+
 def test_two_processes_cannot_train_in_one_place(tmp_path):
     from vaejax.workdir import claim
 

@@ -97,7 +97,7 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         # Orbax raises whatever the file system, the parser or the shapes raised.
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
             raise UserError(
                 f"the checkpoint {self._manager.directory / f'{step:08d}'} cannot be read "
                 f"({type(error).__name__}: {reason}); remove that folder to go on from the one "

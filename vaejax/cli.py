@@ -70,6 +70,12 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
         _leave(str(error), TRAINING_ERROR)
     except (UserError, flags.Error) as error:
         _leave(str(error), USER_ERROR)
+    except KeyboardInterrupt:
+        _leave("interrupted; run the same command to go on", INTERRUPTED)
+    except OSError as error:
+        if error.filename is None and not everything:
+            raise
+        _leave(f"{error.filename or '--config'}: {error.strerror or error}", USER_ERROR)
     except Exception as error:
         if not everything:
             raise

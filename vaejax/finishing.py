@@ -8,9 +8,11 @@ import jax
 import numpy as np
 
 from vaejax import data, pictures
-from vaejax.priors.fitted import fit_prior, save_prior
+from vaejax.errors import UserError
+from vaejax.priors.fitted import FITTED_PRIORS, fit_prior, save_prior
 from vaejax.progress import say
 from vaejax.trained import TrainedModel, load
+from vaejax.workdir import check_same_data
 
 
 def finish(workdir: Path) -> None:
@@ -33,7 +35,15 @@ def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
     Raises:
       UserError: the data is missing, or a name is unknown.
     """
-    images = data.open_dataset(trained.config.data).splits["train"].images
+    unknown = [name for name in names if name not in FITTED_PRIORS]
+    if unknown or not names:
+        raise UserError(
+            f"no prior {', '.join(unknown) or 'at all'!r} can be fitted; choose from "
+            f"{', '.join(FITTED_PRIORS)}"
+        )
+    dataset = data.open_dataset(trained.config.data)
+    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
+    images = dataset.splits["train"].images
     mean, std = trained.encode(images)
     noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
     codes = mean + std * noise
@@ -47,6 +57,6 @@ def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
 def _is_fitted(trained: TrainedModel, name: str) -> bool:
     try:
         trained.fitted_prior(name)
-    except Exception:
+    except UserError:
         return False
     return True

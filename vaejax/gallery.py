@@ -25,7 +25,8 @@ class Gallery:
         self._directory = directory
         self._columns = config.eval.grid
         source = dataset.splits.get("valid", dataset.splits["train"]).images
-        self._faces = np.asarray(source[: self._columns * (self._columns // 2)])
+        rows = min(self._columns // 2, max(1, len(source) // self._columns))
+        self._faces = np.asarray(source[: self._columns * rows])
         likelihood = LIKELIHOODS[config.likelihood.name]
         key = jax.random.key(GALLERY_SEED)
         count = self._columns**2

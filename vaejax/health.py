@@ -24,8 +24,8 @@ class Health:
         warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
         return self._new(self._training(values)) if warm else []
 
-    def validation(self, train: dict[str, float], valid: dict[str, float]) -> list[str]:
-        """New complaints about validation metrics beside training ones of the same step."""
+    def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
+        """New complaints about validation metrics beside the newest training ones, if any."""
         self._best = min(self._best, valid["elbo_bits_per_dim"])
         return self._new(self._validation(train, valid))
 
@@ -57,8 +57,9 @@ class Health:
                 "saturated scale: the likelihood's scale is at its floor, as for pictures with "
                 "constant pixels; look at the data, or set config.likelihood.scale=fixed",
             )
-        effective = values["effective_beta"]
-        if not 0.2 <= effective <= 5.0:
+        likelihood, effective = self._config.likelihood, values["effective_beta"]
+        chosen = likelihood.scale == "fixed" and likelihood.name != "bernoulli"
+        if chosen and self._config.objective.beta > 0 and not 0.2 <= effective <= 5.0:
             name = "config.likelihood.scale=shared learns it"
             yield (
                 "weight",
@@ -67,9 +68,10 @@ class Health:
             )
 
     def _validation(
-        self, train: dict[str, float], valid: dict[str, float]
+        self, train: dict[str, float] | None, valid: dict[str, float]
     ) -> Iterator[tuple[str, str]]:
-        gap = valid["elbo_bits_per_dim"] - train["elbo_bits_per_dim"]
+        reference = valid if train is None else train
+        gap = valid["elbo_bits_per_dim"] - reference["elbo_bits_per_dim"]
         rise = valid["elbo_bits_per_dim"] - self._best
         if gap > OVERFIT_GAP or rise > OVERFIT_RISE:
             yield (

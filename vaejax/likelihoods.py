@@ -57,9 +57,28 @@ def to_levels(values: Values) -> Values:
     return jnp.clip((values + 1.0) * 127.5, 0.0, 255.0)
 
 
+@jax.custom_vjp
 def bound_log_scale(log_scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Keeps a learned log-scale within the limits in which the sums are exact."""
+    """Keeps a learned log-scale within the limits in which the sums are exact.
+
+    At a limit the gradient (of a loss) still leads back inside. A plain clip has none there:
+    momentum that carries a scale past the floor would leave it there for ever.
+    """
     return jnp.clip(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE)
+
+
+def _bound_forward(log_scale: Array) -> tuple[Array, Array]:
+    return bound_log_scale(log_scale), log_scale
+
+
+def _bound_backward(log_scale: Array, gradient: Array) -> tuple[Array]:
+    outward = ((log_scale <= MIN_LOG_SCALE) & (gradient > 0)) | (
+        (log_scale >= MAX_LOG_SCALE) & (gradient < 0)
+    )
+    return (jnp.where(outward, jnp.zeros_like(gradient), gradient),)
+
+
+bound_log_scale.defvjp(_bound_forward, _bound_backward)
 
 
 def _sum(values: Values) -> Float[Array, "batch"]:

@@ -18,6 +18,7 @@ from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.parallel import single_device_mesh
 from vaejax.progress import say
 from vaejax.trained import OWN_PRIOR, TrainedModel
+from vaejax.workdir import check_same_data
 
 # Samples of the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500
@@ -61,10 +62,13 @@ def measure(
         )
     log_prior = None if prior == OWN_PRIOR else trained.fitted_prior(prior).log_prob
     dataset = data.open_dataset(config.data)
+    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
     images = dataset.splits[split].images
     images = images[: pictures or len(images)]
+    if len(images) < 2:
+        raise UserError(f"--pictures={len(images)} is too few to measure; name at least 2")
     mesh = single_device_mesh()
     step = make_eval_step(
         trained.model, config, mesh, importance_samples=importance_samples, prior=log_prior

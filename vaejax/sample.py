@@ -22,6 +22,7 @@ def main() -> None:
     """Samples and writes."""
     workdir = cli.existing_run(WORKDIR.value)
     from vaejax import pictures
+    from vaejax.errors import UserError
     from vaejax.progress import say
     from vaejax.trained import load
 
@@ -35,6 +36,8 @@ def main() -> None:
         say(f"{len(images)} faces: {directory}")
     else:
         path = Path(OUT.value or workdir / "samples.png").expanduser()
+        if path.is_dir():
+            raise UserError(f"--out={path} is a directory; name a PNG, or add --separate")
         columns = min(len(images), max(1, round(len(images) ** 0.5)))
         pictures.save(path, pictures.grid(images, columns))
         say(f"{len(images)} faces: {path}")

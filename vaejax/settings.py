@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import os
 import typing
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
+    if not isinstance(values, dict):
+        raise UserError(f"the settings are {values!r}; they must be sections of settings")
     sections = {}
     for name in values:
         if name not in {section.name for section in dataclasses.fields(Config)}:
@@ -159,6 +162,8 @@ def _typed(name: str, expected: Any, value: Any) -> Any:
             raise UserError(f"{name}={tuple(value)!r} must have {len(inner)} values")
         return tuple(_typed(name, kind, element) for kind, element in zip(inner, value))
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and not math.isfinite(value):
+        raise UserError(f"{name}={value!r} must be a finite number")
     if expected is float and is_number:
         return float(value)
     if expected is int and is_number and value == int(value):

@@ -1,10 +1,9 @@
 """A request to stop, from Ctrl-C or from whoever runs the machine."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from vaejax.progress import say
 
 
 class Stop:
@@ -22,7 +21,9 @@ def stop_on_signal() -> Iterator[Stop]:
         if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.requested = True
-        say(f"{signal.Signals(number).name}: saving, then stopping; run the same command to go on")
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        name = signal.Signals(number).name
+        os.write(2, f"{name}: saving, then stopping; run the same command to go on\n".encode())
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, request) for number in numbers}

@@ -1,4 +1,4 @@
-"""What happens on the devices: the training state, one update of it, and one evaluation."""
+"""What happens on the devices: the training state and one update of it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -68,7 +68,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     settings = config.optimizer
 
     def is_kernel(params: dict) -> dict:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),

@@ -45,9 +45,10 @@ def load(workdir: str | Path, checkpoint: str = "best") -> "TrainedModel":
         model = build_model(config)
         like = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
         state = checkpoints.restore(at, like, replicated(single_device_mesh()))
+        fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()
-    return TrainedModel(config, state.ema_params, at, workdir)
+    return TrainedModel(config, state.ema_params, at, workdir, fingerprint)
 
 
 def _choose(checkpoints: Checkpoints, name: str, workdir: Path) -> int:
@@ -73,10 +74,14 @@ class TrainedModel:
       params: the parameters.
       step: of the checkpoint.
       model: the Linen module.
+      data_fingerprint: of the pictures it was trained on.
     """
 
-    def __init__(self, config: Config, params: dict, step: int, workdir: Path):
+    def __init__(
+        self, config: Config, params: dict, step: int, workdir: Path, data_fingerprint: dict
+    ):
         """Use `load`."""
+        self.data_fingerprint = data_fingerprint
         self.config, self.params, self.step = config, params, step
         self.model = build_model(config)
         self.workdir = workdir
@@ -144,16 +149,14 @@ class TrainedModel:
 
         def bound(x: Array) -> Array:
             mean, log_std = self._encode(self.params, x)
-            weights = [
-                self._log_weight(
-                    self.params, x, mean, log_std,
-                    jax.random.normal(jax.random.fold_in(root, k), mean.shape),
-                )
-                for k in range(samples)
-            ]  # fmt: skip
+            weights = []
+            for k in range(samples):
+                noise = jax.random.normal(jax.random.fold_in(root, k), mean.shape)
+                weights.append(self._log_weight(self.params, x, mean, log_std, noise))
             return objectives.importance_bound(jnp.stack(weights))
 
-        return self._in_batches(bound, images)
+        with jax.default_matmul_precision("highest"):
+            return self._in_batches(bound, images)
 
     def fitted_prior(self, name: str):
         """The prior of that name that was fitted to this checkpoint's codes.

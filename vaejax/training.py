@@ -15,7 +15,7 @@ from vaejax.checkpoints import METRIC, Checkpoints
 from vaejax.config import Config
 from vaejax.data import pipeline
 from vaejax.diagnosis import first_not_finite
-from vaejax.errors import TrainingError, UserError
+from vaejax.errors import TrainingError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.evidence import summarize as evidence_summary
 from vaejax.gallery import Gallery
@@ -25,9 +25,9 @@ from vaejax.objectives import latent_usage
 from vaejax.parallel import make_mesh, replicated, round_up, split_batch, to_devices
 from vaejax.progress import say
 from vaejax.reporting import Reporter
-from vaejax.settings import save_json
+from vaejax.settings import resolve, save_json
 from vaejax.signals import Stop, stop_on_signal
-from vaejax.workdir import claim
+from vaejax.workdir import check_same_data, check_same_run, claim
 
 # A run that needs a third rollback does not suffer from its learning rate.
 MAX_ROLLBACKS = 2
@@ -76,7 +76,7 @@ class Run:
         self.saved_step = self.step
         self._open_reports()
         self.health = Health(config)
-        self.train_values: dict[str, float] = {}
+        self.train_values: dict[str, float] | None = None
         # Only now: a start that failed for want of data leaves no claim on the directory.
         save_json(workdir / "config.json", config)
 
@@ -138,13 +138,9 @@ class Run:
                 out_shardings=replicated(self.mesh),
             )
             return init(key)
-        saved = self.checkpoints.meta(steps[-1])["data"]
-        if saved != self.dataset.fingerprint:
-            changed = [k for k in saved if saved[k] != self.dataset.fingerprint.get(k)]
-            raise UserError(
-                f"the data is not what {self.workdir} was trained on ({', '.join(changed)} "
-                "changed); restore the data, or choose a new --workdir"
-            )
+        meta = self.checkpoints.meta(steps[-1])
+        check_same_run(self.workdir, resolve(meta["config"]), self.config)
+        check_same_data(self.workdir, meta["data"], self.dataset.fingerprint)
         like = jax.eval_shape(lambda: step.init_state(self.model, self.config, jax.random.key(0)))
         return self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
 
@@ -186,7 +182,7 @@ class Run:
         at = jnp.asarray(self.step - 1)
         rate = step.learning_rate(config, at) * self.state.learning_rate_scale
         return {
-            **evidence_summary(window.sums, dimensions, config.objective.beta),
+            **evidence_summary(window.sums, dimensions, float(step.beta_at(config, at))),
             "gradient_norm": float(window.gradient_norm / window.updates),
             "log_scale": float(window.log_scale / window.updates),
             "beta": float(step.beta_at(config, at)),
@@ -223,6 +219,9 @@ class Run:
         return values
 
     def _save(self, metrics: dict[str, float] | None) -> None:
+        # Not within a row of skipped updates: a rollback must not lead back to what fails.
+        if int(self.state.skipped_in_row) > 0:
+            return
         meta = {
             "step": self.step,
             "examples": self.step * self.config.train.batch_size,

@@ -37,14 +37,29 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
         ) from error
     try:
         path = workdir / "config.json"
-        if path.exists():
-            old = load_json(path)
-            changed = differences(old, config)
-            if changed:
-                raise UserError(
-                    f"{workdir} holds a run with another config ({'; '.join(changed[:4])}); "
-                    "choose another --workdir, or remove it"
-                )
+        # A run without a checkpoint has nothing to lose: its config may still change.
+        if path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+            check_same_run(workdir, load_json(path), config)
         yield
     finally:
         lock.release()
+
+
+def check_same_run(workdir: Path, old: Config, new: Config) -> None:
+    """Raises UserError if `new` is another run than `old`, which `workdir` holds."""
+    changed = differences(old, new)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config ({'; '.join(changed[:4])}); "
+            "choose another --workdir, or remove this one"
+        )
+
+
+def check_same_data(workdir: Path, old: dict, new: dict) -> None:
+    """Raises UserError if the data's fingerprint is not that of the training."""
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    if changed:
+        raise UserError(
+            f"the data is not what {workdir} was trained on ({', '.join(changed)} differ); "
+            "restore the data, or choose a new --workdir"
+        )

@@ -202,7 +202,7 @@ def _check_space(config: DataConfig, contents: Contents, root: pathlib.Path) -> 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
+        json.dump(value, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
