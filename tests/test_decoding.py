@@ -126,7 +126,7 @@ def test_refused_with_a_reason(content, reason):
 def test_large_pictures_are_refused_from_the_header_alone():
     with (
         quiet_pillow(),
-        pytest.raises(UnusablePicture, match=r"60000x60000 pixels, more than config.data.max_pixels"),
+        pytest.raises(UnusablePicture, match="60000x60000 pixels, more than config"),
     ):
         decoded(header_only(60_000, 60_000))
 
