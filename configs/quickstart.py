@@ -12,10 +12,11 @@ def get_config():
     # Smooth backgrounds are easy to predict: a scale for each position would weigh them more
     # than the faces in front of them.
     config.likelihood.scale = "shared"
+    config.prior.layers = 4
     # Small batches and a large rate make the most of a short run.
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 4e-3
     config.train.batch_size = 32
-    config.train.steps = 3_000
-    config.train.eval_every = 1_000
-    config.train.save_every = 1_000
+    config.train.steps = 3_200
+    config.train.eval_every = 800
+    config.train.save_every = 800
     return config

@@ -13,6 +13,7 @@ from test_training import assert_same, final_state
 from tiny import CONFIG_FILE, command, metrics, start, tiny
 
 import vaejax
+from vaejax.workdir import claim
 
 CONFIG = f"--config={CONFIG_FILE}"
 
@@ -37,6 +38,11 @@ def test_the_trained_model_is_usable_from_python(trained):
     mean, std = model.encode(faces)
     assert mean.shape == std.shape == (12, 6) and np.all(std > 0)
     np.testing.assert_array_equal(model.decode(mean), model.reconstruct(faces))
+    # A picture's noise is its own, whatever batch it is in.
+    bound = model.log_likelihood(faces, samples=2)
+    np.testing.assert_allclose(model.log_likelihood(faces[:5], samples=2), bound[:5], rtol=1e-5)
+    twins = model.log_likelihood(np.repeat(faces[:1], 12, axis=0), samples=1)
+    assert len(np.unique(twins)) == 12
     bounds = [model.log_likelihood(faces, samples=k).mean() for k in (1, 16)]
     assert bounds[0] < bounds[1] < 0
     assert model.sample(3, prior="gaussian").shape == (3, 28, 28, 3)
@@ -60,7 +66,7 @@ def test_sample_writes_a_grid_or_files(trained, tmp_path):
 def test_evaluate_writes_numbers_with_their_protocol(trained):
     result = command("evaluate", f"--workdir={trained}")
     assert result.returncode == 0, result.stderr
-    report = json.loads((trained / "evaluation_valid.json").read_text())
+    report = json.loads((trained / "evaluations" / "valid_model_00000012.json").read_text())
     results, protocol = report["results"], report["protocol"]
     assert results["pictures"] == 24
     assert results["importance_bits_per_dim"] <= results["elbo_bits_per_dim"]
@@ -71,7 +77,7 @@ def test_evaluate_writes_numbers_with_their_protocol(trained):
     np.testing.assert_allclose(results["elbo_nats"], at_the_end["elbo_nats"], rtol=1e-5)
     fitted = command("evaluate", f"--workdir={trained}", "--prior=gaussian", "--split=test")
     assert fitted.returncode == 0, fitted.stderr
-    report = json.loads((trained / "evaluation_test.json").read_text())
+    report = json.loads((trained / "evaluations" / "test_gaussian_00000012.json").read_text())
     assert report["results"]["pictures"] == 8 and report["protocol"]["prior"] == "gaussian"
 
 
@@ -105,6 +111,32 @@ def test_an_interrupted_run_says_so_and_goes_on(trained, tmp_path):
         assert "run the same command to go on" in err
     assert command("main", *flags).returncode == 0
     assert_same(final_state(trained, tiny()), final_state(tmp_path, tiny()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["preparing", "prior flow_matching"])
+def test_a_signal_before_or_after_training_ends_at_once(number, moment, trained, tmp_path):
+    flags = [CONFIG, f"--workdir={tmp_path / 'run'}"]
+    if moment == "preparing":
+        flags += ["--config.data.synthetic_counts=(200000, 24, 8)"]
+        flags += [f"--config.data.cache_dir={tmp_path / 'cache'}"]
+    else:
+        shutil.copytree(trained, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "priors")
+        flags += ["--config.prior.fitted=('flow_matching',)"]
+    process = start("main", *flags)
+    assert _wait_for(process, moment)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "run the same command to go on" in err and "Traceback" not in err
+
+
+def test_two_processes_cannot_train_in_one_place(tmp_path):
+    with claim(tmp_path, tiny()):
+        assert_one_line(
+            command("main", CONFIG, f"--workdir={tmp_path}"), "another process is training"
+        )
 
 
 def test_killed_ten_times_it_ends_as_if_it_never_was(tmp_path):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from contextlib import nullcontext
 
 import jax
 import numpy as np
@@ -69,25 +71,52 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path, monkeypatch
     config = tiny()
     for stop_at in (1, 5, 7):
         with monkeypatch.context() as patch:
-            advance = training.progress.Training.advance
             stop = training.Stop()
-
-            def stopping(self, at, stop=stop, stop_at=stop_at, advance=advance):
-                advance(self, at)
-                stop.requested |= at >= stop_at
-
-            patch.setattr(training.progress.Training, "advance", stopping)
-            patch.setattr(training, "stop_on_signal", lambda stop=stop: _context(stop))
+            _stop_at(patch, stop, stop_at)
+            patch.setattr(training, "stop_on_signal", lambda stop=stop: nullcontext(stop))
             assert train(config, tmp_path) is Outcome.INTERRUPTED
     assert train(config, tmp_path) is Outcome.FINISHED
     assert_same(final_state(uninterrupted, config), final_state(tmp_path, config))
     assert metrics(uninterrupted) == metrics(tmp_path)
 
 
-def _context(value):
-    import contextlib
+def _stop_at(patch, stop, step):
+    """Has `stop` requested when the run reaches `step`."""
+    advance = training.progress.Training.advance
 
-    return contextlib.nullcontext(value)
+    def stopping(self, at):
+        advance(self, at)
+        stop.requested |= at >= step
+
+    patch.setattr(training.progress.Training, "advance", stopping)
+
+
+def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):
+    """Asked to stop in the first of three batches, at either validation."""
+    config, stop, calls = tiny(), training.Stop(), []
+    make = training.make_eval_step
+
+    def make_stopping(*args):
+        real = make(*args)
+
+        def eval_step(*args):
+            calls.append(args)
+            stop.requested = len(calls) in (1, 5)
+            return real(*args)
+
+        return eval_step
+
+    monkeypatch.setattr(training, "make_eval_step", make_stopping)
+    monkeypatch.setattr(training, "stop_on_signal", lambda: nullcontext(stop))
+    for stopped_at in (6, 12):
+        assert train(config, tmp_path) is Outcome.INTERRUPTED
+        assert final_state(tmp_path, config).step == stopped_at
+        assert metrics(tmp_path)[-1]["split"] == "train", "nothing is told of half a validation"
+        stop.requested = False
+    assert train(config, tmp_path) is Outcome.FINISHED
+    assert len(calls) == 1 + 3 + 1 + 3
+    assert_same(final_state(uninterrupted, config), final_state(tmp_path, config))
+    assert metrics(uninterrupted) == metrics(tmp_path)
 
 
 def test_several_steps_in_one_dispatch_change_nothing(uninterrupted, tmp_path):
@@ -215,8 +244,16 @@ def test_a_lost_config_does_not_let_another_run_in(tmp_path):
         train(tiny(train={"steps": 4}, optimizer={"learning_rate": 0.5}), tmp_path)
 
 
-def test_two_processes_cannot_train_in_one_place(tmp_path):
-    from vaejax.workdir import claim
-
-    with claim(tmp_path, tiny()), pytest.raises(UserError, match="another process is training"):
+def test_lost_checkpoints_are_named_before_anything_is_overwritten(tmp_path):
+    train(tiny(), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="metrics of 12 steps but no checkpoint"):
         train(tiny(), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_finished_run_says_that_nothing_is_left(uninterrupted, tmp_path, capsys):
+    workdir = shutil.copytree(uninterrupted, tmp_path / "copy")
+    assert train(tiny(train={"steps": 10}), workdir) is Outcome.FINISHED
+    assert "is at step 12 of config.train.steps=10" in capsys.readouterr().err

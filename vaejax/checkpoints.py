@@ -54,6 +54,8 @@ class Checkpoints:
 
     def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
         """Begins to save; returns as soon as `state` may be changed again."""
+        if step in self._manager.all_steps():  # saved on the way out, before its evaluation
+            self._manager.delete(step)
         self._manager.save(
             step,
             args=ocp.args.Composite(

@@ -4,18 +4,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 
 from vaejax import step
 from vaejax.config import Config
+from vaejax.data.pipeline import batch_indices
 from vaejax.evidence import evidence
 from vaejax.likelihoods import LIKELIHOODS, Images
 
 
-def first_not_finite(
+def explain_not_finite(
+    model: nn.Module,
+    config: Config,
+    params: dict,
+    images: UInt8[np.ndarray, "picture height width channel"],
+    at: int,
+) -> str:
+    """Names the first tensor that is not finite in the update of step `at`, and its examples.
+
+    Args:
+      model: the VAE.
+      config: of the run.
+      params: before the update.
+      images: the training split.
+      at: the step.
+    """
+    size = config.train.batch_size
+    index = np.asarray(batch_indices(config.train.seed, at * size, size, len(images)))
+    name = _first_not_finite(model, config, params, jnp.asarray(images[index]), at)
+    return (
+        f"first tensor that is not finite: {name}; examples of that batch: {index.tolist()}; "
+        "look at them, or lower config.optimizer.learning_rate"
+    )
+
+
+def _first_not_finite(
     model: nn.Module, config: Config, params: dict, images: Images, at: int
 ) -> str:
-    """Names the first tensor that is not finite in the update of step `at`.
+    """The tensor's path, if any is not finite.
 
     Looks at the parameters, then at every module's output in the order of data, then at the
     ELBO's terms, then at the gradients. Runs step by step and is slow.

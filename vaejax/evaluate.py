@@ -17,9 +17,9 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 
 
 def main() -> None:
-    """Evaluates, prints and writes `evaluation_SPLIT.json`."""
+    """Evaluates, prints, and writes JSON into `evaluations/` of the work directory."""
     workdir = cli.existing_run(WORKDIR.value)
-    from vaejax.protocol import measure
+    from vaejax.measuring import measure
     from vaejax.trained import load
 
     measure(

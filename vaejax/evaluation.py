@@ -1,6 +1,7 @@
 """Likelihood and reconstruction of a set of pictures, each counted once."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vaejax import objectives
 from vaejax.config import Config
@@ -43,25 +44,43 @@ LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
 EvalStep = Callable[[dict, Images, Array, Array], Totals]
 
 
-def make_log_weight(
-    model: nn.Module, likelihood: Likelihood, prior: LogPrior | None = None
-) -> Callable[..., Float[Array, "batch"]]:
-    """(params, images, mean, log_std, noise) -> log of the importance weight, nats.
+def posterior_noise(
+    key: PRNGKeyArray, index: Int[Array, "batch"], sample: Int[Array, ""], latent_size: int
+) -> Float[Array, "batch latent"]:
+    """Standard normal noise that depends on a picture's index alone, not on its company."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), sample))(index)
+    return jax.vmap(lambda k: jax.random.normal(k, (latent_size,)))(keys)
 
-    log p(x|z) + log p(z) - log q(z|x) at z = mean + std * noise.
+
+def make_importance_bound(
+    model: nn.Module, likelihood: Likelihood, samples: int, prior: LogPrior | None = None
+) -> Callable[..., Float[Array, "batch"]]:
+    """(params, images, index, key) -> the importance-weighted bound of log p(x), nats.
+
+    Args:
+      model: the VAE.
+      likelihood: p(x|z).
+      samples: K codes for each picture.
+      prior: log p(z) of a fitted prior in place of the model's own.
     """
 
-    def log_weight(params, images, mean, log_std, noise):
-        z = objectives.reparameterize(mean, log_std, noise)
-        pixels = model.apply({"params": params}, z, method="decode")
-        if prior is None:
-            log_prior = model.apply({"params": params}, z, method="log_prior")
-        else:
-            log_prior = prior(z)
-        log_posterior = objectives.gaussian_log_prob(z, mean, log_std)
-        return likelihood.log_prob(images, pixels) + log_prior - log_posterior
+    def bound(params: dict, images: Images, index: Array, key: PRNGKeyArray) -> Array:
+        variables = {"params": params}
+        log_prior = prior or partial(model.apply, variables, method="log_prior")
+        mean, log_std = model.apply(variables, images, method="encode")
 
-    return log_weight
+        def log_weight(sample: Int[Array, ""]) -> Float[Array, "batch"]:
+            noise = posterior_noise(key, index, sample, mean.shape[1])
+            z = objectives.reparameterize(mean, log_std, noise)
+            pixels = model.apply(variables, z, method="decode")
+            log_posterior = objectives.gaussian_log_prob(z, mean, log_std)
+            return likelihood.log_prob(images, pixels) + log_prior(z) - log_posterior
+
+        # One sample at a time: K of them at once would be K times the memory.
+        weights = jax.lax.map(log_weight, jnp.arange(1, samples + 1))
+        return objectives.importance_bound(weights)
+
+    return bound
 
 
 def make_eval_step(
@@ -86,26 +105,16 @@ def make_eval_step(
     likelihood = LIKELIHOODS[config.likelihood.name]
     root = jax.random.key(EVALUATION_SEED)
 
-    def noise_of(index: Int[Array, "batch"], sample: Int[Array, ""]) -> Array:
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(root, i), sample))(index)
-        return jax.vmap(lambda k: jax.random.normal(k, (config.model.latent_size,)))(keys)
-
-    log_weight = make_log_weight(model, likelihood, prior)
+    bound = make_importance_bound(model, likelihood, importance_samples, prior)
 
     def step(params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]) -> Totals:
         with jax.default_matmul_precision("highest"):
-            noise = noise_of(index, jnp.int32(0))
+            noise = posterior_noise(root, index, jnp.int32(0), config.model.latent_size)
             terms = evidence(model, params, likelihood, images, noise, log_prior=prior)
-            mean, log_std = terms.mean, terms.log_std
             importance = jnp.zeros_like(terms.log_likelihood)
             if importance_samples:
-                # One sample at a time: K of them at once would be K times the memory.
-                weights = jax.lax.map(
-                    lambda k: log_weight(params, images, mean, log_std, noise_of(index, k)),
-                    jnp.arange(1, importance_samples + 1),
-                )
-                importance = objectives.importance_bound(weights)
-            likeness = model.apply({"params": params}, mean, method="decode")
+                importance = bound(params, images, index, root)
+            likeness = model.apply({"params": params}, terms.mean, method="decode")
         shown = jnp.round(likelihood.mean(likeness))
         squared = jnp.mean(((images.astype(jnp.float32) - shown) / 255.0) ** 2, axis=(1, 2, 3))
         elbo = terms.log_likelihood - jnp.sum(terms.kl, axis=-1)
@@ -129,8 +138,8 @@ def make_eval_step(
 
 def evaluate(
     eval_step: EvalStep, params: dict, batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
-) -> Totals:
-    """Adds up `eval_step` over `batches` as `data.pipeline.eval_batches` gives them."""
+) -> Totals | None:
+    """Adds up `eval_step` over `data.pipeline.eval_batches`; None if there are none."""
     totals = None
     for batch in batches:
         arrays = to_devices(batch, split_batch(mesh))

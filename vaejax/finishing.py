@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from vaejax import data, pictures
 from vaejax.errors import UserError
@@ -44,9 +43,7 @@ def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
     dataset = data.open_dataset(trained.config.data)
     check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
     images = dataset.splits["train"].images
-    mean, std = trained.encode(images)
-    noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
-    codes = mean + std * noise
+    codes = trained.sample_posterior(images, seed=seed)
     for name in names:
         started = time.monotonic()
         prior = fit_prior(name, codes, jax.random.key(seed), progress=say)

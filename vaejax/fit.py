@@ -7,7 +7,9 @@ from vaejax import cli
 WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
 PRIOR = flags.DEFINE_list("prior", None, "gaussian, mixture, flow_matching, or several.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the codes and the fit.", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Of the codes and the fit.", lower_bound=0, upper_bound=2**32 - 1
+)
 
 
 def main() -> None:

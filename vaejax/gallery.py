@@ -40,11 +40,14 @@ class Gallery:
             variables = {"params": params}
             codes, _ = model.apply(variables, faces, method="encode")
             samples = model.apply(variables, key, count, method="sample_prior")
-            # Each row leads from one face to the next in equal steps.
+            # Each row leads from one face to the next in equal steps of the prior's noise: a
+            # straight line between codes may leave the region that the prior knows.
+            noise = model.apply(variables, codes, method=lambda vae, z: vae.prior.to_noise(z))
             share = jnp.linspace(0.0, 1.0, self._columns)[None, :, None]
-            start, end = codes[:-1, None], codes[1:, None]
-            between = (start * (1.0 - share) + end * share)[: self._columns]
-            between = between.reshape(-1, codes.shape[-1])
+            start, end = noise[:-1, None], noise[1:, None]
+            path = (start * (1.0 - share) + end * share)[: self._columns]
+            path = path.reshape(-1, codes.shape[-1])
+            between = model.apply(variables, path, method=lambda vae, z: vae.prior.from_noise(z))
             return levels(params, codes), levels(params, samples), levels(params, between)
 
         self._draw = draw

@@ -22,10 +22,12 @@ def main() -> int:
     # Only now: a mistake in the settings is told before the heavy imports.
     from vaejax.finishing import finish
     from vaejax.training import Outcome, train
+    from vaejax.workdir import claim
 
-    if train(config, workdir) is Outcome.INTERRUPTED:
-        return cli.INTERRUPTED
-    finish(workdir)
+    with claim(workdir, config):
+        if train(config, workdir) is Outcome.INTERRUPTED:
+            return cli.INTERRUPTED
+        finish(workdir)
     return 0
 
 

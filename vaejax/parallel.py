@@ -18,8 +18,8 @@ def make_mesh(batch_size: int) -> Mesh:
     count = jax.device_count()
     if batch_size % count:
         raise UserError(
-            f"a batch of {batch_size} does not divide among {count} devices; "
-            f"set it to a multiple of {count}, such as {-(-batch_size // count) * count}"
+            f"config.train.batch_size={batch_size} does not divide among {count} devices; set it to"
+            f" a multiple of {count}, such as {-(-batch_size // count) * count}"
         )
     return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 

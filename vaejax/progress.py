@@ -33,6 +33,7 @@ class _Lines:
         self._total = total
         self._done = 0
         self._start = self._last = time.monotonic()
+        say(f"preparing {total:,} pictures")
 
     def __call__(self, count: int) -> None:
         self._done += count

@@ -1,6 +1,7 @@
 """What a run records: metrics on disk and in TensorBoard."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -10,14 +11,19 @@ from tensorboardX import SummaryWriter
 class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, its step first."""
 
-    def __init__(self, path: Path, resume_step: int):
+    def __init__(self, path: Path, resume_step: int, evaluation_due: bool = False):
         """Opens the file and drops the lines after `resume_step`.
 
         A killed run may have logged steps that its last checkpoint does not hold; they are
         about to be made again. A line cut off by the kill goes too.
+
+        Args:
+          path: of the file.
+          resume_step: the checkpoint's.
+          evaluation_due: whether that step is yet to be validated.
         """
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= resume_step]
+        position = (resume_step, not evaluation_due)
+        kept = [line for line in _lines(path) if _position(line) <= position]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(line + "\n" for line in kept))
         os.replace(temporary, path)
@@ -33,19 +39,31 @@ class MetricsFile:
         self._file.close()
 
 
-def _step_of(line: str) -> float:
+def last_step(path: Path) -> int:
+    """The last step that a `metrics.jsonl` tells of; 0 if there is none."""
+    steps = [_position(line)[0] for line in _lines(path)]
+    return int(max((step for step in steps if step < math.inf), default=0))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _position(line: str) -> tuple[float, bool]:
+    """Where a line stands in a run: its step, and whether it is the validation's."""
     try:
-        return float(json.loads(line)["step"])
+        values = json.loads(line)
+        return float(values["step"]), values["split"] == "valid"
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return math.inf, True
 
 
 class Reporter:
     """Sends each set of metrics to `metrics.jsonl` and TensorBoard."""
 
-    def __init__(self, workdir: Path, resume_step: int):
-        """Opens both, without what they hold from after `resume_step`."""
-        self._file = MetricsFile(workdir / "metrics.jsonl", resume_step)
+    def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
+        """Opens both, without what they hold from after `resume_step` and its evaluation."""
+        self._file = MetricsFile(workdir / "metrics.jsonl", resume_step, evaluation_due)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:

@@ -14,7 +14,9 @@ OUT = flags.DEFINE_string(
 SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the directory --out.")
 PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Spread of the noise.", lower_bound=0)
-SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same faces.", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "The same seed gives the same faces.", lower_bound=0, upper_bound=2**32 - 1
+)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
 
 

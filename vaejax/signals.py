@@ -12,6 +12,11 @@ class Stop:
     requested = False
 
 
+def interrupt_on_sigterm() -> None:
+    """Has SIGTERM raise KeyboardInterrupt, as SIGINT does: what is half done is cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
     """Turns SIGINT and SIGTERM into a request; a second SIGINT interrupts as usual."""

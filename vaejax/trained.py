@@ -1,5 +1,6 @@
 """A trained model as its user meets it: pictures in, pictures out."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from vaejax import objectives, step
+from vaejax import step
 from vaejax.checkpoints import Checkpoints
 from vaejax.config import Config
 from vaejax.errors import UserError
-from vaejax.evaluation import make_log_weight
+from vaejax.evaluation import make_importance_bound
 from vaejax.likelihoods import LIKELIHOODS
 from vaejax.models import build_model
 from vaejax.parallel import replicated, single_device_mesh
@@ -88,7 +89,9 @@ class TrainedModel:
         self._likelihood = LIKELIHOODS[config.likelihood.name]
         self._encode = jax.jit(lambda p, x: self.model.apply({"params": p}, x, method="encode"))
         self._decode = jax.jit(self._decode_levels)
-        self._log_weight = jax.jit(make_log_weight(self.model, self._likelihood))
+        self._importance_bound = functools.cache(
+            lambda samples: jax.jit(make_importance_bound(self.model, self._likelihood, samples))
+        )
         self._sample_own = jax.jit(
             lambda p, key, count, temperature: self.model.apply(
                 {"params": p}, key, count, temperature, method="sample_prior"
@@ -103,6 +106,13 @@ class TrainedModel:
         self._check(images)
         mean, log_std = self._in_batches(lambda x: self._encode(self.params, x), images)
         return mean, np.exp(log_std)
+
+    def sample_posterior(
+        self, images: Pictures, *, seed: int = 0
+    ) -> Float[np.ndarray, "batch latent"]:
+        """A code z ~ q(z|x) of each picture."""
+        mean, std = self.encode(images)
+        return mean + std * np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
 
     def decode(self, z: Float[np.ndarray | Array, "batch latent"]) -> Pictures:
         """The picture of each code: the mean of p(x|z), rounded."""
@@ -145,18 +155,13 @@ class TrainedModel:
     ) -> Float[np.ndarray, "batch"]:
         """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
         self._check(images)
-        root = jax.random.key(seed)
-
-        def bound(x: Array) -> Array:
-            mean, log_std = self._encode(self.params, x)
-            weights = []
-            for k in range(samples):
-                noise = jax.random.normal(jax.random.fold_in(root, k), mean.shape)
-                weights.append(self._log_weight(self.params, x, mean, log_std, noise))
-            return objectives.importance_bound(jnp.stack(weights))
-
+        if samples < 1:
+            raise UserError(f"samples={samples} must be at least 1")
+        bound, key = self._importance_bound(samples), jax.random.key(seed)
         with jax.default_matmul_precision("highest"):
-            return self._in_batches(bound, images)
+            return self._in_batches(
+                lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
+            )
 
     def fitted_prior(self, name: str):
         """The prior of that name that was fitted to this checkpoint's codes.
@@ -184,20 +189,19 @@ class TrainedModel:
         pixels = self.model.apply({"params": params}, z, method="decode")
         return jnp.round(self._likelihood.mean(pixels)).astype(jnp.uint8)
 
-    def _in_batches(self, function: Callable, inputs: np.ndarray):
+    def _in_batches(self, function: Callable, *inputs: np.ndarray):
         """Applies `function` to equal, padded batches, so that it is compiled once."""
-        size = self.config.eval.batch_size
+        size, count = self.config.eval.batch_size, len(inputs[0])
         outputs = []
-        for start in range(0, len(inputs), size):
-            part = inputs[start : start + size]
-            rest = [(0, size - len(part))] + [(0, 0)] * (inputs.ndim - 1)
-            result = jax.device_get(function(jnp.asarray(np.pad(part, rest))))
-            outputs.append(result)
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(inputs)], *outputs)
+        for start in range(0, count, size):
+            # The last picture fills the last batch.
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            outputs.append(jax.device_get(function(*(jnp.asarray(x[rows]) for x in inputs))))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *outputs)
 
     def _check(self, images: Pictures) -> None:
         expected = (*self.config.data.image_size, self.config.data.channels)
-        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
+        if images.shape[1:] != expected or images.dtype != np.uint8 or not len(images):
             raise UserError(
                 f"pictures of shape {images.shape} and type {images.dtype}; this model takes "
                 f"uint8 (batch, {', '.join(map(str, expected))})"

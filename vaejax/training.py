@@ -4,6 +4,8 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import takewhile
 from pathlib import Path
 
 import jax
@@ -14,7 +16,7 @@ from vaejax import data, progress, step
 from vaejax.checkpoints import METRIC, Checkpoints
 from vaejax.config import Config
 from vaejax.data import pipeline
-from vaejax.diagnosis import first_not_finite
+from vaejax.diagnosis import explain_not_finite
 from vaejax.errors import TrainingError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.evidence import summarize as evidence_summary
@@ -27,7 +29,7 @@ from vaejax.progress import say
 from vaejax.reporting import Reporter
 from vaejax.settings import resolve, save_json
 from vaejax.signals import Stop, stop_on_signal
-from vaejax.workdir import check_same_data, check_same_run, claim
+from vaejax.workdir import check_nothing_lost, check_same_data, check_same_run, claim
 
 # A run that needs a third rollback does not suffer from its learning rate.
 MAX_ROLLBACKS = 2
@@ -50,12 +52,9 @@ def train(config: Config, workdir: Path) -> Outcome:
       UserError: the work directory holds another run, or the data is missing or changed.
       TrainingError: the loss stayed infinite after two rollbacks.
     """
-    with claim(workdir, config), stop_on_signal() as stop:
-        run = Run(config, workdir)
-        try:
-            return run.go(stop)
-        finally:
-            run.close()
+    # Opening may take minutes and leaves nothing half done: a signal ends it at once.
+    with claim(workdir, config), closing(Run(config, workdir)) as run, stop_on_signal() as stop:
+        return run.go(stop)
 
 
 class Run:
@@ -69,27 +68,33 @@ class Run:
         self.model = build_model(config)
         self.train_step = step.make_train_step(self.model, config, self.mesh)
         self.eval_step = make_eval_step(self.model, config, self.mesh)
-        self.checkpoints = Checkpoints(workdir / "checkpoints", keep=config.train.keep)
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
-        self.state = self._restore()
-        self.step = int(self.state.step)
-        self.saved_step = self.step
-        self._open_reports()
         self.health = Health(config)
         self.train_values: dict[str, float] | None = None
-        # Only now: a start that failed for want of data leaves no claim on the directory.
-        save_json(workdir / "config.json", config)
+        self.checkpoints = Checkpoints(workdir / "checkpoints", keep=config.train.keep)
+        with ExitStack() as on_failure:
+            on_failure.callback(self.checkpoints.close)
+            self._restore()
+            self._open_reports()
+            # Only now: a start that failed for want of data leaves no claim on the directory.
+            save_json(workdir / "config.json", config)
+            on_failure.pop_all()
 
     def go(self, stop: Stop) -> Outcome:
         """The loop. The order of log, evaluate and save is part of what makes resume exact."""
         settings = self.config.train
         if self.step < settings.steps:
             say(f"training from step {self.step} to {settings.steps} in {self.workdir}")
+        else:
+            say(f"{self.workdir} is at step {self.step} of config.train.steps={settings.steps}")
         started, previous_loss = time.monotonic(), None
         batches = self._batches()
-        while self.step < settings.steps:
+        while self.step < settings.steps or self.evaluation_due:
             if stop.requested:
                 return self._interrupt()
+            if self.evaluation_due:
+                self._evaluate_and_save(stop)
+                continue
             self.state, loss = self.train_step(self.state, next(batches))
             self.step += settings.steps_per_dispatch
             # One dispatch stays queued: the device never waits for the host, and a request to
@@ -106,13 +111,9 @@ class Run:
             if (self.step % settings.log_every == 0 or last) and not self._log():
                 batches = self._roll_back()
                 continue
-            metrics = None
-            if self.step % settings.eval_every == 0 or last:
-                metrics = self._evaluate()
-            # After the evaluation: a checkpoint at this step promises that its metrics are
-            # written, because a resumed run does not evaluate the step it starts from.
-            if self.step % settings.save_every == 0 or metrics or last:
-                self._save(metrics)
+            self.evaluation_due = self.step % settings.eval_every == 0 or last
+            if self.step % settings.save_every == 0 and not self.evaluation_due:
+                self._save(None)
         self.checkpoints.wait()
         return Outcome.FINISHED
 
@@ -125,24 +126,31 @@ class Run:
     def _open_reports(self) -> None:
         """Metrics and progress, from the current step on."""
         settings = self.config.train
-        self.reporter = Reporter(self.workdir, self.step)
+        self.reporter = Reporter(self.workdir, self.step, self.evaluation_due)
         self.progress = progress.Training(self.step, settings.steps, settings.batch_size)
 
-    def _restore(self) -> step.TrainState:
-        """The newest checkpoint's state, or a fresh one."""
+    def _restore(self) -> None:
+        """Takes up the newest checkpoint's state, or a fresh one."""
+        self.state, self.evaluation_due = self._newest_state()
+        self.step = self.saved_step = int(self.state.step)
+
+    def _newest_state(self) -> tuple[step.TrainState, bool]:
+        """The state, and whether its evaluation is still to be done."""
         steps = self.checkpoints.steps()
         if not steps:
+            check_nothing_lost(self.workdir, self.config.train.save_every)
             key = jax.random.key(self.config.train.seed)
             init = jax.jit(
                 lambda key: step.init_state(self.model, self.config, key),
                 out_shardings=replicated(self.mesh),
             )
-            return init(key)
+            return init(key), False
         meta = self.checkpoints.meta(steps[-1])
         check_same_run(self.workdir, resolve(meta["config"]), self.config)
         check_same_data(self.workdir, meta["data"], self.dataset.fingerprint)
         like = jax.eval_shape(lambda: step.init_state(self.model, self.config, jax.random.key(0)))
-        return self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
+        state = self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
+        return state, meta["evaluation_due"]
 
     def _batches(self) -> Iterator[jax.Array]:
         """Device arrays [dispatch, batch, height, width, channel] from the current step on."""
@@ -191,12 +199,20 @@ class Run:
             "information_per_dimension": latent_usage(window.sums.moments).information.tolist(),
         }
 
-    def _evaluate(self) -> dict[str, float] | None:
-        """Validates the averaged parameters and draws the pictures."""
+    def _evaluate_and_save(self, stop: Stop) -> None:
+        """Draws the pictures, validates, and saves; leaves all three due if asked to stop.
+
+        In this order: a checkpoint of an evaluated step promises that its metrics are written.
+        """
         self.gallery.draw(self.step, self.state.ema_params, self.reporter)
-        if "valid" not in self.dataset.splits:
-            self.progress.restart_clock()
-            return None
+        metrics = self._validate(stop) if "valid" in self.dataset.splits else None
+        if not stop.requested:
+            self.evaluation_due = False
+            self._save(metrics)
+        self.progress.restart_clock()
+
+    def _validate(self, stop: Stop) -> dict[str, float] | None:
+        """Validates and reports the averaged parameters; None if asked to stop meanwhile."""
         images = self.dataset.splits["valid"].images
         images = images[: self.config.eval.pictures or len(images)]
         batches = pipeline.eval_batches(
@@ -206,7 +222,10 @@ class Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        batches = takewhile(lambda _: not stop.requested, batches)
         totals = evaluate(self.eval_step, self.state.ema_params, batches, self.mesh)
+        if stop.requested:
+            return None
         values = summarize(totals, self.config)
         self.reporter.write(self.step, "valid", values)
         say(
@@ -215,7 +234,6 @@ class Run:
         )
         for complaint in self.health.validation(self.train_values, values):
             say(f"health: {complaint}")
-        self.progress.restart_clock()
         return values
 
     def _save(self, metrics: dict[str, float] | None) -> None:
@@ -227,6 +245,7 @@ class Run:
             "examples": self.step * self.config.train.batch_size,
             "config": dataclasses.asdict(self.config),
             "data": self.dataset.fingerprint,
+            "evaluation_due": self.evaluation_due,
         }
         self.checkpoints.save(self.step, self.state, meta, metrics)
         self.saved_step = self.step
@@ -246,13 +265,20 @@ class Run:
         """
         failed, rollbacks = self.step, int(self.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
-            raise TrainingError(self._last_words())
+            images = self.dataset.splits["train"].images
+            why = explain_not_finite(
+                self.model, self.config, self.state.params, images, self.step - 1
+            )
+            raise TrainingError(
+                f"step {failed}: loss or gradient is still not finite after {MAX_ROLLBACKS} "
+                f"rollbacks; {why}"
+            )
         self.checkpoints.wait()
         scale = self.state.learning_rate_scale * self.config.train.rollback_factor
-        self.state = self._restore().replace(
+        self._restore()
+        self.state = self.state.replace(
             rollbacks=jnp.full_like(self.state.rollbacks, rollbacks), learning_rate_scale=scale
         )
-        self.step = int(self.state.step)
         say(
             f"step {failed}: {self.config.train.max_skipped} or more updates in a row were not "
             f"finite; back to step {self.step} with {float(scale):.2g} of the learning rate "
@@ -262,18 +288,3 @@ class Run:
         self.reporter.close()
         self._open_reports()
         return self._batches()
-
-    def _last_words(self) -> str:
-        """Names the first tensor that is not finite and the examples of its batch."""
-        settings, at = self.config.train, self.step - 1
-        split = self.dataset.splits["train"]
-        index = pipeline.batch_indices(
-            settings.seed, at * settings.batch_size, settings.batch_size, len(split.images)
-        )
-        images = jnp.asarray(split.images[np.asarray(index)])
-        name = first_not_finite(self.model, self.config, self.state.params, images, at)
-        return (
-            f"step {at}: loss or gradient is still not finite after {MAX_ROLLBACKS} rollbacks; "
-            f"first tensor that is not finite: {name}; examples of that batch: "
-            f"{np.asarray(index).tolist()}; look at them, or lower config.optimizer.learning_rate"
-        )

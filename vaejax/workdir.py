@@ -8,12 +8,15 @@ from filelock import FileLock, Timeout
 
 from vaejax.config import Config
 from vaejax.errors import UserError
+from vaejax.reporting import last_step
 from vaejax.settings import differences, load_json
 
 
 @contextmanager
 def claim(workdir: Path, config: Config) -> Iterator[None]:
     """Makes the work directory this run's own, or finds that it is, and keeps others out.
+
+    A process may claim what it holds already.
 
     Raises:
       UserError: it cannot be made or written, holds another run, or is in use.
@@ -24,7 +27,7 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
         raise UserError(
             f"--workdir={workdir} cannot be made ({error.strerror}); choose another"
         ) from error
-    lock = FileLock(workdir / ".lock", timeout=0)
+    lock = FileLock(workdir / ".lock", timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout as error:
@@ -43,6 +46,19 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_nothing_lost(workdir: Path, save_every: int) -> None:
+    """Raises UserError if the metrics tell of checkpoints that are gone.
+
+    By the second save the first is on disk; before, a run may have been killed without any.
+    """
+    reached = last_step(workdir / "metrics.jsonl")
+    if reached >= 2 * save_every:
+        raise UserError(
+            f"{workdir} holds the metrics of {reached} steps but no checkpoint to go on from; "
+            "put its checkpoints back, or choose another --workdir"
+        )
 
 
 def check_same_run(workdir: Path, old: Config, new: Config) -> None:

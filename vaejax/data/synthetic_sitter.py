@@ -32,8 +32,8 @@ IRISES = np.array(
 )
 
 
-SIZE = 1.16  # of a person whose factor scale is 1
-EYES_Y = 0.04  # in the picture
+SIZE = 1.5  # of a person whose factor scale is 1
+EYES_Y = 0.0  # in the picture
 NAPE = 0.45
 TURN_RADIUS = 0.48
 

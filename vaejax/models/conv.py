@@ -22,10 +22,9 @@ from vaejax.models.blocks import (
 )
 
 
-def padded_size(size: int, patch: int, levels: int) -> int:
-    """The smallest size from `size` on that all levels divide without rest."""
-    unit = patch * 2 ** (levels - 1)
-    return math.ceil(size / unit) * unit
+def lowest_size(size: int, patch: int, levels: int) -> int:
+    """How many positions of the lowest level cover `size` pixels."""
+    return math.ceil(size / (patch * 2 ** (levels - 1)))
 
 
 class ConvEncoder(nn.Module):
@@ -52,8 +51,9 @@ class ConvEncoder(nn.Module):
         """Maps pictures on the scale of `likelihoods.to_unit` to (mean, log_std), float32."""
         _, height, width, _ = images.shape
         levels = len(self.widths)
-        bottom = padded_size(height, self.patch, levels), padded_size(width, self.patch, levels)
-        rows, columns = bottom[0] - height, bottom[1] - width
+        unit = self.patch * 2 ** (levels - 1)
+        rows = lowest_size(height, self.patch, levels) * unit - height
+        columns = lowest_size(width, self.patch, levels) * unit - width
         # Repeating the border continues the picture; zeros would draw a grey edge.
         x = jnp.pad(images, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
         x = x.astype(self.dtype)
@@ -87,8 +87,7 @@ class ConvDecoder(nn.Module):
         """Maps codes to [batch, *image_shape], float32."""
         height, width, values = self.image_shape
         levels = len(self.widths)
-        unit = self.patch * 2 ** (levels - 1)
-        bottom = math.ceil(height / unit), math.ceil(width / unit)
+        bottom = tuple(lowest_size(side, self.patch, levels) for side in (height, width))
         x = nn.Dense(bottom[0] * bottom[1] * self.widths[-1], dtype=self.dtype)(z)
         x = x.reshape(z.shape[0], *bottom, self.widths[-1])
         for level in reversed(range(levels)):

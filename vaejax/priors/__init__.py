@@ -9,7 +9,8 @@ Every prior has
     log_prob(z: Float[Array, "batch latent"]) -> Float[Array, "batch"]           in nats
     sample(key, count, temperature=1.0) -> Float[Array, "count latent"]
 
-where `temperature` scales the standard deviation of the base noise.
+where `temperature` scales the standard deviation of the base noise. Those of the model also
+have `to_noise(z)` and its inverse `from_noise(noise)`, between codes and N(0, I).
 """
 
 import flax.linen as nn

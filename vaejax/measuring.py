@@ -76,10 +76,12 @@ def measure(
     batches = pipeline.eval_batches(images, batch_size=config.eval.batch_size)
     totals = evaluate(step, trained.params, batches, mesh)
     results = summarize(totals, config, importance_samples)
-    results |= _thumbnail_frechet(trained, images, prior)
+    results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
     report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),
               "results": results}  # fmt: skip
-    path = trained.workdir / f"evaluation_{split}.json"
+    limited = f"_first{pictures}" if len(images) < len(dataset.splits[split].images) else ""
+    name = f"{split}{limited}_{prior}_{trained.step:08d}.json"
+    path = trained.workdir / "evaluations" / name
     _write(path, report)
     for name, value in results.items():
         say(f"{name:36s} {value:.4f}")
@@ -87,16 +89,31 @@ def measure(
     return report
 
 
-def _thumbnail_frechet(trained: TrainedModel, images: np.ndarray, prior: str) -> dict[str, float]:
-    """Fréchet distances x 1000 of 8 x 8 thumbnails to `images`; a proxy, and no FID."""
-    real = thumbnail_features(np.asarray(images))
+def _thumbnail_frechet(
+    trained: TrainedModel, images: np.ndarray, train: np.ndarray, prior: str
+) -> dict[str, float]:
+    """Fréchet distances x 1000 of 8 x 8 thumbnails to `images`; a proxy, and no FID.
 
-    def distance(pictures: np.ndarray) -> float:
-        return 1000 * frechet_distance(thumbnail_features(pictures), real)
-
+    Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
+    and what a perfect model would (the training pictures themselves).
+    """
+    # A part at a time: a whole split at full size may not fit in memory.
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // FRECHET_SAMPLES))
+    real = np.concatenate([thumbnail_features(images[rows]) for rows in parts])
+    likenesses = np.concatenate(
+        [thumbnail_features(trained.reconstruct(images[rows])) for rows in parts]
+    )
+    train = train[:FRECHET_SAMPLES]
+    decoded = trained.decode(trained.sample_posterior(train))
+    compared = {
+        "samples": thumbnail_features(trained.sample(FRECHET_SAMPLES, prior=prior)),
+        "reconstructions": likenesses,
+        "decoded_train_codes": thumbnail_features(decoded),
+        "train_pictures": thumbnail_features(train),
+    }
     return {
-        "thumbnail_frechet_samples": distance(trained.sample(FRECHET_SAMPLES, prior=prior)),
-        "thumbnail_frechet_reconstructions": distance(trained.reconstruct(np.asarray(images))),
+        f"thumbnail_frechet_{name}": 1000 * frechet_distance(features, real)
+        for name, features in compared.items()
     }
 
 
@@ -116,8 +133,8 @@ def _protocol(
         "matmul_precision": "highest",
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",
-        "thumbnail_frechet": f"8x8 block means in 0..1, {FRECHET_SAMPLES} samples of seed 0 "
-        "against the split, times 1000; not FID",
+        "thumbnail_frechet": f"8x8 block means in 0..1, {FRECHET_SAMPLES} pictures "
+        "(samples of seed 0) against the split, times 1000; not FID",
         "checkpoint_step": trained.step,
         "vaejax": vaejax.__version__,
         "jax": jax.__version__,
@@ -127,6 +144,7 @@ def _protocol(
 
 
 def _write(path: Path, report: dict) -> None:
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(report, indent=2) + "\n")
     os.replace(temporary, path)
