@@ -280,9 +280,10 @@ def test_any_factors_in_range_make_a_smooth_picture(data):
             value = data.draw(st.floats(low, high, width=32), factor.name)
             factors[factor.name] = np.array([value], np.float32)
     picture = render(factors, 64, 64)[0].astype(np.float32)
-    # Neighbouring pixels resemble each other: soft regions, no noise, no seams.
-    assert np.abs(np.diff(picture, axis=0)).mean() < 12
-    assert np.abs(np.diff(picture, axis=1)).mean() < 12
+    # Neighbouring pixels resemble each other: soft regions, no noise (which would give 85). Of
+    # 4,000 drawn faces the liveliest gives 16; corners of the factors' ranges go a little further.
+    assert np.abs(np.diff(picture, axis=0)).mean() < 24
+    assert np.abs(np.diff(picture, axis=1)).mean() < 24
     assert picture.std() > 4
 
 
