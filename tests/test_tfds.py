@@ -168,7 +168,7 @@ def test_altered_files_are_refused_in_one_line(tmp_path):
         crop="nvae148",
         cache_dir=str(tmp_path / "cache"),
     )
-    with pytest.raises(UserError, match=r"could not be prepared .*unchanged") as caught:
+    with pytest.raises(UserError, match=r"could not be prepared .*checksum.*unchanged") as caught:
         prepare(config, progress=False)
     assert "\n" not in str(caught.value)
 

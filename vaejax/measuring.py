@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.parallel import single_device_mesh
-from vaejax.progress import say
+from vaejax.progress import counting, say
 from vaejax.trained import OWN_PRIOR, TrainedModel
 from vaejax.workdir import check_same_data
 
@@ -74,7 +75,8 @@ def measure(
         trained.model, config, mesh, importance_samples=importance_samples, prior=log_prior
     )
     batches = pipeline.eval_batches(images, batch_size=config.eval.batch_size)
-    totals = evaluate(step, trained.params, batches, mesh)
+    with counting("evaluating", len(images)) as advance:
+        totals = evaluate(step, trained.params, _counted(batches, advance), mesh)
     results = summarize(totals, config, importance_samples)
     results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
     report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),
@@ -115,6 +117,12 @@ def _thumbnail_frechet(
         f"thumbnail_frechet_{name}": 1000 * frechet_distance(features, real)
         for name, features in compared.items()
     }
+
+
+def _counted(batches: Iterable[dict], advance: Callable[[int], None]) -> Iterator[dict]:
+    for batch in batches:
+        yield batch
+        advance(int(batch["mask"].sum()))
 
 
 def _protocol(

@@ -17,23 +17,29 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def preparing(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of pictures just done."""
+def counting(doing: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of pictures just done.
+
+    Args:
+      doing: what is done to them, as in "preparing".
+      total: how many there are.
+      shown: whether to show anything.
+    """
     if not shown:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with tqdm(total=total, unit=" pictures", desc="preparing pictures") as bar:
+        with tqdm(total=total, unit=" pictures", desc=f"{doing} pictures") as bar:
             yield bar.update
     else:
-        yield _Lines(total)
+        yield _Lines(doing, total)
 
 
 class _Lines:
-    def __init__(self, total: int):
-        self._total = total
+    def __init__(self, doing: str, total: int):
+        self._doing, self._total = doing, total
         self._done = 0
         self._start = self._last = time.monotonic()
-        say(f"preparing {total:,} pictures")
+        say(f"{doing} {total:,} pictures")
 
     def __call__(self, count: int) -> None:
         self._done += count
@@ -44,7 +50,7 @@ class _Lines:
         rate = self._done / max(now - self._start, 1e-3)
         left = (self._total - self._done) / max(rate, 1e-3)
         say(
-            f"prepared {self._done:,} of {self._total:,} pictures,"
+            f"{self._doing}: {self._done:,} of {self._total:,} pictures,"
             f" {rate:,.0f} a second, {_clock(left)} left"
         )
 

@@ -18,7 +18,7 @@ from vaejax.data.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.records import Chunk, Contents, Item
 from vaejax.data.splits import SPLITS, assign
 from vaejax.errors import UserError
-from vaejax.progress import preparing
+from vaejax.progress import counting
 
 _PICTURES_PER_CHUNK = 64
 _POOL = "pool"  # pictures whose split is decided when all of them are known
@@ -86,7 +86,11 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
     columns: dict[str, _Columns] = {}
     writers: dict[str, npy.NpyWriter] = {}
     step = min(_PICTURES_PER_CHUNK, npy.rows_per_chunk(row_shape))
-    with quiet_pillow(), preparing(contents.count, shown) as advance, ExitStack() as files:
+    with (
+        quiet_pillow(),
+        counting("preparing", contents.count, shown) as advance,
+        ExitStack() as files,
+    ):
         for decoded in _decode_all(config, contents.chunks(step)):
             set_aside |= decoded.set_aside
             advance(len(decoded.names) + len(decoded.set_aside))
