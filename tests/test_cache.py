@@ -96,7 +96,7 @@ def test_two_processes_build_one_cache(faces, tmp_path):
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
-    assert sum("prepared" in told for _, told in outputs) == 1, "one builds, the other waits"
+    assert sum("preparing:" in told for _, told in outputs) == 1, "one builds, the other waits"
     left = {path.name.partition(".")[2] for path in (tmp_path / "cache").iterdir()}
     assert left <= {"", "lock"}
     assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 1
@@ -112,7 +112,7 @@ def test_a_waiting_process_says_so(faces, tmp_path):
         assert "another process is preparing these pictures" in process.stderr.readline()
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert "prepared 1,500 of 1,500 pictures" in told
+    assert "preparing: 1,500 of 1,500 pictures" in told
 
 
 def small_tree(tmp_path, **more):
