@@ -6,10 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vaejax.config import CROPS
 from vaejax.data import crops
 from vaejax.errors import UserError
 
 BILINEAR, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.LANCZOS
+
+
+def test_the_schema_offers_exactly_these_presets():
+    assert set(CROPS) == {"auto", *crops.PRESETS}
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ CROPS = (
     "wae_resizecrop",
     "stretch",
 )
+FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
 
 
 def _option(
@@ -105,9 +106,7 @@ class PriorConfig:
     layers: int = _option(8, low=1)
     width: int = _option(256, low=1)
     # Priors fitted to the training codes when training ends.
-    fitted: tuple[str, ...] = _option(
-        ("gaussian",), choices=("gaussian", "mixture", "flow_matching")
-    )
+    fitted: tuple[str, ...] = _option(("gaussian",), choices=FITTED_PRIORS)
 
 
 @dataclass(frozen=True)

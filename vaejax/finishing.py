@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 
 from vaejax import data, pictures
+from vaejax.config import FITTED_PRIORS
 from vaejax.errors import UserError
-from vaejax.priors.fitted import FITTED_PRIORS, fit_prior, save_prior
+from vaejax.priors.fitted import fit_prior, save_prior
 from vaejax.progress import say
 from vaejax.trained import TrainedModel, load
 from vaejax.workdir import check_same_data

@@ -16,14 +16,13 @@ have `to_noise(z)` and its inverse `from_noise(noise)`, between codes and N(0, I
 import flax.linen as nn
 
 from vaejax.priors.coupling_flow import CouplingFlow
-from vaejax.priors.fitted import FITTED_PRIORS, fit_prior, load_prior, save_prior
+from vaejax.priors.fitted import fit_prior, load_prior, save_prior
 from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
 from vaejax.priors.standard_normal import StandardNormal
 
 __all__ = [
-    "FITTED_PRIORS",
     "CouplingFlow",
     "FlowMatching",
     "Gaussian",

@@ -13,12 +13,12 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vaejax.config import FITTED_PRIORS
 from vaejax.errors import UserError
 from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
 
-FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
 FittedPrior = Gaussian | Mixture | FlowMatching
 
 FLOW_BATCH = 1024
