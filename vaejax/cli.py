@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from vaejax.config import cache_root
 from vaejax.errors import TrainingError, UserError
 from vaejax.settings import check_key
-from vaejax.signals import interrupt_on_sigterm
+from vaejax.signals import interrupt_on_signal
 
 # Of the exits that scripts care to tell apart. 75 is sysexits.h's "try again later".
 USER_ERROR, TRAINING_ERROR, INTERRUPTED = 2, 3, 75
@@ -46,7 +46,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
     def main(_: list[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)
         with _one_line_errors():
-            interrupt_on_sigterm()
+            interrupt_on_signal()
             keep_compiled_programs()
             return command()
 

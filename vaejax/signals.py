@@ -12,9 +12,16 @@ class Stop:
     requested = False
 
 
-def interrupt_on_sigterm() -> None:
-    """Has SIGTERM raise KeyboardInterrupt, as SIGINT does: what is half done is cleaned up."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def interrupt_on_signal() -> None:
+    """Has SIGINT and SIGTERM raise KeyboardInterrupt, so that what is half done is cleaned up.
+
+    SIGINT too: a shell that starts a job in the background has it ignored.
+    """
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
@@ -30,8 +37,7 @@ def stop_on_signal() -> Iterator[Stop]:
         name = signal.Signals(number).name
         os.write(2, f"{name}: saving, then stopping; run the same command to go on\n".encode())
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, request) for number in numbers}
+    before = {number: signal.signal(number, request) for number in STOPPING}
     try:
         yield stop
     finally:
