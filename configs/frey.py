@@ -16,7 +16,7 @@ def get_config():
     config.model.widths = (64, 128)
     config.model.blocks = (1, 1)
     config.model.latent_size = 32
-    config.train.steps = 3_000
+    config.train.steps = 2_000
     config.train.eval_every = 250
     config.train.save_every = 250
     return config
