@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 from absl import app, flags, logging
 
-from vaejax.config import cache_root
+from vaejax.compiling import keep_compiled_programs
 from vaejax.errors import TrainingError, UserError
 from vaejax.settings import check_key
 from vaejax.signals import interrupt_on_signal
@@ -51,12 +50,6 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             return command()
 
     app.run(main, flags_parser=parse)
-
-
-def keep_compiled_programs() -> None:
-    """Compiled programs stay on disk from one run to the next, unless the user says where."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
 
 
 @contextmanager

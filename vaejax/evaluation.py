@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vaejax import objectives
+from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.evidence import Sums, evidence, sums_of
 from vaejax.evidence import summarize as evidence_summary
@@ -133,7 +134,7 @@ def make_eval_step(
         )
 
     everywhere, split = replicated(mesh), split_batch(mesh)
-    return jax.jit(step, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
+    return jit(step, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
 
 
 def evaluate(

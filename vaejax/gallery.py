@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from vaejax import pictures
+from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.data import Dataset
 from vaejax.likelihoods import LIKELIHOODS
@@ -35,7 +36,7 @@ class Gallery:
             pixels = model.apply({"params": params}, z, method="decode")
             return jnp.round(likelihood.mean(pixels)).astype(jnp.uint8)
 
-        @jax.jit
+        @jit
         def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             variables = {"params": params}
             codes, _ = model.apply(variables, faces, method="encode")

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax import objectives
+from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.evidence import Evidence, Sums, empty_sums, evidence, sums_of
 from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
@@ -217,7 +218,7 @@ def make_train_step(
         return state, losses[-1]
 
     everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
-    return jax.jit(
+    return jit(
         dispatch,
         donate_argnums=0,
         in_shardings=(everywhere, split),

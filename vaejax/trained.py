@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vaejax import step
 from vaejax.checkpoints import Checkpoints
+from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
@@ -87,12 +88,12 @@ class TrainedModel:
         self.model = build_model(config)
         self.workdir = workdir
         self._likelihood = LIKELIHOODS[config.likelihood.name]
-        self._encode = jax.jit(lambda p, x: self.model.apply({"params": p}, x, method="encode"))
-        self._decode = jax.jit(self._decode_levels)
+        self._encode = jit(lambda p, x: self.model.apply({"params": p}, x, method="encode"))
+        self._decode = jit(self._decode_levels)
         self._importance_bound = functools.cache(
-            lambda samples: jax.jit(make_importance_bound(self.model, self._likelihood, samples))
+            lambda samples: jit(make_importance_bound(self.model, self._likelihood, samples))
         )
-        self._sample_own = jax.jit(
+        self._sample_own = jit(
             lambda p, key, count, temperature: self.model.apply(
                 {"params": p}, key, count, temperature, method="sample_prior"
             ),

@@ -1,0 +1,97 @@
+"""Floating-point operations of a function, counted from its jaxpr.
+
+XLA's own `cost_analysis` counts the body of a loop once, however often it runs, so a step with
+gradient accumulation or several updates in one call would seem to cost a part of what it does.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+
+def matmul_flops(function: Callable, *arguments: Any) -> int:
+    """Operations that matrix products and convolutions of `function` need: two per multiply-add.
+
+    What is elementwise is left out, as is usual for a model's FLOPs: it is bound by memory, not
+    by arithmetic. A branch counts as its costliest side; a while loop of unknown length cannot
+    be counted.
+
+    Args:
+      function: anything JAX can trace.
+      *arguments: arrays, or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      ValueError: there is matrix work in a while loop.
+
+    >>> import jax.numpy as jnp
+    >>> matmul_flops(lambda x, y: x @ y, jnp.ones((3, 5)), jnp.ones((5, 7)))
+    210
+    """
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _of_jaxpr(jaxpr: Jaxpr) -> int:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: JaxprEqn) -> int:
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        summed = math.prod(left[axis] for axis in contracted)
+        return 2 * summed * math.prod(equation.outvars[0].aval.shape)
+    if name == "conv_general_dilated":
+        return _of_convolution(equation)
+    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(equation)]
+    if name == "scan":
+        return equation.params["length"] * sum(inner)
+    if name == "cond":
+        return max(inner)
+    if name == "while" and sum(inner):
+        raise ValueError("matrix products in a while loop: nobody knows how often it runs")
+    return sum(inner)
+
+
+def _of_convolution(equation: JaxprEqn) -> int:
+    """Products with a place outside the padded border, or in a gap of dilation, do not count."""
+    numbers = equation.params["dimension_numbers"]
+    left, right = (variable.aval.shape for variable in equation.invars)
+    out = equation.outvars[0].aval.shape
+    pairs = 1
+    for axis, (stride, padding, gap, kernel_gap) in enumerate(
+        zip(
+            equation.params["window_strides"],
+            equation.params["padding"],
+            equation.params["lhs_dilation"],
+            equation.params["rhs_dilation"],
+        )
+    ):
+        size = left[numbers.lhs_spec[2 + axis]]
+        kernel = right[numbers.rhs_spec[2 + axis]]
+        places = out[numbers.out_spec[2 + axis]]
+        pairs *= sum(
+            1
+            for place in range(places)
+            for tap in range(kernel)
+            if (at := place * stride + tap * kernel_gap - padding[0]) >= 0
+            and at % gap == 0
+            and at // gap < size
+        )
+    batch, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
+    # The kernel's input features are those of one group already.
+    return 2 * pairs * batch * features * right[numbers.rhs_spec[1]]
+
+
+def _inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
+    found = []
+    for value in equation.params.values():
+        for item in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(item, ClosedJaxpr):
+                found.append(item.jaxpr)
+            elif isinstance(item, Jaxpr):
+                found.append(item)
+    return found
