@@ -1,0 +1,90 @@
+"""What became slower: `python -m benchmarks.regression --old=before.json --new=after.json`.
+
+Compares two files that the same benchmark kept, row by row. Exits with 1 if anything became
+slower, larger or longer by more than both files' spread; times of two machines say nothing.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from benchmarks import report
+from vaejax import cli
+from vaejax.errors import UserError
+
+OLD = flags.DEFINE_string("old", None, "The JSON file of before.")
+NEW = flags.DEFINE_string("new", None, "The JSON file of after.")
+LEAST = flags.DEFINE_float(
+    "least", 3.0, "Changes below this many percent are noise.", lower_bound=0
+)
+
+# How a column's name tells which way is better; columns that match none are not compared.
+HIGHER_IS_BETTER = ("images/s",)
+LOWER_IS_BETTER = ("ms/step", "compile s", "program MB", "seconds", "wait %")
+
+
+def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[report.Row]:
+    """One row for every number that both have.
+
+    Args:
+      old: rows as a benchmark kept them.
+      new: the same, later.
+      least: percent below which no change is worse.
+
+    Raises:
+      UserError: no row of one is in the other.
+    """
+    before = {_identity(row): row for row in old}
+    found = []
+    for row in new:
+        earlier = before.get(_identity(row))
+        if earlier is None:
+            continue
+        # Twice the quartiles' half distance is about 1.35 standard deviations.
+        noise = max(least, 2 * (earlier.get("spread %", 0.0) + row.get("spread %", 0.0)))
+        for name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER):
+            if name in row and name in earlier and earlier[name]:
+                change = 100 * (row[name] / earlier[name] - 1)
+                loss = -change if name in HIGHER_IS_BETTER else change
+                found.append(
+                    {
+                        "of": " ".join(map(str, _identity(row))),
+                        "what": name,
+                        "old": earlier[name],
+                        "new": row[name],
+                        "change %": change,
+                        "noise %": noise,
+                        "verdict": "WORSE" if loss > noise else "",
+                    }
+                )
+    if not found:
+        raise UserError("the two files have no row in common; name two of one benchmark")
+    return found
+
+
+def _identity(row: report.Row) -> tuple:
+    """What says which row it is: everything but measured numbers."""
+    return tuple(
+        tuple(value) if isinstance(value, list) else value
+        for value in row.values()
+        if not isinstance(value, float)
+    )
+
+
+def _rows(path: str) -> list[report.Row]:
+    try:
+        return json.loads(pathlib.Path(path).read_text())["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no file that a benchmark kept with --out") from error
+
+
+def main() -> int:
+    """Compares, prints, and returns 1 if something became worse."""
+    found = compare(_rows(OLD.value), _rows(NEW.value), LEAST.value)
+    report.show(found)
+    return int(any(row["verdict"] for row in found))
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["old", "new"])

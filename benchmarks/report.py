@@ -1,0 +1,92 @@
+"""What a benchmark prints and keeps: a table, and JSON with machine, versions and date."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import jax
+
+from vaejax.data.building import available_cores
+
+PACKAGES = ("vaejax", "jax", "jaxlib", "flax", "optax", "tensorflow-cpu", "torch", "pythae")
+
+Row = dict[str, Any]
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, date and command: what a number means nothing without."""
+    return {
+        "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def show(rows: list[Row]) -> None:
+    """Prints the rows as a Markdown table on stdout, ready to be kept; floats to three digits."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [columns] + [[_cell(row.get(name)) for name in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [
+        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths)) + " |"
+        for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
+    print("\n".join(lines), flush=True)
+
+
+def keep(rows: list[Row], path: str | None) -> None:
+    """Says where the rows were measured and, if there is a `path`, writes all of it as JSON."""
+    where = environment()
+    print(
+        f"\n{where['processor']}, {where['cores']} cores, {where['memory_gib']} GiB; "
+        f"{where['devices']} x {where['device']}; Python {where['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+        + f"; {where['date']}\n{where['command']}"
+    )
+    if path:
+        file = pathlib.Path(path).expanduser()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"environment": where, "rows": rows}, indent=2) + "\n")
+        print(f"kept: {file}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, (list, tuple)):
+        return " ".join(_cell(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _module() -> str:
+    """The benchmark that runs, as its command names it."""
+    return f"benchmarks.{pathlib.Path(sys.argv[0]).stem}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The CPU's name; Python's own answer is empty on Linux."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

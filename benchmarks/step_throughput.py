@@ -1,0 +1,154 @@
+"""Speed of the whole compiled training step: `python -m benchmarks.step_throughput --config=…`.
+
+Encoder, decoder, prior, likelihood, gradients, optimiser and averaging, on pictures that lie on
+the device already. Nothing is read from disk, and TensorFlow is not imported.
+"""
+
+import itertools
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import report, timing
+from vaejax import cli, step
+from vaejax.config import Config
+from vaejax.errors import UserError
+from vaejax.flops import matmul_flops
+from vaejax.models import build_model
+from vaejax.parallel import make_mesh
+from vaejax.settings import resolve
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
+REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, all variants in turn.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 2.0, "Of each variant in a round.", lower_bound=0)
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
+
+# Dense bfloat16 operations a second, by JAX's `device_kind`, as the makers state them.
+PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L4": 121e12,
+}
+
+
+class Variant:
+    """One config's compiled step and the state it works on."""
+
+    def __init__(self, config: Config):
+        """Compiles, without help from programs kept on disk."""
+        self.config = config
+        self.pictures = config.train.batch_size * config.train.steps_per_dispatch
+        model = build_model(config)
+        self.state = step.init_state(model, config, jax.random.key(0))
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        shape = (config.train.steps_per_dispatch, config.train.batch_size,
+                 *config.data.image_size, config.data.channels)  # fmt: skip
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self.images = jnp.asarray(images)
+        train_step = step.make_train_step(model, config, make_mesh(config.train.batch_size))
+        self.flops = matmul_flops(train_step, self.state, self.images)
+        lowered = train_step.lower(self.state, self.images)
+        start = time.perf_counter()
+        self.program = lowered.compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def __call__(self) -> jax.Array:
+        """One call of the step."""
+        self.state, loss = self.program(self.state, self.images)
+        return loss
+
+    def row(self, times: list[float], product_rate: float) -> report.Row:
+        """What was measured, of one call in each round."""
+        seconds = statistics.median(times)
+        rate = self.flops / seconds
+        memory = self.program.memory_analysis()
+        row = {
+            "batch": self.config.train.batch_size,
+            "widths": self.config.model.widths,
+            "dtype": self.config.model.dtype,
+            "parameters": self.parameters,
+            "images/s": self.pictures / seconds,
+            "ms/step": 1e3 * seconds / self.config.train.steps_per_dispatch,
+            "spread %": 100 * timing.spread(times),
+            "compile s": self.compile_seconds,
+            "program MB": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 1e6,
+            "MFLOP/image": self.flops / self.pictures / 1e6,
+            "GFLOP/s": rate / 1e9,
+            "of matmul %": 100 * rate / product_rate,
+        }
+        peak = PEAKS.get(jax.devices()[0].device_kind)
+        if peak:
+            row["MFU %"] = 100 * rate / (peak * jax.device_count())
+        return row
+
+
+def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config]:
+    """The config, varied in all combinations of what `sweep` names.
+
+    Raises:
+      UserError: it names something else.
+    """
+    base = resolve(config)
+    batch, widths = base.train.batch_size, base.model.widths
+    choices = {
+        "batch_size": ("train", "batch_size", [max(1, batch // 2), batch, 2 * batch]),
+        "width": ("model", "widths", [tuple(max(1, int(w * f)) for w in widths)
+                                      for f in (0.5, 1, 2)]),
+        "dtype": ("model", "dtype", ["float32", "bfloat16"]),
+    }  # fmt: skip
+    if unknown := [name for name in sweep if name not in choices]:
+        raise UserError(f"--sweep={unknown[0]} is none of {', '.join(choices)}")
+    axes = [[(*choices[name][:2], value) for value in choices[name][2]] for name in sweep]
+    return [resolve(_changed(config, combination)) for combination in itertools.product(*axes)]
+
+
+def _changed(config: ml_collections.ConfigDict, changes: tuple) -> dict[str, Any]:
+    values = config.to_dict()
+    for section, key, value in changes:
+        values[section][key] = value
+    return values
+
+
+def main() -> None:
+    """Measures, prints and keeps."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compiled = [Variant(config) for config in variants(CONFIG.value, SWEEP.value)]
+    product, operations = timing.large_product(compiled[0].config.model.dtype)
+    programs = {str(i): variant for i, variant in enumerate(compiled)}
+    times = timing.in_turn(
+        programs | {"product": product}, repeats=REPEATS.value, seconds=SECONDS.value
+    )
+    product_rate = operations / statistics.median(times["product"]) * jax.device_count()
+    rows = [variant.row(times[name], product_rate) for name, variant in programs.items()]
+    report.show(rows)
+    print(f"\nlarge matrix product: {product_rate / 1e9:,.0f} GFLOP/s; peak host memory: "
+          f"{_peak_host_megabytes():,.0f} MB", end="")  # fmt: skip
+    device = jax.devices()[0].memory_stats()
+    print(f"; peak device memory: {device['peak_bytes_in_use'] / 1e6:,.0f} MB" if device else "")
+    report.keep(rows, OUT.value)
+
+
+def _peak_host_megabytes() -> float:
+    # macOS counts in bytes, Linux in kilobytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])

@@ -1,0 +1,54 @@
+"""Timing of compiled programs, side by side."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+# As large as a product must be to reach the device's rate, and to take a moment on a CPU.
+_PRODUCT_SIZE = {"cpu": 2048}
+_LARGE_PRODUCT = 8192
+
+
+def in_turn(
+    programs: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds for one call of each program, `repeats` times, in turn: A B C A B C …
+
+    A machine's speed drifts; programs that take turns meet the same drift, so the ratios of
+    one round mean more than any time.
+
+    Args:
+      programs: each returns arrays to wait for.
+      repeats: rounds.
+      seconds: how long a program runs in each round, at least one call.
+    """
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for program in programs.values():
+        jax.block_until_ready(program())
+    for _ in range(repeats):
+        for name, program in programs.items():
+            calls, start = 0, time.perf_counter()
+            while calls == 0 or time.perf_counter() - start < seconds:
+                jax.block_until_ready(program())
+                calls += 1
+            times[name].append((time.perf_counter() - start) / calls)
+    return times
+
+
+def spread(times: list[float]) -> float:
+    """Half the distance of the quartiles, relative to the median; 0 for a single time."""
+    if len(times) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(times, n=4)
+    return (high - low) / 2 / statistics.median(times)
+
+
+def large_product(dtype: str) -> tuple[Callable[[], jax.Array], float]:
+    """A large square matrix product, and the operations it needs: what the device can do."""
+    size = _PRODUCT_SIZE.get(jax.default_backend(), _LARGE_PRODUCT)
+    matrix = jnp.full((size, size), 1.0 / size, dtype)
+    product = jax.jit(lambda a: a @ a)
+    return lambda: product(matrix), 2.0 * size**3

@@ -1,0 +1,88 @@
+"""Every benchmark at its smallest size: it runs, and says what it promises. No time is asserted."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from tiny import CONFIG_FILE
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def throughput(tmp_path_factory):
+    out = tmp_path_factory.mktemp("benchmarks") / "step.json"
+    result = benchmark(
+        "step_throughput", f"--config={CONFIG_FILE}", "--sweep=batch_size,dtype", "--repeats=2",
+        "--seconds=0.01", f"--out={out}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result, json.loads(out.read_text())
+
+
+def test_step_throughput_measures_every_combination(throughput):
+    result, kept = throughput
+    assert [(row["batch"], row["dtype"]) for row in kept["rows"]] == [
+        (batch, dtype) for batch in (4, 8, 16) for dtype in ("float32", "bfloat16")
+    ]
+    for row in kept["rows"]:
+        assert row["images/s"] > 0 and row["GFLOP/s"] > 0 and row["compile s"] > 0
+        assert "MFU %" not in row, "nobody knows this device's peak"
+    # Equal work for each picture, but for what a batch shares.
+    costs = [row["MFLOP/image"] for row in kept["rows"]]
+    assert max(costs) < 1.01 * min(costs)
+    assert len([line for line in result.stdout.splitlines() if line.startswith("|")]) == 2 + 6
+    assert "large matrix product:" in result.stdout
+
+
+def test_numbers_name_machine_versions_date_and_command(throughput):
+    _, kept = throughput
+    where = kept["environment"]
+    assert where["command"].startswith("python -m benchmarks.step_throughput --config=")
+    assert where["processor"] and where["cores"] >= 1 and where["date"]
+    assert {"vaejax", "jax", "flax"} <= where["versions"].keys()
+
+
+def test_an_unknown_sweep_is_named():
+    result = benchmark("step_throughput", f"--config={CONFIG_FILE}", "--sweep=speed")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: --sweep=speed is none of batch_size, width, dtype"
+    )
+
+
+def test_regression_says_what_became_slower(throughput, tmp_path):
+    _, kept = throughput
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    for row in kept["rows"]:
+        row["spread %"] = 1.0
+    old.write_text(json.dumps(kept))
+    kept["rows"][2]["images/s"] *= 0.8
+    kept["rows"][3]["images/s"] *= 0.98
+    new.write_text(json.dumps(kept))
+    same = benchmark("regression", f"--old={old}", f"--new={old}")
+    assert same.returncode == 0 and "WORSE" not in same.stdout
+    worse = benchmark("regression", f"--old={old}", f"--new={new}")
+    assert worse.returncode == 1
+    (line,) = [line for line in worse.stdout.splitlines() if "WORSE" in line]
+    assert "images/s" in line and "-20" in line
+
+
+def test_files_without_a_common_row_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"rows": [{"of": "a", "images/s": 1.0}]}')
+    (tmp_path / "b.json").write_text('{"rows": [{"of": "b", "images/s": 1.0}]}')
+    result = benchmark("regression", f"--old={tmp_path / 'a.json'}", f"--new={tmp_path / 'b.json'}")
+    assert result.returncode == 2 and "no row in common" in result.stderr
+    assert "Traceback" not in result.stderr

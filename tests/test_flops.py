@@ -1,0 +1,70 @@
+"""Counted operations against the formulas, and against XLA's own count."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.lax import while_loop
+from tiny import tiny
+
+from vaejax import step
+from vaejax.flops import matmul_flops
+from vaejax.models import build_model
+from vaejax.parallel import single_device_mesh
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_products_cost_two_operations_for_each_multiply_add(rows, inner, columns, batch):
+    left, right = jnp.ones((batch, rows, inner)), jnp.ones((batch, inner, columns))
+    assert matmul_flops(lambda a, b: a @ b, left, right) == 2 * batch * rows * inner * columns
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["SAME", "VALID"]))
+@settings(max_examples=20, deadline=None)
+def test_convolutions_cost_what_a_loop_over_their_taps_does(side, kernel, stride, padding):
+    if padding == "VALID" and kernel > side:
+        return
+    images, weights = jnp.ones((2, side, side, 3)), jnp.ones((kernel, kernel, 3, 5))
+
+    def convolve(images, weights):
+        return jax.lax.conv_general_dilated(
+            images, weights, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    # Every product contributes one to a sum of ones.
+    products = int(jnp.sum(convolve(images, weights)))
+    assert matmul_flops(convolve, images, weights) == 2 * products
+
+
+def test_loops_count_as_often_as_they_run():
+    matrix = jnp.ones((8, 8))
+
+    def looped(x):
+        return jax.lax.scan(lambda carry, _: (carry @ x, None), x, None, length=10)[0]
+
+    assert matmul_flops(looped, matrix) == 10 * 2 * 8**3
+    with pytest.raises(ValueError, match="while loop"):
+        matmul_flops(lambda x: while_loop(lambda y: y[0, 0] < 9, lambda y: y @ x, x), matrix)
+
+
+def test_a_branch_counts_as_its_costliest_side():
+    matrix = jnp.ones((8, 8))
+    branched = lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x)  # noqa: E731
+    assert matmul_flops(branched, matrix) == 2 * 2 * 8**3
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_whole_step_costs_what_xla_says(accumulate):
+    """XLA also counts what is elementwise, and a loop's body once: both steps unrolled."""
+    config = tiny(model={"widths": (32, 64)}, train={"accumulate": accumulate}, prior={"width": 64})
+    model = build_model(config)
+    state = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+    images = jax.ShapeDtypeStruct((1, 8, 28, 28, 3), np.uint8)
+    counted = matmul_flops(step.make_train_step(model, config, single_device_mesh()), state, images)
+    plain = tiny(model={"widths": (32, 64)}, prior={"width": 64})
+    unrolled = step.make_train_step(model, plain, single_device_mesh())
+    by_xla = unrolled.lower(state, images).compile().cost_analysis()["flops"]
+    assert 0.9 * by_xla < counted <= by_xla
