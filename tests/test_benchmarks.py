@@ -86,3 +86,19 @@ def test_files_without_a_common_row_are_refused(tmp_path):
     result = benchmark("regression", f"--old={tmp_path / 'a.json'}", f"--new={tmp_path / 'b.json'}")
     assert result.returncode == 2 and "no row in common" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_startup_tells_where_the_seconds_go(tmp_path):
+    out = tmp_path / "startup.json"
+    result = benchmark("startup", f"--config={CONFIG_FILE}", "--repeats=1", f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    cold, warm = json.loads(out.read_text())["rows"]
+    assert (cold["cached"], warm["cached"]) == ("nothing", "everything")
+    for row in (cold, warm):
+        parts = ("imports and settings", "pictures", "compilation and first step")
+        assert sum(row[part] for part in parts) == pytest.approx(row["seconds"])
+
+
+def test_a_start_that_fails_says_why():
+    result = benchmark("startup", "--config=configs/folder.py")
+    assert result.returncode == 2 and "config.data.path" in result.stderr

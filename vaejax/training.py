@@ -74,6 +74,8 @@ class Run:
         self.checkpoints = Checkpoints(workdir / "checkpoints", keep=config.train.keep)
         with ExitStack() as on_failure:
             on_failure.callback(self.checkpoints.close)
+            if not self.checkpoints.steps():
+                check_nothing_lost(workdir, config.train.save_every)
             self._restore()
             self._open_reports()
             # Only now: a start that failed for want of data leaves no claim on the directory.
@@ -115,7 +117,7 @@ class Run:
             if self.step % settings.save_every == 0 and not self.evaluation_due:
                 self._save(None)
         self.checkpoints.wait()
-        return Outcome.FINISHED
+        return Outcome.INTERRUPTED if stop.requested else Outcome.FINISHED
 
     def close(self) -> None:
         """Finishes what is under way and lets go of everything."""
@@ -138,7 +140,6 @@ class Run:
         """The state, and whether its evaluation is still to be done."""
         steps = self.checkpoints.steps()
         if not steps:
-            check_nothing_lost(self.workdir, self.config.train.save_every)
             key = jax.random.key(self.config.train.seed)
             init = jax.jit(
                 lambda key: step.init_state(self.model, self.config, key),

@@ -1,0 +1,80 @@
+"""Seconds from the command to the first step: `python -m benchmarks.startup --config=…`.
+
+Starts `python -m vaejax.main` as a user does, with nothing cached and then with everything, and
+reads the times off the lines it prints. The run is thrown away.
+"""
+
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import flags
+
+from benchmarks import report, timing
+from vaejax import cli
+from vaejax.errors import UserError
+
+CONFIG = flags.DEFINE_string("config", None, "The run's settings, a Python file.")
+DATA_PATH = flags.DEFINE_string("data_path", None, "Replaces config.data.path.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Starts with everything cached.", lower_bound=1)
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
+
+# A part of the start ends with a line that begins so; "preparing" comes only with nothing cached.
+PARTS = {
+    "imports and settings": ("preparing ", "training from step"),
+    "pictures": ("training from step",),
+    "compilation and first step": ("first step done",),
+}
+
+
+def start(arguments: list[str], cache: pathlib.Path) -> dict[str, float]:
+    """Seconds of each part, and of all, of one start.
+
+    Raises:
+      UserError: the run ended before its first step; its own words say why.
+    """
+    with tempfile.TemporaryDirectory() as workdir:
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vaejax.main", *arguments, f"--workdir={workdir}/run"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        )
+        seconds, waiting, since, said = {}, list(PARTS), begin, ""
+        for said in process.stderr:
+            now = time.perf_counter()
+            while waiting and said.startswith(PARTS[waiting[0]]):
+                seconds[waiting.pop(0)] = now - since
+                since = now
+            if not waiting:
+                break
+        process.kill()
+        process.communicate()
+    if waiting:
+        raise UserError(f"the run ended before its first step: {said.strip()}")
+    return {**seconds, "seconds": since - begin}
+
+
+def main() -> None:
+    """Measures, prints and keeps."""
+    arguments = [f"--config={CONFIG.value}"]
+    if DATA_PATH.value:
+        arguments.append(f"--config.data.path={DATA_PATH.value}")
+    with tempfile.TemporaryDirectory() as cache:
+        starts = [start(arguments, pathlib.Path(cache)) for _ in range(1 + REPEATS.value)]
+    rows = []
+    for name, times in {"nothing": starts[:1], "everything": starts[1:]}.items():
+        row = {"cached": name, "starts": len(times)}
+        row |= {part: statistics.median(one[part] for one in times) for part in times[0]}
+        rows.append(row | {"spread %": 100 * timing.spread([one["seconds"] for one in times])})
+    report.show(rows)
+    report.keep(rows, OUT.value)
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])
