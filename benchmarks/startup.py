@@ -13,13 +13,13 @@ import tempfile
 import time
 
 from absl import flags
+from ml_collections import config_flags
 
 from benchmarks import report, timing
 from vaejax import cli
 from vaejax.errors import UserError
 
-CONFIG = flags.DEFINE_string("config", None, "The run's settings, a Python file.")
-DATA_PATH = flags.DEFINE_string("data_path", None, "Replaces config.data.path.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Starts with everything cached.", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
@@ -56,15 +56,13 @@ def start(arguments: list[str], cache: pathlib.Path) -> dict[str, float]:
         process.kill()
         process.communicate()
     if waiting:
-        raise UserError(f"the run ended before its first step: {said.strip()}")
+        raise UserError(f"the run ended before its first step: {said.strip().removeprefix('error: ')}")
     return {**seconds, "seconds": since - begin}
 
 
 def main() -> None:
     """Measures, prints and keeps."""
-    arguments = [f"--config={CONFIG.value}"]
-    if DATA_PATH.value:
-        arguments.append(f"--config.data.path={DATA_PATH.value}")
+    arguments = [word for word in sys.argv[1:] if word.startswith("--config")]
     with tempfile.TemporaryDirectory() as cache:
         starts = [start(arguments, pathlib.Path(cache)) for _ in range(1 + REPEATS.value)]
     rows = []

@@ -62,8 +62,9 @@ class Variant:
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         self.images = jnp.asarray(images)
         train_step = step.make_train_step(model, config, make_mesh(config.train.batch_size))
-        self.flops = matmul_flops(train_step, self.state, self.images)
-        lowered = train_step.lower(self.state, self.images)
+        traced = train_step.trace(self.state, self.images)
+        self.flops = matmul_flops(traced.jaxpr)
+        lowered = traced.lower()
         start = time.perf_counter()
         self.program = lowered.compile()
         self.compile_seconds = time.perf_counter() - start

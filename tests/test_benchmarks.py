@@ -102,3 +102,18 @@ def test_startup_tells_where_the_seconds_go(tmp_path):
 def test_a_start_that_fails_says_why():
     result = benchmark("startup", "--config=configs/folder.py")
     assert result.returncode == 2 and "config.data.path" in result.stderr
+
+
+def test_input_throughput_follows_the_pictures_to_the_step(tmp_path):
+    out = tmp_path / "input.json"
+    result = benchmark(
+        "input_throughput", f"--config={CONFIG_FILE}", "--seconds=0.1", "--steps=4", f"--out={out}"
+    )
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["what"].split(",")[0] for row in rows] == [
+        "decode", "build the cache", "serve from the cache", "serve from the cache",
+        "a run of 4 steps",
+    ]  # fmt: skip
+    assert all(row["images/s"] > 0 for row in rows)
+    assert 0 <= rows[-1]["wait %"] <= 100

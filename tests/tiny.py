@@ -81,5 +81,6 @@ def metrics(workdir: pathlib.Path) -> list[dict]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     values = [json.loads(line) for line in lines]
     for line in values:
-        line.pop("images_per_second", None)
+        for name in ("images_per_second", "data_wait"):
+            line.pop(name, None)
     return values

@@ -1,36 +1,32 @@
-"""Floating-point operations of a function, counted from its jaxpr.
+"""Floating-point operations of a program, counted from its jaxpr.
 
 XLA's own `cost_analysis` counts the body of a loop once, however often it runs, so a step with
 gradient accumulation or several updates in one call would seem to cost a part of what it does.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
-def matmul_flops(function: Callable, *arguments: Any) -> int:
-    """Operations that matrix products and convolutions of `function` need: two per multiply-add.
+def matmul_flops(program: ClosedJaxpr) -> int:
+    """Operations that a program's matrix products and convolutions need: two per multiply-add.
 
     What is elementwise is left out, as is usual for a model's FLOPs: it is bound by memory, not
     by arithmetic. A branch counts as its costliest side; a while loop of unknown length cannot
     be counted.
 
     Args:
-      function: anything JAX can trace.
-      *arguments: arrays, or `jax.ShapeDtypeStruct`s.
+      program: of `jax.make_jaxpr(function)(...)`, or `jitted.trace(...).jaxpr`.
 
     Raises:
       ValueError: there is matrix work in a while loop.
 
-    >>> import jax.numpy as jnp
-    >>> matmul_flops(lambda x, y: x @ y, jnp.ones((3, 5)), jnp.ones((5, 7)))
+    >>> import jax, jax.numpy as jnp
+    >>> matmul_flops(jax.make_jaxpr(lambda x, y: x @ y)(jnp.ones((3, 5)), jnp.ones((5, 7))))
     210
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _of_jaxpr(program.jaxpr)
 
 
 def _of_jaxpr(jaxpr: Jaxpr) -> int:

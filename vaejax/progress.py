@@ -66,7 +66,7 @@ class Training:
         """Starts at step `first` of `total`."""
         self._total, self._batch_size = total, batch_size
         self._step = self._mark_step = first
-        self._mark = time.monotonic()
+        self._mark, self._waited = time.monotonic(), 0.0
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
@@ -79,7 +79,18 @@ class Training:
 
     def restart_clock(self) -> None:
         """Leaves what happened until now (compilation, evaluation, saving) out of the rate."""
-        self._mark, self._mark_step = time.monotonic(), self._step
+        self._mark, self._mark_step, self._waited = time.monotonic(), self._step, 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what the devices may have to wait for: the next batch."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    def data_wait(self) -> float:
+        """Share of the time since the clock was restarted that was spent waiting for batches."""
+        return self._waited / max(time.monotonic() - self._mark, 1e-9)
 
     def images_per_second(self) -> float:
         """Training pictures a second since the clock was restarted."""

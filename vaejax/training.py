@@ -97,7 +97,9 @@ class Run:
             if self.evaluation_due:
                 self._evaluate_and_save(stop)
                 continue
-            self.state, loss = self.train_step(self.state, next(batches))
+            with self.progress.waiting():
+                batch = next(batches)
+            self.state, loss = self.train_step(self.state, batch)
             self.step += settings.steps_per_dispatch
             # One dispatch stays queued: the device never waits for the host, and a request to
             # stop never waits for a long queue.
@@ -173,12 +175,13 @@ class Run:
         """Reports the window; False if too many updates in a row were skipped."""
         window = jax.device_get(self.state.window)
         skipped = int(self.state.skipped_in_row)
-        rate = self.progress.images_per_second()
+        rate, data_wait = self.progress.images_per_second(), self.progress.data_wait()
         self.progress.restart_clock()
         if window.updates > 0:
             values = self._window_values(window)
-            # The clock's figure is not part of what a resumed run repeats.
-            self.reporter.write(self.step, "train", {**values, "images_per_second": rate})
+            # The clock's figures are not part of what a resumed run repeats.
+            clock = {"images_per_second": rate, "data_wait": data_wait}
+            self.reporter.write(self.step, "train", {**values, **clock})
             self.progress.line(values, rate)
             self.train_values = values
             for complaint in self.health.training(self.step, values):

@@ -1,0 +1,149 @@
+"""Speed of the pictures' way to the step: `python -m benchmarks.input_throughput --config=…`.
+
+Decoding with one thread, building the cache with all cores, serving batches from it, and what
+is left of a real run's time that the step waits for data.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import report
+from vaejax import cli, data
+from vaejax.config import Config
+from vaejax.data import pipeline, sources
+from vaejax.data.building import available_cores
+from vaejax.data.decoding import decode, quiet_pillow
+from vaejax.errors import UserError
+from vaejax.settings import resolve, to_json
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, and of serving.", lower_bound=0)
+STEPS = flags.DEFINE_integer("steps", 200, "Of the real run.", lower_bound=1)
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
+
+# A set this small and the whole set should take as much memory.
+FEW = 2_000
+
+
+def decoding(config: Config, seconds: float) -> report.Row:
+    """Reads, decodes, crops and resizes with one thread."""
+    settings = config.data
+    chunks = sources.open_source(settings).contents().chunks(64)
+    done, start = 0, time.perf_counter()
+    with quiet_pillow():
+        for item in itertools.chain.from_iterable(chunk.items() for chunk in chunks):
+            decode(
+                item.read(),
+                image_size=settings.image_size,
+                channels=settings.channels,
+                crop=settings.crop,
+                max_pixels=settings.max_pixels,
+            )
+            done += 1
+            if time.perf_counter() - start > seconds:
+                break
+    return _row("decode, one thread", done, time.perf_counter() - start)
+
+
+def building(config: Config) -> tuple[report.Row, data.Dataset]:
+    """Decodes the whole set into an empty cache, with all cores."""
+    start = time.perf_counter()
+    dataset = data.open_dataset(config.data)
+    seconds = time.perf_counter() - start
+    done = sum(len(split.images) for split in dataset.splits.values())
+    return _row(f"build the cache, {available_cores()} cores", done, seconds), dataset
+
+
+def serving(config: Config, images: np.ndarray, seconds: float) -> report.Row:
+    """Shuffled batches from the cache, as the training loop asks for them."""
+    batches = pipeline.train_batches(images, seed=0, batch_size=config.train.batch_size)
+    next(batches)
+    done, start = 0, time.perf_counter()
+    while done == 0 or time.perf_counter() - start < seconds:
+        done += len(next(batches)["image"])
+    row = _row("serve from the cache", done, time.perf_counter() - start)
+    return row | {"set": len(images), "own memory MB": _own_megabytes()}
+
+
+def waiting(config: Config, steps: int) -> report.Row:
+    """A real run: the share of its time that it waits for batches.
+
+    Raises:
+      UserError: the run failed; its own words say why.
+    """
+    train = dataclasses.replace(config.train, steps=steps, log_every=max(1, steps // 4))
+    prior = dataclasses.replace(config.prior, fitted=())
+    config = dataclasses.replace(config, train=train, prior=prior)
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        (root / "settings.json").write_text(to_json(config))
+        (root / "run.py").write_text(
+            "import json, pathlib\n"
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n"
+            f"    text = pathlib.Path({str(root / 'settings.json')!r}).read_text()\n"
+            "    return ConfigDict(json.loads(text), type_safe=False)\n"
+        )
+        command = [
+            sys.executable, "-m", "vaejax.main", f"--config={root / 'run.py'}",
+            f"--workdir={root / 'run'}",
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise UserError(f"the run failed: {result.stderr.splitlines()[-1]}")
+        lines = (root / "run" / "metrics.jsonl").read_text().splitlines()
+    windows = [line for line in map(json.loads, lines) if line["split"] == "train"]
+    # The first window is part compilation.
+    windows = windows[1:] or windows
+    return {
+        "what": f"a run of {steps} steps",
+        "images/s": float(np.mean([window["images_per_second"] for window in windows])),
+        "wait %": 100 * float(np.mean([window["data_wait"] for window in windows])),
+    }
+
+
+def main() -> None:
+    """Measures, prints and keeps."""
+    with tempfile.TemporaryDirectory() as cache:
+        values = CONFIG.value.to_dict()
+        values["data"]["cache_dir"] = cache
+        config = resolve(values)
+        rows = [decoding(config, SECONDS.value)]
+        built, dataset = building(config)
+        images = dataset.splits["train"].images
+        rows += [
+            built,
+            serving(config, images[:FEW], SECONDS.value),
+            serving(config, images, SECONDS.value),
+            waiting(config, STEPS.value),
+        ]
+    report.show(rows)
+    report.keep(rows, OUT.value)
+
+
+def _row(what: str, pictures: int, seconds: float) -> report.Row:
+    return {"what": what, "images/s": pictures / seconds}
+
+
+def _own_megabytes() -> float | None:
+    """Memory of this process that is no file's: pages of the cache can be dropped at any time."""
+    try:
+        status = pathlib.Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
+    return int(kilobytes) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])
