@@ -56,7 +56,9 @@ def start(arguments: list[str], cache: pathlib.Path) -> dict[str, float]:
         process.kill()
         process.communicate()
     if waiting:
-        raise UserError(f"the run ended before its first step: {said.strip().removeprefix('error: ')}")
+        raise UserError(
+            f"the run ended before its first step: {said.strip().removeprefix('error: ')}"
+        )
     return {**seconds, "seconds": since - begin}
 
 
