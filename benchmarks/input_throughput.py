@@ -4,12 +4,9 @@ Decoding with one thread, building the cache with all cores, serving batches fro
 is left of a real run's time that the step waits for data.
 """
 
-import dataclasses
 import itertools
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -18,13 +15,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report
+from benchmarks.runs import start_run
 from vaejax import cli, data
 from vaejax.config import Config
 from vaejax.data import pipeline, sources
 from vaejax.data.building import available_cores
 from vaejax.data.decoding import decode, quiet_pillow
 from vaejax.errors import UserError
-from vaejax.settings import resolve, to_json
+from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, and of serving.", lower_bound=0)
@@ -75,33 +73,25 @@ def serving(config: Config, images: np.ndarray, seconds: float) -> report.Row:
     return row | {"set": len(images), "own memory MB": _own_megabytes()}
 
 
-def waiting(config: Config, steps: int) -> report.Row:
+def waiting(steps: int, cache: str) -> report.Row:
     """A real run: the share of its time that it waits for batches.
 
     Raises:
       UserError: the run failed; its own words say why.
     """
-    train = dataclasses.replace(config.train, steps=steps, log_every=max(1, steps // 4))
-    prior = dataclasses.replace(config.prior, fitted=())
-    config = dataclasses.replace(config, train=train, prior=prior)
     with tempfile.TemporaryDirectory() as directory:
-        root = pathlib.Path(directory)
-        (root / "settings.json").write_text(to_json(config))
-        (root / "run.py").write_text(
-            "import json, pathlib\n"
-            "from ml_collections import ConfigDict\n"
-            "def get_config():\n"
-            f"    text = pathlib.Path({str(root / 'settings.json')!r}).read_text()\n"
-            "    return ConfigDict(json.loads(text), type_safe=False)\n"
-        )
-        command = [
-            sys.executable, "-m", "vaejax.main", f"--config={root / 'run.py'}",
-            f"--workdir={root / 'run'}",
-        ]  # fmt: skip
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise UserError(f"the run failed: {result.stderr.splitlines()[-1]}")
-        lines = (root / "run" / "metrics.jsonl").read_text().splitlines()
+        workdir = pathlib.Path(directory, "run")
+        with start_run(
+            workdir,
+            f"data.cache_dir={cache}",
+            f"train.steps={steps}",
+            f"train.log_every={max(1, steps // 4)}",
+            "prior.fitted=()",
+        ) as process:
+            said = process.stderr.readlines()
+        if process.returncode:
+            raise UserError(f"the run failed: {said[-1].strip().removeprefix('error: ')}")
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
     windows = [line for line in map(json.loads, lines) if line["split"] == "train"]
     # The first window is part compilation.
     windows = windows[1:] or windows
@@ -125,7 +115,7 @@ def main() -> None:
             built,
             serving(config, images[:FEW], SECONDS.value),
             serving(config, images, SECONDS.value),
-            waiting(config, STEPS.value),
+            waiting(STEPS.value, cache),
         ]
     report.show(rows)
     report.keep(rows, OUT.value)

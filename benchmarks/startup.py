@@ -4,11 +4,8 @@ Starts `python -m vaejax.main` as a user does, with nothing cached and then with
 reads the times off the lines it prints. The run is thrown away.
 """
 
-import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -16,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report, timing
+from benchmarks.runs import start_run
 from vaejax import cli
 from vaejax.errors import UserError
 
@@ -31,7 +29,7 @@ PARTS = {
 }
 
 
-def start(arguments: list[str], cache: pathlib.Path) -> dict[str, float]:
+def start(cache: pathlib.Path) -> dict[str, float]:
     """Seconds of each part, and of all, of one start.
 
     Raises:
@@ -39,12 +37,7 @@ def start(arguments: list[str], cache: pathlib.Path) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as workdir:
         begin = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vaejax.main", *arguments, f"--workdir={workdir}/run"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "XDG_CACHE_HOME": str(cache)},
-        )
+        process = start_run(pathlib.Path(workdir, "run"), XDG_CACHE_HOME=str(cache))
         seconds, waiting, since, said = {}, list(PARTS), begin, ""
         for said in process.stderr:
             now = time.perf_counter()
@@ -64,9 +57,8 @@ def start(arguments: list[str], cache: pathlib.Path) -> dict[str, float]:
 
 def main() -> None:
     """Measures, prints and keeps."""
-    arguments = [word for word in sys.argv[1:] if word.startswith("--config")]
     with tempfile.TemporaryDirectory() as cache:
-        starts = [start(arguments, pathlib.Path(cache)) for _ in range(1 + REPEATS.value)]
+        starts = [start(pathlib.Path(cache)) for _ in range(1 + REPEATS.value)]
     rows = []
     for name, times in {"nothing": starts[:1], "everything": starts[1:]}.items():
         row = {"cached": name, "starts": len(times)}

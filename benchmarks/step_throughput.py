@@ -8,23 +8,19 @@ import itertools
 import resource
 import statistics
 import sys
-import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report, timing
-from vaejax import cli, step
+from benchmarks.programs import Step
+from vaejax import cli
 from vaejax.config import Config
 from vaejax.errors import UserError
-from vaejax.flops import matmul_flops
 from vaejax.models import build_model
-from vaejax.parallel import make_mesh
 from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
@@ -45,58 +41,6 @@ PEAKS = {
     "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12,
 }
-
-
-class Variant:
-    """One config's compiled step and the state it works on."""
-
-    def __init__(self, config: Config):
-        """Compiles, without help from programs kept on disk."""
-        self.config = config
-        self.pictures = config.train.batch_size * config.train.steps_per_dispatch
-        model = build_model(config)
-        self.state = step.init_state(model, config, jax.random.key(0))
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
-        shape = (config.train.steps_per_dispatch, config.train.batch_size,
-                 *config.data.image_size, config.data.channels)  # fmt: skip
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        self.images = jnp.asarray(images)
-        train_step = step.make_train_step(model, config, make_mesh(config.train.batch_size))
-        traced = train_step.trace(self.state, self.images)
-        self.flops = matmul_flops(traced.jaxpr)
-        lowered = traced.lower()
-        start = time.perf_counter()
-        self.program = lowered.compile()
-        self.compile_seconds = time.perf_counter() - start
-
-    def __call__(self) -> jax.Array:
-        """One call of the step."""
-        self.state, loss = self.program(self.state, self.images)
-        return loss
-
-    def row(self, times: list[float], product_rate: float) -> report.Row:
-        """What was measured, of one call in each round."""
-        seconds = statistics.median(times)
-        rate = self.flops / seconds
-        memory = self.program.memory_analysis()
-        row = {
-            "batch": self.config.train.batch_size,
-            "widths": self.config.model.widths,
-            "dtype": self.config.model.dtype,
-            "parameters": self.parameters,
-            "images/s": self.pictures / seconds,
-            "ms/step": 1e3 * seconds / self.config.train.steps_per_dispatch,
-            "spread %": 100 * timing.spread(times),
-            "compile s": self.compile_seconds,
-            "program MB": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 1e6,
-            "MFLOP/image": self.flops / self.pictures / 1e6,
-            "GFLOP/s": rate / 1e9,
-            "of matmul %": 100 * rate / product_rate,
-        }
-        peak = PEAKS.get(jax.devices()[0].device_kind)
-        if peak:
-            row["MFU %"] = 100 * rate / (peak * jax.device_count())
-        return row
 
 
 def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config]:
@@ -126,17 +70,42 @@ def _changed(config: ml_collections.ConfigDict, changes: tuple) -> dict[str, Any
     return values
 
 
+def row(program: Step, times: list[float], product_rate: float) -> report.Row:
+    """What was measured, of one call in each round."""
+    seconds = statistics.median(times)
+    rate = program.flops / seconds
+    memory = program.program.memory_analysis()
+    row = {
+        "batch": program.config.train.batch_size,
+        "widths": program.config.model.widths,
+        "dtype": program.config.model.dtype,
+        "parameters": program.parameters,
+        "images/s": program.pictures / seconds,
+        "ms/step": 1e3 * seconds / program.config.train.steps_per_dispatch,
+        "spread %": 100 * timing.spread(times),
+        "compile s": program.compile_seconds,
+        "program MB": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 1e6,
+        "MFLOP/image": program.flops / program.pictures / 1e6,
+        "GFLOP/s": rate / 1e9,
+        "of matmul %": 100 * rate / product_rate,
+    }
+    peak = PEAKS.get(jax.devices()[0].device_kind)
+    if peak:
+        row["MFU %"] = 100 * rate / (peak * jax.device_count())
+    return row
+
+
 def main() -> None:
     """Measures, prints and keeps."""
-    jax.config.update("jax_enable_compilation_cache", False)
-    compiled = [Variant(config) for config in variants(CONFIG.value, SWEEP.value)]
+    configs = variants(CONFIG.value, SWEEP.value)
+    compiled = [Step(build_model(config), config) for config in configs]
     product, operations = timing.large_product(compiled[0].config.model.dtype)
-    programs = {str(i): variant for i, variant in enumerate(compiled)}
+    programs = {str(i): program for i, program in enumerate(compiled)}
     times = timing.in_turn(
         programs | {"product": product}, repeats=REPEATS.value, seconds=SECONDS.value
     )
     product_rate = operations / statistics.median(times["product"]) * jax.device_count()
-    rows = [variant.row(times[name], product_rate) for name, variant in programs.items()]
+    rows = [row(program, times[name], product_rate) for name, program in programs.items()]
     report.show(rows)
     print(f"\nlarge matrix product: {product_rate / 1e9:,.0f} GFLOP/s; peak host memory: "
           f"{_peak_host_megabytes():,.0f} MB", end="")  # fmt: skip

@@ -10,7 +10,7 @@ from tiny import tiny
 
 from vaejax.likelihoods import LIKELIHOODS
 from vaejax.models import build_model, init_params
-from vaejax.models.blocks import depth_to_space, space_to_depth
+from vaejax.models.blocks import conv3x3, depth_to_space, space_to_depth
 
 
 @settings(max_examples=20, deadline=None)
@@ -25,6 +25,24 @@ def test_sub_pixel_shuffles_are_inverse(block, rows, columns, c):
     np.testing.assert_array_equal(depth_to_space(folded, block), x)
     # A position holds exactly its own square.
     np.testing.assert_array_equal(np.sort(folded[0, 0, 0]), np.sort(x[0, :block, :block].ravel()))
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(1, 5), columns=st.integers(1, 5), channels=st.integers(1, 3))
+def test_convolutions_have_the_gradients_that_jax_derives(rows, columns, channels):
+    def derived(x, kernel):
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names)
+
+    keys = jax.random.split(jax.random.key(rows), 3)
+    x = jax.random.normal(keys[0], (3, rows, columns, channels))
+    kernel = jax.random.normal(keys[1], (3, 3, channels, 2))
+    weights = jax.random.normal(keys[2], (3, rows, columns, 2))
+    value, gradients_of = jax.vjp(conv3x3, x, kernel)
+    expected, derived_gradients_of = jax.vjp(derived, x, kernel)
+    np.testing.assert_array_equal(value, expected)
+    for one, other in zip(gradients_of(weights), derived_gradients_of(weights)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

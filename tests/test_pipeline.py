@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaejax.data.pipeline import batch_indices, eval_batches, train_batches
+from vaejax.data.pipeline import batch_indices, eval_batches, train_batches, train_order
 
 SEEDS = st.integers(0, 2**63)
 few = settings(max_examples=15, deadline=None)  # each example builds several tf.data pipelines
@@ -39,6 +39,21 @@ def test_order_is_a_function_of_the_position(seed, size, batch, first):
     together = batch_indices(seed, first, batch, size)
     alone = [batch_indices(seed, first + row, 1, size)[0] for row in range(batch)]
     assert list(together) == alone
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(1, 5), st.integers(1, 3), st.integers(0, 50))
+@few
+def test_the_order_alone_is_that_of_the_batches(seed, size, local, processes, first):
+    where = {
+        "seed": seed,
+        "batch_size": local * processes,
+        "first_step": first,
+        "process_index": processes - 1,
+        "process_count": processes,
+    }
+    batches, order = train_batches(pictures(size), **where), train_order(size, **where)
+    for batch, alone in itertools.islice(zip(batches, order), 3):
+        assert list(batch["index"]) == list(alone["index"]) and alone.keys() == {"index"}
 
 
 def test_epochs_and_seeds_differ_and_look_random():

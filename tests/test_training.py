@@ -44,6 +44,29 @@ def uninterrupted(tmp_path_factory):
     return workdir
 
 
+def test_pictures_on_the_device_change_nothing(uninterrupted, tmp_path, capsys):
+    config = tiny(data={"on_device": "always"})
+    train(config, tmp_path)
+    assert "the training pictures lie on the device" in capsys.readouterr().err
+    assert_same(final_state(tmp_path, config), final_state(uninterrupted, tiny()))
+    assert metrics(tmp_path) == metrics(uninterrupted)
+
+
+def test_several_updates_in_one_call_are_the_same_updates(uninterrupted, tmp_path):
+    for where in ("always", "never"):
+        workdir = tmp_path / where
+        config = tiny(data={"on_device": where}, train={"steps_per_dispatch": 2, "log_every": 6})
+        train(config, workdir)
+        for one, other in zip(of_split(workdir, "valid"), of_split(uninterrupted, "valid")):
+            np.testing.assert_allclose(
+                one["elbo_bits_per_dim"], other["elbo_bits_per_dim"], rtol=1e-4
+            )
+
+
+def of_split(workdir, split):
+    return [line for line in metrics(workdir) if line["split"] == split]
+
+
 def test_it_learns_and_leaves_what_it_promised(uninterrupted):
     lines = metrics(uninterrupted)
     training_lines = [line for line in lines if line["split"] == "train"]

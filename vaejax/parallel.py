@@ -52,3 +52,13 @@ def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[st
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
     }
+
+
+def free_device_memory() -> int | None:
+    """Bytes free on the fullest device of this process; None where nobody counts them (CPUs)."""
+    free = [
+        stats["bytes_limit"] - stats["bytes_in_use"]
+        for stats in (device.memory_stats() for device in jax.local_devices())
+        if stats and "bytes_limit" in stats
+    ]
+    return min(free, default=None)

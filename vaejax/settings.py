@@ -18,8 +18,8 @@ from vaejax.errors import UserError
 CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 # What a run may change when it goes on; anything else would make it another run.
 CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
-              "train.steps", "train.keep", "train.log_every", "train.eval_every",
-              "train.save_every", "eval.batch_size", "eval.importance_samples",
+              "data.on_device", "train.steps", "train.keep", "train.log_every",
+              "train.eval_every", "train.save_every", "eval.batch_size", "eval.importance_samples",
               "eval.grid", "prior.fitted")  # fmt: skip
 
 

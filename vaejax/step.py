@@ -137,12 +137,19 @@ def mirror(images: Images, key: PRNGKeyArray) -> Images:
 
 
 def make_train_step(
-    model: nn.Module, config: Config, mesh: Mesh
-) -> Callable[[TrainState, Images], tuple[TrainState, Float[Array, ""]]]:
+    model: nn.Module, config: Config, mesh: Mesh, *, on_device: bool = False
+) -> Callable[..., tuple[TrainState, Float[Array, ""]]]:
     """Compiles lazily: (state, images [dispatch, batch, ...]) -> (state, last loss).
 
     One call makes `config.train.steps_per_dispatch` updates. The state is donated. The loss,
     in nats per dimension, is what the loop waits on to keep one call ahead of the devices.
+
+    Args:
+      model: the VAE.
+      config: of its run.
+      mesh: the devices.
+      on_device: every device holds all training pictures: the function takes (state, index
+        [dispatch, batch], pictures), and picks each batch out of `pictures` itself.
     """
     optimizer = make_optimizer(config)
     likelihood = LIKELIHOODS[config.likelihood.name]
@@ -211,17 +218,24 @@ def make_train_step(
             window=_where(finite, new_window, old_window),
         ), loss
 
-    def dispatch(state: TrainState, images: Array) -> tuple[TrainState, Float[Array, ""]]:
-        if images.shape[0] == 1:
-            return update(state, images[0])
-        state, losses = jax.lax.scan(update, state, images)
+    def dispatch(
+        state: TrainState, batches: Array, *pictures: Images
+    ) -> tuple[TrainState, Float[Array, ""]]:
+        def one(state: TrainState, batch: Array) -> tuple[TrainState, Float[Array, ""]]:
+            if on_device:
+                batch = pictures[0].at[batch].get(mode="promise_in_bounds")
+            return update(state, batch)
+
+        if batches.shape[0] == 1:
+            return one(state, batches[0])
+        state, losses = jax.lax.scan(one, state, batches)
         return state, losses[-1]
 
     everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
     return jit(
         dispatch,
         donate_argnums=0,
-        in_shardings=(everywhere, split),
+        in_shardings=(everywhere, split, *[everywhere] * on_device),
         out_shardings=(everywhere, everywhere),
     )
 

@@ -24,7 +24,14 @@ from vaejax.gallery import Gallery
 from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
-from vaejax.parallel import make_mesh, replicated, round_up, split_batch, to_devices
+from vaejax.parallel import (
+    free_device_memory,
+    make_mesh,
+    replicated,
+    round_up,
+    split_batch,
+    to_devices,
+)
 from vaejax.progress import say
 from vaejax.reporting import Reporter
 from vaejax.settings import resolve, save_json
@@ -66,7 +73,10 @@ class Run:
         self.mesh = make_mesh(config.train.batch_size)
         self.dataset = data.open_dataset(config.data)
         self.model = build_model(config)
-        self.train_step = step.make_train_step(self.model, config, self.mesh)
+        self.pictures = self._pictures_on_devices()
+        self.train_step = step.make_train_step(
+            self.model, config, self.mesh, on_device=bool(self.pictures)
+        )
         self.eval_step = make_eval_step(self.model, config, self.mesh)
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
         self.health = Health(config)
@@ -99,7 +109,7 @@ class Run:
                 continue
             with self.progress.waiting():
                 batch = next(batches)
-            self.state, loss = self.train_step(self.state, batch)
+            self.state, loss = self.train_step(self.state, batch, *self.pictures)
             self.step += settings.steps_per_dispatch
             # One dispatch stays queued: the device never waits for the host, and a request to
             # stop never waits for a long queue.
@@ -155,21 +165,37 @@ class Run:
         state = self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
         return state, meta["evaluation_due"]
 
+    def _pictures_on_devices(self) -> tuple[jax.Array, ...]:
+        """All training pictures as an array on every device, or nothing: the config says which."""
+        images = self.dataset.splits["train"].images
+        wanted, free = self.config.data.on_device, free_device_memory()
+        if wanted == "never" or (wanted == "auto" and images.nbytes > (free or 0) / 4):
+            return ()
+        say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
+        return (jax.device_put(images, replicated(self.mesh)),)
+
     def _batches(self) -> Iterator[jax.Array]:
-        """Device arrays [dispatch, batch, height, width, channel] from the current step on."""
-        settings = self.config.train
+        """What the step takes from the current one on, as device arrays.
+
+        Pictures [dispatch, batch, height, width, channel], or, where those lie on the device
+        already, their numbers [dispatch, batch].
+        """
+        settings, images = self.config.train, self.dataset.splits["train"].images
         sharding = split_batch(self.mesh, leading_axes=1)
-        batches = pipeline.train_batches(
-            self.dataset.splits["train"].images,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            first_step=self.step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        order = {
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            "first_step": self.step,
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+        if self.pictures:
+            name, batches = "index", pipeline.train_order(len(images), **order)
+        else:
+            name, batches = "image", pipeline.train_batches(images, **order)
         while True:
-            images = np.stack([next(batches)["image"] for _ in range(settings.steps_per_dispatch)])
-            yield to_devices({"image": images}, sharding)["image"]
+            rows = np.stack([next(batches)[name] for _ in range(settings.steps_per_dispatch)])
+            yield to_devices({name: rows}, sharding)[name]
 
     def _log(self) -> bool:
         """Reports the window; False if too many updates in a row were skipped."""

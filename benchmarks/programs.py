@@ -1,0 +1,66 @@
+"""The compiled training step, ready to be timed: pictures and state lie on the device."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from vaejax import step
+from vaejax.config import Config
+from vaejax.flops import matmul_flops
+from vaejax.parallel import make_mesh
+
+
+class Step:
+    """A model's compiled training step and the state it works on.
+
+    Attributes:
+      pictures: in one call.
+      parameters: numbers that are learned.
+      flops: of the matrix products and convolutions of one call.
+      compile_seconds: without help from programs kept on disk.
+    """
+
+    def __init__(self, model: nn.Module, config: Config):
+        """Compiles it."""
+        jax.config.update("jax_enable_compilation_cache", False)
+        self.config = config
+        self.pictures = config.train.batch_size * config.train.steps_per_dispatch
+        self.state = step.init_state(model, config, jax.random.key(0))
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        self.images = jnp.asarray(some_pictures(config))
+        traced = _traced(model, config)
+        self.flops = matmul_flops(traced.jaxpr)
+        lowered = traced.lower()
+        start = time.perf_counter()
+        self.program = lowered.compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def __call__(self) -> jax.Array:
+        """One call of the step; the loss to wait for."""
+        self.state, loss = self.program(self.state, self.images)
+        return loss
+
+
+def some_pictures(config: Config) -> np.ndarray:
+    """Noise in the shape of what one call takes, [dispatch, batch, height, width, channel]."""
+    return np.random.default_rng(0).integers(0, 256, _shape(config), np.uint8)
+
+
+def step_flops(model: nn.Module, config: Config) -> int:
+    """Of the matrix products and convolutions of one call; compiles nothing."""
+    return matmul_flops(_traced(model, config).jaxpr)
+
+
+def _traced(model: nn.Module, config: Config) -> jax.stages.Traced:
+    state = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+    images = jax.ShapeDtypeStruct(_shape(config), jnp.uint8)
+    train_step = step.make_train_step(model, config, make_mesh(config.train.batch_size))
+    return train_step.trace(state, images)
+
+
+def _shape(config: Config) -> tuple[int, ...]:
+    train, data = config.train, config.data
+    return (train.steps_per_dispatch, train.batch_size, *data.image_size, data.channels)

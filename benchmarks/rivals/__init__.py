@@ -1,0 +1,1 @@
+"""Programs that `benchmarks.versus` compares, each in a process of its own."""

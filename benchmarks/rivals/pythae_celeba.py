@@ -1,0 +1,128 @@
+"""pythae's VAE for CelebA, as its users run it.
+
+Its own networks and trainer, with the settings of its repository's examples/scripts: latent size
+64, squared error, Adam at 1e-4, batches of 100. Its networks take 64 x 64 RGB and nothing else.
+
+Alone, it takes turns on noise pictures. With --minutes=M and --out=FILE it trains on the config's
+pictures for M minutes and keeps what it makes of the validation pictures.
+"""
+
+import logging
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+from pythae.models import VAE, VAEConfig
+from pythae.models.nn.benchmarks.celeba import Decoder_Conv_AE_CELEBA, Encoder_Conv_VAE_CELEBA
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import BaseTrainerConfig
+from pythae.trainers.training_callbacks import TrainingCallback
+
+from benchmarks.rivals import worker
+from vaejax import data
+from vaejax.data.building import available_cores
+from vaejax.errors import UserError
+
+BATCH_SIZE = 100
+
+
+class TakeTurns(TrainingCallback):
+    """Trains only when it is this program's turn."""
+
+    def __init__(self, turns: worker.Turns):
+        self.turns = turns
+
+    def on_train_step_end(self, training_config, **kwargs):
+        """After each batch."""
+        self.turns.step_done()
+
+
+class TimeIsUp(Exception):
+    """Ends a training whose minutes are over."""
+
+
+class StopAfter(TrainingCallback):
+    """Trains for some minutes from its first batch on."""
+
+    def __init__(self, minutes: float):
+        self.seconds, self.start = 60 * minutes, None
+
+    def on_train_step_begin(self, training_config, **kwargs):
+        """Before each epoch."""
+        self.start = self.start or time.perf_counter()
+
+    def on_train_step_end(self, training_config, **kwargs):
+        """After each batch."""
+        if time.perf_counter() - self.start > self.seconds:
+            raise TimeIsUp
+
+
+def train(images: np.ndarray, callback: TrainingCallback, model: VAE) -> None:
+    """Trains on uint8 pictures [picture, height, width, channel] until the callback ends it."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings = BaseTrainerConfig(
+            output_dir=directory,
+            per_device_train_batch_size=BATCH_SIZE,
+            learning_rate=1e-4,
+            num_epochs=10**6,
+        )
+        pipeline = TrainingPipeline(training_config=settings, model=model)
+        pipeline(train_data=to_pythae(images), callbacks=[callback])
+
+
+def to_pythae(images: np.ndarray) -> np.ndarray:
+    """Channels first, 0..1."""
+    return images.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
+
+
+@torch.no_grad()
+def likenesses(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What it makes of pictures, one row for each.
+
+    Returns:
+      mean: decoded posterior means, float32 0..255 [picture, height, width, channel].
+      sample: the same of one sample of each posterior.
+      kl: to N(0, I), nats.
+    """
+    model.eval()
+    rows = {"mean": [], "sample": [], "kl": []}
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = torch.from_numpy(to_pythae(images[start : start + BATCH_SIZE]))
+        code = model.encoder(batch)
+        mean, log_variance = code.embedding, code.log_covariance
+        sample = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(-1)
+        decoded = (model.decoder(z).reconstruction for z in (mean, sample))
+        pictures = (255.0 * image.permute(0, 2, 3, 1).numpy() for image in decoded)
+        for name, values in zip(rows, (*pictures, kl.numpy())):
+            rows[name].append(values)
+    return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def main() -> None:
+    """Takes turns, or trains for some minutes."""
+    config = worker.settings()
+    if (*config.data.image_size, config.data.channels) != (64, 64, 3):
+        raise UserError("pythae takes 64 x 64 RGB; set config.data.image_size=(64, 64)")
+    logging.disable(logging.INFO)
+    torch.manual_seed(0)
+    torch.set_num_threads(available_cores())
+    settings = VAEConfig(input_dim=(3, 64, 64), latent_dim=64, reconstruction_loss="mse")
+    model = VAE(settings, Encoder_Conv_VAE_CELEBA(settings), Decoder_Conv_AE_CELEBA(settings))
+    options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:])
+    if not options:
+        parameters = sum(value.numel() for value in model.parameters())
+        noise = np.random.default_rng(0).integers(0, 256, (1_000, 64, 64, 3), np.uint8)
+        train(noise, TakeTurns(worker.Turns(BATCH_SIZE, parameters=parameters)), model)
+        return
+    splits = data.open_dataset(config.data).splits
+    try:
+        train(splits["train"].images, StopAfter(float(options["minutes"])), model)
+    except TimeIsUp:
+        np.savez(options["out"], **likenesses(model, splits["valid"].images))
+
+
+if __name__ == "__main__":
+    main()

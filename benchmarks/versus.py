@@ -1,0 +1,195 @@
+"""vaejax against its rivals, side by side: `python -m benchmarks.versus --config=…`.
+
+Speed: vaejax's whole training step and the rival's take turns, A B A B, each in a process of its
+own; the ratio is that of each pair of turns. The rivals:
+
+  strided   the textbook network in JAX, strided and transposed convolutions, equal FLOPs
+  pytorch   vaejax's architecture, parameters, loss and batch in PyTorch
+  compiled  the same under `torch.compile`
+  pythae    pythae's own VAE for CelebA, as its users run it
+
+Quality, with --minutes=M: pythae trains on the config's pictures for M minutes. How long does
+vaejax take until a validation shows no less PSNR and no more bits/dim?
+
+All but the first need `pip install -e '.[versus]'`.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import report, timing
+from benchmarks.rivals.worker import Worker
+from benchmarks.runs import start_run
+from vaejax import cli, data, objectives
+from vaejax.config import Config
+from vaejax.errors import UserError
+from vaejax.likelihoods import DiscretizedLogistic, Pixels, to_unit
+from vaejax.metrics.image import psnr
+from vaejax.settings import resolve, to_json
+
+RIVALS = {
+    "strided": ("benchmarks.rivals.strided",),
+    "pytorch": ("benchmarks.rivals.pytorch",),
+    "compiled": ("benchmarks.rivals.pytorch", "--compile"),
+    "pythae": ("benchmarks.rivals.pythae_celeba",),
+}
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+AGAINST = flags.DEFINE_list("rivals", list(RIVALS), f"Some of {', '.join(RIVALS)}.")
+REPEATS = flags.DEFINE_integer("repeats", 7, "Pairs of turns with each rival.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each turn.", lower_bound=0)
+MINUTES = flags.DEFINE_float("minutes", 0.0, "Of pythae's training; 0: none.", lower_bound=0)
+EVAL_EVERY = flags.DEFINE_integer(
+    "eval_every", 100, "Steps between vaejax's validations, with --minutes.", lower_bound=1
+)
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
+
+
+def speed(rival: str, ours: Worker, settings: pathlib.Path) -> report.Row:
+    """One rival against vaejax, in turn.
+
+    Raises:
+      UserError: the rival did not start.
+    """
+    module, *options = RIVALS[rival]
+    with closing(Worker(module, str(settings), *options)) as other:
+        pairs = [
+            (ours.images_per_second(SECONDS.value), other.images_per_second(SECONDS.value))
+            for _ in range(REPEATS.value)
+        ]
+    ratios = [mine / theirs for mine, theirs in pairs]
+    return {
+        "rival": rival,
+        "its parameters": other.facts["parameters"],
+        "its MFLOP/image": other.facts.get("mflop_per_image"),
+        "vaejax images/s": statistics.median(mine for mine, _ in pairs),
+        "rival images/s": statistics.median(theirs for _, theirs in pairs),
+        "ratio": statistics.median(ratios),
+        "spread %": 100 * timing.spread(ratios),
+    }
+
+
+def rival_quality(config: Config, settings: pathlib.Path, minutes: float) -> report.Row:
+    """What pythae's VAE makes of the validation pictures after some minutes of training.
+
+    It has no scale to its Gaussian that would make its loss a likelihood of pictures; it gets
+    the discretised logistic with the one scale that suits these very pictures best.
+
+    Raises:
+      UserError: it failed.
+    """
+    images = data.open_dataset(config.data).splits["valid"].images
+    with tempfile.TemporaryDirectory() as directory:
+        out = pathlib.Path(directory, "likenesses.npz")
+        command = [sys.executable, "-m", *RIVALS["pythae"], str(settings),
+                   f"--minutes={minutes}", f"--out={out}"]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise UserError(f"pythae failed: {result.stderr.strip().splitlines()[-1]}")
+        made = np.load(out)
+        shown, sample, kl = made["mean"], made["sample"], float(np.mean(made["kl"]))
+    squared = (sample / 255.0 - images / 255.0) ** 2
+    scales = np.geomspace(0.02, 0.5, 60)
+    best = max(_log_likelihood(images, sample, float(np.log(scale))) for scale in scales)
+    return {
+        "who": "pythae",
+        "seconds": 60.0 * minutes,
+        "PSNR": float(np.mean(psnr(images, np.round(shown)))),
+        "bits/dim": objectives.bits_per_dim(best - kl, images[0].size),
+        "KL nats": kl,
+        "its own loss": 0.5 * float(np.mean(np.sum(squared, axis=(1, 2, 3)))) + kl,
+    }
+
+
+def _log_likelihood(images: np.ndarray, shown: np.ndarray, log_scale: float) -> float:
+    """Mean over pictures, nats."""
+    likelihood = jax.jit(DiscretizedLogistic().log_prob)
+    scale = jnp.full((1, 1, 1, 1), log_scale, jnp.float32)
+    sums = [
+        np.asarray(likelihood(some, Pixels(to_unit(jnp.asarray(made)), scale)), np.float64)
+        for some, made in zip(np.array_split(images, 20), np.array_split(shown, 20))
+    ]
+    return float(np.mean(np.concatenate(sums)))
+
+
+def our_time(psnr: float, bits: float) -> report.Row:
+    """Seconds until a validation of `vaejax.main` shows what the rival reached.
+
+    They count from the end of the first step, as pythae's do, and hold the validations.
+
+    Raises:
+      UserError: it ended before.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        workdir = pathlib.Path(directory, "run")
+        begin = started = time.perf_counter()
+        process = start_run(workdir, f"train.eval_every={EVAL_EVERY.value}")
+        for said in process.stderr:
+            now = time.perf_counter()
+            if said.startswith("first step done"):
+                started = now
+            elif "validation:" in said and _beats(found := _last_validation(workdir), psnr, bits):
+                process.kill()
+                process.communicate()
+                return {
+                    "who": "vaejax",
+                    "seconds": now - started,
+                    "PSNR": found["psnr"],
+                    "bits/dim": found["elbo_bits_per_dim"],
+                    "KL nats": found["kl_nats"],
+                    "from the command": now - begin,
+                }
+        process.communicate()
+    raise UserError(
+        f"vaejax ended before {psnr:.2f} dB and {bits:.3f} bits/dim: "
+        f"{said.strip().removeprefix('error: ')}"
+    )
+
+
+def _last_validation(workdir: pathlib.Path) -> dict[str, float]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["split"] == "valid"][-1]
+
+
+def _beats(found: dict[str, float], psnr: float, bits: float) -> bool:
+    return found["psnr"] >= psnr and found["elbo_bits_per_dim"] <= bits
+
+
+def main() -> None:
+    """Measures, prints and keeps."""
+    if unknown := [name for name in AGAINST.value if name not in RIVALS]:
+        raise UserError(f"--rivals={unknown[0]} is none of {', '.join(RIVALS)}")
+    config = resolve(CONFIG.value)
+    with tempfile.TemporaryDirectory() as directory:
+        settings = pathlib.Path(directory, "settings.json")
+        settings.write_text(to_json(config))
+        rows = []
+        if AGAINST.value:
+            with closing(Worker("benchmarks.rivals.vaejax_step", str(settings))) as ours:
+                print(f"vaejax: {ours.facts['parameters']:,} parameters, "
+                      f"{ours.facts['mflop_per_image']:.0f} MFLOP/image\n")  # fmt: skip
+                rows = [speed(rival, ours, settings) for rival in AGAINST.value]
+            report.show(rows)
+        if MINUTES.value:
+            theirs = rival_quality(config, settings, MINUTES.value)
+            quality = [theirs, our_time(theirs["PSNR"], theirs["bits/dim"])]
+            print()
+            report.show(quality)
+            rows += quality
+    report.keep(rows, OUT.value)
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])

@@ -1,0 +1,139 @@
+"""The rivals do the same work as vaejax, and each takes its turns. No time is asserted."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from test_benchmarks import benchmark
+from tiny import CONFIG_FILE, tiny
+
+from benchmarks.programs import step_flops
+from benchmarks.rivals.strided import equal_width, textbook_model
+from vaejax.evidence import evidence
+from vaejax.likelihoods import LIKELIHOODS
+from vaejax.models import build_model, init_params
+
+
+def versus(out, *flags: str) -> list[dict]:
+    result = benchmark(
+        "versus", f"--config={CONFIG_FILE}", "--repeats=2", "--seconds=0.01", f"--out={out}", *flags
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(out.read_text())["rows"]
+
+
+def test_the_textbook_network_costs_as_many_operations():
+    config = tiny()
+    ours = step_flops(build_model(config), config)
+    width = equal_width(config)
+    theirs = [step_flops(textbook_model(config, w), config) for w in (width, width + 1)]
+    assert theirs[0] <= ours < theirs[1]
+
+
+def test_it_takes_turns_with_the_textbook_network(tmp_path):
+    (row,) = versus(tmp_path / "out.json", "--rivals=strided")
+    assert row["rival"] == "strided"
+    assert row["ratio"] > 0 and row["vaejax images/s"] > 0 and row["rival images/s"] > 0
+
+
+def test_an_unknown_rival_is_named():
+    result = benchmark("versus", f"--config={CONFIG_FILE}", "--rivals=everyone")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: --rivals=everyone is none of strided, pytorch, compiled, pythae"
+    )
+
+
+def test_a_rival_that_does_not_start_says_why():
+    flags = ("--config.data.image_size=(28, 28)", "--rivals=pythae")
+    result = benchmark("versus", f"--config={CONFIG_FILE}", *flags)
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert "pythae takes 64 x 64" in last or "No module named" in last
+
+
+@pytest.mark.parametrize("size", [(28, 28), (28, 20), (64, 64)])
+def test_pytorchs_model_is_the_same(size):
+    """With vaejax's parameters and noise it has vaejax's loss."""
+    torch = pytest.importorskip("torch", reason="needs pip install -e '.[versus]'")
+    from benchmarks.rivals import pytorch
+
+    config = tiny(data={"image_size": size}, model={"widths": (8, 16, 24), "blocks": (1, 2, 1)})
+    model = build_model(config)
+    params = init_params(model, config, jax.random.key(0))
+    # What starts at zero would hide mistakes.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    leaves = [x + 0.05 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys)]
+    params = jax.tree.unflatten(tree, leaves)
+    images = jax.random.randint(jax.random.key(2), (4, *size, 3), 0, 256).astype(np.uint8)
+    noise = jax.random.normal(jax.random.key(3), (4, config.model.latent_size))
+    terms = evidence(model, params, LIKELIHOODS["logistic"], images, noise)
+    loss = np.mean(np.sum(terms.kl, -1) - terms.log_likelihood) / images[0].size
+
+    rival = pytorch.VAE(config)
+    assert sum(p.numel() for p in rival.parameters()) == sum(leaf.size for leaf in leaves)
+    give_parameters(rival, params, model.prior)
+    with torch.no_grad():
+        theirs = rival(torch.tensor(np.asarray(images)), torch.tensor(np.asarray(noise)))
+    np.testing.assert_allclose(theirs.item(), loss, rtol=1e-5)
+
+
+def give_parameters(rival, params: dict, prior) -> None:
+    """Copies vaejax's parameters into PyTorch's model."""
+    import torch
+
+    def give(layer, values):
+        """A convolution's kernel is [height, width, in, out] here and [out, in, ...] there."""
+        (values,) = [values] if "kernel" in values else values.values()
+        kernel = np.asarray(values["kernel"])
+        kernel = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+        layer.weight.data.copy_(torch.tensor(kernel.reshape(layer.weight.shape)))
+        layer.bias.data.copy_(torch.tensor(np.asarray(values["bias"])))
+
+    def give_blocks(levels, values):
+        for i, block in enumerate(block for level in levels for block in level):
+            give(block.first, values[f"ResidualBlock_{i}"]["Conv3x3_0"])
+            give(block.second, values[f"ResidualBlock_{i}"]["Conv3x3_1"])
+
+    encoder, decoder, flow = params["encoder"], params["decoder"], params["prior"]
+    give_blocks(rival.encoder.blocks, encoder)
+    give_blocks(reversed(rival.decoder.blocks), decoder)
+    for i, layer in enumerate(rival.encoder.down):
+        give(layer, encoder[f"Conv1x1_{i}"])
+    for i, layer in enumerate(reversed(rival.decoder.up)):
+        give(layer, decoder[f"Conv1x1_{i}"])
+    give(rival.encoder.out, encoder["Dense_0"])
+    give(rival.decoder.start, decoder["Dense_0"])
+    give(rival.decoder.out, decoder["Conv3x3_0"])
+    for i, layers in enumerate(rival.prior.conditioners):
+        for j in range(3):
+            give(layers[2 * j], flow[f"conditioners_{i}"][f"Dense_{j}"])
+    for name in ("shift", "log_scale"):
+        getattr(rival.prior, name).data.copy_(torch.tensor(np.asarray(flow[name])))
+    size, pairs = len(flow["shift"]), len(rival.prior.permutations)
+    rng = np.random.default_rng(0)
+    permutations = np.stack([rng.permutation(size) for _ in range(pairs)])
+    rival.prior.permutations.copy_(torch.tensor(permutations))
+    scale = np.asarray(params["head"]["log_scale"])[0]
+    rival.log_scale.data.copy_(torch.tensor(scale.transpose(2, 0, 1)))
+
+
+def test_it_takes_turns_with_pytorch_and_pythae(tmp_path):
+    pytest.importorskip("pythae", reason="needs pip install -e '.[versus]'")
+    rows = versus(
+        tmp_path / "out.json", "--config.data.image_size=(64, 64)", "--rivals=pytorch,pythae"
+    )
+    assert [row["rival"] for row in rows] == ["pytorch", "pythae"]
+    assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_it_reaches_what_pythae_has_reached(tmp_path):
+    pytest.importorskip("pythae", reason="needs pip install -e '.[versus]'")
+    theirs, ours = versus(
+        tmp_path / "out.json", "--config.data.image_size=(64, 64)", "--rivals=", "--minutes=0.01",
+        "--eval_every=50", "--config.train.steps=1000",
+    )  # fmt: skip
+    assert (theirs["who"], ours["who"]) == ("pythae", "vaejax")
+    assert ours["PSNR"] >= theirs["PSNR"] and ours["bits/dim"] <= theirs["bits/dim"]
