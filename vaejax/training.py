@@ -16,6 +16,7 @@ from vaejax import data, progress, step
 from vaejax.checkpoints import METRIC, Checkpoints
 from vaejax.config import Config
 from vaejax.data import pipeline
+from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
 from vaejax.diagnosis import explain_not_finite
 from vaejax.errors import TrainingError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
@@ -70,6 +71,7 @@ class Run:
     def __init__(self, config: Config, workdir: Path):
         """Opens data, devices, model and checkpoints, and restores what there is."""
         self.config, self.workdir = config, workdir
+        import_tensorflow_meanwhile()
         self.mesh = make_mesh(config.train.batch_size)
         self.dataset = data.open_dataset(config.data)
         self.model = build_model(config)

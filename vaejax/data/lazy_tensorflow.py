@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import threading
 import types
 
 from vaejax.errors import UserError
@@ -21,6 +22,14 @@ def tensorflow() -> types.ModuleType:
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], kind)
     return tf
+
+
+def import_tensorflow_meanwhile() -> None:
+    """Imports TensorFlow in the background: it takes seconds, and so does compiling a step.
+
+    Whoever calls `tensorflow` before it is there waits for it.
+    """
+    threading.Thread(target=tensorflow, daemon=True).start()
 
 
 @functools.cache
