@@ -17,6 +17,7 @@ from vaejax.config import Config
 from vaejax.evidence import Evidence, Sums, empty_sums, evidence, sums_of
 from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
 from vaejax.models import init_params
+from vaejax.optimizer import learning_rate, no_moments, update
 from vaejax.parallel import replicated, split_batch
 
 # Purposes folded into the key of a step; each random number has one.
@@ -45,7 +46,7 @@ class TrainState(struct.PyTreeNode):
     Attributes:
       step: int32, updates tried so far, applied or skipped.
       params, ema_params: float32, of the model and their running average.
-      opt_state: of `make_optimizer`.
+      moments: of the gradients, as `optimizer.update` keeps them.
       skipped: int32, updates skipped because loss or gradient was not finite.
       skipped_in_row: int32, those since the last applied update.
       rollbacks: int32, so far.
@@ -56,38 +57,12 @@ class TrainState(struct.PyTreeNode):
     step: PyTree
     params: PyTree
     ema_params: PyTree
-    opt_state: PyTree
+    moments: PyTree
     skipped: PyTree
     skipped_in_row: PyTree
     rollbacks: PyTree
     learning_rate_scale: PyTree
     window: Window
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW without its learning rate, which `train_step` applies by the step's number."""
-    settings = config.optimizer
-
-    def is_kernel(params: dict) -> dict:
-        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
-        optax.add_decayed_weights(settings.weight_decay, mask=is_kernel),
-    )
-
-
-def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Linear warm-up, then a cosine down to a fraction of the peak."""
-    settings, total = config.optimizer, config.train.steps
-    warmup = min(settings.warmup_steps, total)
-    done = step.astype(jnp.float32)
-    rise = jnp.minimum(1.0, (done + 1.0) / max(warmup, 1))
-    share = jnp.clip((done - warmup) / max(total - warmup, 1), 0.0, 1.0)
-    fraction = settings.final_fraction
-    fall = fraction + (1.0 - fraction) * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
-    return settings.learning_rate * rise * fall
 
 
 def beta_at(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -104,7 +79,7 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
         step=zero,
         params=params,
         ema_params=params,
-        opt_state=make_optimizer(config).init(params),
+        moments=no_moments(params),
         skipped=zero,
         skipped_in_row=zero,
         rollbacks=zero,
@@ -151,7 +126,6 @@ def make_train_step(
       on_device: every device holds all training pictures: the function takes (state, index
         [dispatch, batch], pictures), and picks each batch out of `pictures` itself.
     """
-    optimizer = make_optimizer(config)
     likelihood = LIKELIHOODS[config.likelihood.name]
     parts = config.train.accumulate
 
@@ -184,7 +158,7 @@ def make_train_step(
         mean = jax.tree.map(lambda leaf: leaf / parts, (loss, gradients))
         return (mean[0], window), mean[1]
 
-    def update(state: TrainState, images: Images) -> tuple[TrainState, Float[Array, ""]]:
+    def advance(state: TrainState, images: Images) -> tuple[TrainState, Float[Array, ""]]:
         flip_key, noise_key = step_keys(config, state.step)
         if config.data.flip:
             images = mirror(images, flip_key)
@@ -194,23 +168,25 @@ def make_train_step(
         (loss, window), gradients = gradients_of(state.params, images, noise, beta)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        # Optax's bias correction raises a float to an integer, which strict promotion refuses.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        rate = learning_rate(config, state.step) * state.learning_rate_scale
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        # Young averages forget faster, so that the first pictures are not of the start.
-        age = (state.step - state.skipped).astype(jnp.float32)
-        decay = jnp.minimum(config.optimizer.ema_decay, (1.0 + age) / (10.0 + age))
-        ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema_params, params)
+        params, moments, ema_params = update(
+            config.optimizer,
+            state.params,
+            state.moments,
+            state.ema_params,
+            gradients,
+            norm=norm,
+            count=state.step - state.skipped,
+            rate=learning_rate(config, state.step) * state.learning_rate_scale,
+            apply=finite,
+        )
         old_window = _restarted(state.window, state.step % config.train.log_every == 0)
         new_window = jax.tree.map(jnp.add, old_window, window._replace(gradient_norm=norm))
         skip = (~finite).astype(jnp.int32)
         return TrainState(
             step=state.step + 1,
-            params=_where(finite, params, state.params),
-            ema_params=_where(finite, ema, state.ema_params),
-            opt_state=_where(finite, opt_state, state.opt_state),
+            params=params,
+            ema_params=ema_params,
+            moments=moments,
             skipped=state.skipped + skip,
             skipped_in_row=(state.skipped_in_row + skip) * skip,
             rollbacks=state.rollbacks,
@@ -224,7 +200,7 @@ def make_train_step(
         def one(state: TrainState, batch: Array) -> tuple[TrainState, Float[Array, ""]]:
             if on_device:
                 batch = pictures[0].at[batch].get(mode="promise_in_bounds")
-            return update(state, batch)
+            return advance(state, batch)
 
         if batches.shape[0] == 1:
             return one(state, batches[0])

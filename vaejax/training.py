@@ -25,6 +25,7 @@ from vaejax.gallery import Gallery
 from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
+from vaejax.optimizer import learning_rate
 from vaejax.parallel import (
     free_device_memory,
     make_mesh,
@@ -220,7 +221,7 @@ class Run:
         config = self.config
         dimensions = self.dataset.splits["train"].images[0].size
         at = jnp.asarray(self.step - 1)
-        rate = step.learning_rate(config, at) * self.state.learning_rate_scale
+        rate = learning_rate(config, at) * self.state.learning_rate_scale
         return {
             **evidence_summary(window.sums, dimensions, float(step.beta_at(config, at))),
             "gradient_norm": float(window.gradient_norm / window.updates),

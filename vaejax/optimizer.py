@@ -1,0 +1,95 @@
+"""AdamW and the running average of the parameters: what one update makes of a gradient.
+
+Optax has the same arithmetic. Here an update that must be skipped is skipped by its
+coefficients, and every result is written over what it replaces before the next one reads it:
+composed of Optax's parts, XLA copies parameters and moments first, which makes the whole update
+1.7 times as long (14.5 ms instead of 8.5 for 4 M parameters on two CPU cores).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from vaejax.config import Config, OptimizerConfig
+
+_EPSILON = 1e-8
+
+
+class Moments(NamedTuple):
+    """Running means of the gradient and of its square, float32, in the shape of the parameters."""
+
+    first: PyTree
+    second: PyTree
+
+
+def no_moments(params: PyTree) -> Moments:
+    """Before the first update."""
+    return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
+
+
+def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Linear warm-up, then a cosine down to a fraction of the peak."""
+    settings, total = config.optimizer, config.train.steps
+    warmup = min(settings.warmup_steps, total)
+    done = step.astype(jnp.float32)
+    rise = jnp.minimum(1.0, (done + 1.0) / max(warmup, 1))
+    share = jnp.clip((done - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    fraction = settings.final_fraction
+    fall = fraction + (1.0 - fraction) * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+    return settings.learning_rate * rise * fall
+
+
+def update(
+    settings: OptimizerConfig,
+    params: PyTree,
+    moments: Moments,
+    average: PyTree,
+    gradients: PyTree,
+    *,
+    norm: Float[Array, ""],
+    count: Int[Array, ""],
+    rate: Float[Array, ""],
+    apply: Bool[Array, ""],
+) -> tuple[PyTree, Moments, PyTree]:
+    """One step of AdamW (Loshchilov and Hutter 2019) on a clipped gradient, and of the average.
+
+    Args:
+      settings: betas, weight decay of the kernels, clipping norm, decay of the average.
+      params: before the step.
+      moments: of their earlier gradients.
+      average: the running average of the parameters.
+      gradients: in the shape of the parameters.
+      norm: of all gradients together; above the clipping norm they are shortened to it.
+      count: steps before this one.
+      rate: the learning rate.
+      apply: False leaves every number as it is, whatever the gradient.
+
+    Returns:
+      params, moments and average after the step.
+    """
+    clip = jnp.minimum(1.0, settings.clip_norm / norm)
+    age = count.astype(jnp.float32)
+    corrections = [1.0 - b ** (age + 1.0) for b in (settings.b1, settings.b2)]
+    # Young averages forget faster, so that the first pictures are not of the start.
+    decay = jnp.minimum(settings.ema_decay, (1.0 + age) / (10.0 + age))
+    # Nothing moves where the old has all the weight and the rate is zero.
+    b1, b2, decay = (jnp.where(apply, keep, 1.0) for keep in (settings.b1, settings.b2, decay))
+    rate = jnp.where(apply, rate, 0.0)
+
+    def one(path, param, first, second, mean, gradient):
+        gradient = jnp.where(apply, clip * gradient, 0.0)
+        first = b1 * first + (1.0 - b1) * gradient
+        second = b2 * second + (1.0 - b2) * gradient**2
+        first, second = jax.lax.optimization_barrier((first, second))
+        direction = (first / corrections[0]) / (jnp.sqrt(second / corrections[1]) + _EPSILON)
+        if path[-1].key == "kernel":
+            direction = direction + settings.weight_decay * param
+        param = jax.lax.optimization_barrier(param - rate * direction)
+        return param, first, second, decay * mean + (1.0 - decay) * param
+
+    changed = jax.tree_util.tree_map_with_path(one, params, *moments, average, gradients)
+    four = jax.tree.structure((0, 0, 0, 0))
+    params, first, second, average = jax.tree.transpose(jax.tree.structure(params), four, changed)
+    return params, Moments(first, second), average
