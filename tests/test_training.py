@@ -176,8 +176,8 @@ def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
     """Parameters turn to NaN once, after the checkpoint at step 8: every later update fails."""
     make, poisoned = step.make_train_step, []
 
-    def make_poisoning(model, config, mesh):
-        real = make(model, config, mesh)
+    def make_poisoning(model, config, mesh, **options):
+        real = make(model, config, mesh, **options)
 
         def train_step(state, images):
             if int(state.step) == 8 and not poisoned:
