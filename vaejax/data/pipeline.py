@@ -85,6 +85,7 @@ def train_batches(
       ValueError: there are no pictures, or the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
+    _check_some(len(images))
 
     def load(step: np.int64) -> tuple[np.ndarray, ...]:
         (index,) = _train_index(step, seed, batch_size, rows, len(images))
@@ -108,6 +109,7 @@ def train_order(
       ValueError: there are no pictures, or the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
+    _check_some(size)
 
     def load(step: np.int64) -> tuple[np.ndarray, ...]:
         return _train_index(step, seed, batch_size, rows, size)
@@ -154,6 +156,11 @@ def _train_index(
 ) -> tuple[Int64[np.ndarray, " batch"]]:
     """Which pictures this process has in its rows of one step's batch."""
     return (batch_indices(seed, int(step) * batch_size + rows.start, len(rows), size),)
+
+
+def _check_some(size: int) -> None:
+    if size < 1:
+        raise ValueError("no pictures to train on")
 
 
 def _steps(first_step: int, batch_size: int) -> range:
