@@ -185,17 +185,16 @@ class Run:
         """
         settings, images = self.config.train, self.dataset.splits["train"].images
         sharding = split_batch(self.mesh, leading_axes=1)
-        order = {
-            "seed": settings.seed,
-            "batch_size": settings.batch_size,
-            "first_step": self.step,
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
-        if self.pictures:
-            name, batches = "index", pipeline.train_order(len(images), **order)
-        else:
-            name, batches = "image", pipeline.train_batches(images, **order)
+        batches = pipeline.train_batches(
+            images,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            first_step=self.step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            only_index=bool(self.pictures),
+        )
+        name = "index" if self.pictures else "image"
         while True:
             rows = np.stack([next(batches)[name] for _ in range(settings.steps_per_dispatch)])
             yield to_devices({name: rows}, sharding)[name]

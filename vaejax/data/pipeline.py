@@ -66,6 +66,7 @@ def train_batches(
     first_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    only_index: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Shuffled batches without end.
 
@@ -76,6 +77,7 @@ def train_batches(
       first_step: the step to go on from.
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
+      only_index: leave out `image`: whoever reads the batches has the pictures already.
 
     Returns:
       An iterator over dicts: `image`, uint8 `[batch_size / process_count, height, width,
@@ -85,36 +87,17 @@ def train_batches(
       ValueError: there are no pictures, or the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    _check_some(len(images))
+    size = len(images)
+    if size < 1:
+        raise ValueError("no pictures to train on")
 
     def load(step: np.int64) -> tuple[np.ndarray, ...]:
-        (index,) = _train_index(step, seed, batch_size, rows, len(images))
-        return images[index], index
+        index = batch_indices(seed, int(step) * batch_size + rows.start, len(rows), size)
+        return (index,) if only_index else (images[index], index)
 
-    return _prefetched(load, _steps(first_step, batch_size), ("image", "index"))
-
-
-def train_order(
-    size: int,
-    *,
-    seed: int,
-    batch_size: int,
-    first_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-    """`train_batches` of `size` pictures that lie elsewhere: only `index`.
-
-    Raises:
-      ValueError: there are no pictures, or the batch does not divide.
-    """
-    rows = _local_rows(batch_size, process_index, process_count)
-    _check_some(size)
-
-    def load(step: np.int64) -> tuple[np.ndarray, ...]:
-        return _train_index(step, seed, batch_size, rows, size)
-
-    return _prefetched(load, _steps(first_step, batch_size), ("index",))
+    last_step = np.iinfo(np.int64).max // batch_size
+    names = ("index",) if only_index else ("image", "index")
+    return _prefetched(load, range(first_step, last_step), names)
 
 
 def eval_batches(
@@ -149,23 +132,6 @@ def eval_batches(
         return images[index], index, positions < size
 
     return _prefetched(load, range(-(-size // batch_size)), ("image", "index", "mask"))
-
-
-def _train_index(
-    step: np.int64, seed: int, batch_size: int, rows: range, size: int
-) -> tuple[Int64[np.ndarray, " batch"]]:
-    """Which pictures this process has in its rows of one step's batch."""
-    return (batch_indices(seed, int(step) * batch_size + rows.start, len(rows), size),)
-
-
-def _check_some(size: int) -> None:
-    if size < 1:
-        raise ValueError("no pictures to train on")
-
-
-def _steps(first_step: int, batch_size: int) -> range:
-    """From `first_step` until positions run out of 64 bits."""
-    return range(first_step, np.iinfo(np.int64).max // batch_size)
 
 
 def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
