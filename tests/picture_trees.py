@@ -1,4 +1,4 @@
-"""Small picture collections on disk, made with Pillow."""
+"""Small picture collections on disk, made with Pillow and opened."""
 
 import io
 import pathlib
@@ -6,6 +6,9 @@ import zipfile
 
 import numpy as np
 from PIL import Image
+
+from vaejax.config import DataConfig
+from vaejax.data import open_dataset
 
 ATTRIBUTES = [
     "5_o_Clock_Shadow",
@@ -106,3 +109,15 @@ def write_celeba(
     (root / f"list_eval_partition.{tables}").write_text("\n".join(partition) + "\n")
     (root / f"list_attr_celeba.{tables}").write_text("\n".join(attributes) + "\n")
     return root
+
+
+def opened(tmp_path, **settings):
+    """The data set at 32x32, its cache in `tmp_path`."""
+    settings = {"cache_dir": str(tmp_path / "cache"), "image_size": (32, 32)} | settings
+    return open_dataset(DataConfig(**settings), progress=False)
+
+
+def rgb(content, box, size=(32, 32)):
+    """What cropping a picture file to `box` must give."""
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    return np.asarray(image.crop(box).resize(size, Image.Resampling.BILINEAR))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaejax.data import synthetic
-from vaejax.data.synthetic import FACTORS, draw_factors, faces, render
+from vaejax.data.synthetic import FACTORS, faces, render
 from vaejax.errors import UserError
 
 # Each size of picture is compiled once, and that is what takes the time here: few sizes, and
@@ -15,7 +15,6 @@ from vaejax.errors import UserError
 pytestmark = pytest.mark.xdist_group("synthetic")
 
 NAMES = [factor.name for factor in FACTORS]
-MANY = np.arange(4000)
 
 # A neutral sitter, so that nothing hides the factor under test.
 PLAIN = {
@@ -49,73 +48,6 @@ def extremes(factor):
     # A hue comes round to where it began.
     high = 0.5 if factor.name.endswith("_hue") else factor.high
     return np.array([factor.low, high])
-
-
-# --- factors ---------------------------------------------------------------------------------
-
-
-def test_every_factor_is_declared_once_and_documented():
-    assert len(set(NAMES)) == len(NAMES)
-    for factor in FACTORS:
-        assert factor.doc and factor.kind in ("continuous", "categorical")
-        assert (factor.kind == "categorical") == bool(factor.categories)
-        assert len(factor.shares) == len(factor.categories)
-        assert factor.low < factor.high
-
-
-@pytest.mark.parametrize("factor", FACTORS, ids=NAMES)
-def test_labels_cover_the_declared_range(factor):
-    values = draw_factors(MANY)[factor.name]
-    if factor.kind == "categorical":
-        assert values.dtype == np.int32
-        drawn = np.bincount(values, minlength=len(factor.categories)) / len(MANY)
-        np.testing.assert_allclose(drawn, factor.shares, atol=0.03)
-    else:
-        assert values.dtype == np.float32
-        assert values.min() >= np.float32(factor.low) and values.max() <= np.float32(factor.high)
-        # Each tenth of a range is drawn as often as its power says.
-        place = (values.astype(np.float64) - factor.low) / (factor.high - factor.low)
-        uniform = np.clip(place, 0, 1) ** (1 / factor.power)
-        assert np.histogram(uniform, 10, (0, 1))[0].min() > 0.07 * len(MANY)
-
-
-def test_factors_are_drawn_independently():
-    table = np.stack([column.astype(np.float64) for column in draw_factors(MANY).values()])
-    correlation = np.corrcoef(table) - np.eye(len(table))
-    assert np.abs(correlation).max() < 5 / np.sqrt(len(MANY))
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.integers(0, 2**62), min_size=1, max_size=8),
-    st.integers(-(2**70), 2**70),
-)
-def test_factors_depend_on_seed_and_index_alone(indices, seed):
-    together = draw_factors(np.array(indices), seed)
-    for row, index in enumerate(indices):
-        alone = draw_factors(np.array([index]), seed)
-        assert all(alone[name][0] == together[name][row] for name in NAMES)
-
-
-def test_seeds_draw_different_people():
-    first, second = draw_factors(MANY, 0), draw_factors(MANY, 1)
-    for factor in FACTORS:
-        same = np.mean(first[factor.name] == second[factor.name])
-        assert same < 0.6  # by chance: most people have neither glasses nor beard
-    # Neighbouring seeds are not neighbouring parts of one sequence.
-    yaw, other = first["yaw"], second["yaw"]
-    assert len(np.intersect1d(yaw, other)) < 10
-
-
-def test_factors_of_a_face_never_change():
-    # Labels are ground truth that others have stored: a new factor goes to the end of FACTORS.
-    labels = draw_factors(np.array([0, 123456789]), seed=7)
-    found = [round(float(labels[name][row]), 4) for name in ("skin_tone", "yaw") for row in (0, 1)]
-    assert found == [0.7916, 0.5433, 27.4118, -3.2275]
-    assert labels["hair_style"].tolist() == [3, 1]
-
-
-# --- pictures --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 32)])

@@ -1,0 +1,115 @@
+"""CelebA in the layouts people have it in, and what is said of one that is damaged."""
+
+import json
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+from picture_trees import ATTRIBUTES, celeba_records, jpeg, opened, rgb, write_celeba
+
+from vaejax.errors import UserError
+
+
+@pytest.mark.parametrize("tables", ["txt", "csv"])
+@pytest.mark.parametrize("pictures", ["zip", "folder", "nested"])
+def test_celeba_layouts_are_one_data_set(tmp_path, pictures, tables):
+    records = celeba_records()
+    root = write_celeba(tmp_path / "data", records, pictures=pictures, tables=tables)
+    dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+    reference = write_celeba(tmp_path / "reference", records)
+    official = opened(tmp_path, source="celeba", path=str(reference), crop="nvae148")
+    assert dataset.fingerprint == official.fingerprint
+    assert json.loads(json.dumps(dataset.fingerprint)) == dataset.fingerprint
+    assert str(tmp_path) not in json.dumps(dataset.fingerprint)
+    assert dataset.fingerprint["attribute_names"] == ATTRIBUTES
+    assert dataset.report["set_aside"] == {}
+    assert list(dataset.splits) == ["train", "valid", "test"]
+    for number, split in enumerate(dataset.splits.values()):
+        names = [name for name, (_, part, _) in records.items() if part == number]
+        assert list(split.names) == names
+        want = np.stack([rgb(records[name][0], (15, 40, 163, 188)) for name in names])
+        np.testing.assert_array_equal(split.images, want)
+        bits = np.stack([records[name][2] for name in names])
+        np.testing.assert_array_equal(split.labels["attributes"], bits)
+        assert split.labels["attributes"].dtype == np.uint8
+        assert not split.images.flags.writeable
+        assert not split.labels["attributes"].flags.writeable
+
+
+def test_celeba_pictures_and_tables_that_disagree(tmp_path):
+    records = celeba_records()
+    root = write_celeba(tmp_path / "data", records, pictures="folder")
+    (root / "img_align_celeba" / "000003.jpg").unlink()
+    (root / "img_align_celeba" / "999999.jpg").write_bytes(jpeg(0))
+    (root / "img_align_celeba" / "000004.jpg").write_bytes(jpeg(4, 100, 100))
+    dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+    assert dataset.report["set_aside"] == {
+        "000003.jpg": "listed in list_eval_partition.txt but missing",
+        "999999.jpg": "not listed in list_eval_partition.txt",
+        "000004.jpg": "100x100 pixels (width x height), but crop 'nvae148' is for 178x218 pictures",
+    }
+    assert (
+        json.loads(pathlib.Path(dataset.report["file"]).read_text())
+        == (dataset.report["set_aside"])
+    )
+    assert sum(len(split.images) for split in dataset.splits.values()) == 10
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("list_eval_partition.txt", r"lacks list_eval_partition.txt \(or Kaggle's .*\.csv\)"),
+        ("list_attr_celeba.txt", "lacks list_attr_celeba.txt"),
+        ("img_align_celeba.zip", "neither img_align_celeba.zip nor the folder"),
+    ],
+)
+def test_celeba_names_the_missing_file(tmp_path, lost, message):
+    root = write_celeba(tmp_path / "data", celeba_records(4))
+    (root / lost).unlink()
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+
+
+def test_celeba_damaged_table_names_its_line(tmp_path):
+    root = write_celeba(tmp_path / "data", celeba_records(4))
+    table = root / "list_attr_celeba.txt"
+    table.write_text(table.read_text()[:-10])
+    with pytest.raises(UserError, match=r"line 6 is '000004.jpg.*40 whole numbers"):
+        opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+
+
+def test_real_celeba_subset_zip_and_folder(tmp_path, real_faces):
+    source = real_faces / "celeba"
+    lines = (source / "list_eval_partition.txt").read_text().splitlines()
+    names = [line.split() for line in lines]
+    names = dict(names[:60] + names[-40:])
+    table = (source / "list_attr_celeba.txt").read_text().splitlines()
+    rows = [line for line in table[2:] if line.split()[0] in names]
+    with zipfile.ZipFile(source / "img_align_celeba.zip") as archive:
+        content = {name: archive.read(f"img_align_celeba/{name}") for name in names}
+    fingerprints = []
+    for kind in ("zip", "folder"):
+        root = tmp_path / kind
+        root.mkdir()
+        lines = [f"{name} {part}" for name, part in names.items()]
+        (root / "list_eval_partition.txt").write_text("\n".join(lines))
+        (root / "list_attr_celeba.txt").write_text("\n".join([str(len(rows)), table[1], *rows]))
+        if kind == "zip":
+            with zipfile.ZipFile(root / "img_align_celeba.zip", "w") as archive:
+                for name in names:
+                    archive.writestr(f"img_align_celeba/{name}", content[name])
+        else:
+            (root / "img_align_celeba").mkdir()
+            for name in names:
+                (root / "img_align_celeba" / name).write_bytes(content[name])
+        dataset = opened(tmp_path, source="celeba", path=str(root), crop="wae140")
+        fingerprints.append(dataset.fingerprint)
+        assert {name: len(split.images) for name, split in dataset.splits.items()} == {
+            "train": 60,
+            "valid": 40,
+        }
+        first = dict(zip(table[1].split(), rows[0].split()[1:]))
+        bits = dict(zip(ATTRIBUTES, dataset.splits["train"].labels["attributes"][0]))
+        assert {key: int(value) > 0 for key, value in first.items()} == bits
+    assert fingerprints[0] == fingerprints[1]

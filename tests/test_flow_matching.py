@@ -1,0 +1,102 @@
+"""The flow fitted to codes by matching velocities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from codes import correlated
+
+from vaejax.priors import (
+    fit_flow_matching,
+    fit_gaussian,
+)
+
+
+def _energy_distance(a, b):
+    """Székely's 2 E|a-b| - E|a-a'| - E|b-b'|: zero for equal distributions."""
+
+    def mean_gap(a, b):
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1)).mean()
+
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return 2 * mean_gap(a, b) - mean_gap(a, a) - mean_gap(b, b)
+
+
+def _fit_small(codes, steps):
+    return fit_flow_matching(
+        codes, jax.random.key(0), steps=steps, batch_size=256, width=64, blocks=2
+    )
+
+
+@pytest.fixture(scope="module")
+def moons():
+    """Two interleaved half circles, and the flow fitted to them."""
+    angle, noise_a, noise_b = np.random.default_rng(0).normal(size=(3, 4000))
+    angle = np.random.default_rng(1).uniform(0, np.pi, 4000)
+    upper = np.arange(4000) % 2 == 0
+    x = np.where(upper, np.cos(angle), 1 - np.cos(angle)) + 0.08 * noise_a
+    y = np.where(upper, np.sin(angle), 0.5 - np.sin(angle)) + 0.08 * noise_b
+    codes = jnp.asarray(np.stack([x, y], axis=1), jnp.float32)
+    return codes, _fit_small(codes, 1500)
+
+
+def test_untrained_flow_is_the_gaussian():
+    codes = jnp.asarray(correlated(200, 3))
+    prior = _fit_small(codes, 0)
+    gaussian = fit_gaussian([codes])
+    np.testing.assert_allclose(prior.log_prob(codes[:20]), gaussian.log_prob(codes[:20]), atol=1e-3)
+    key = jax.random.key(2)
+    np.testing.assert_allclose(prior.sample(key, 20, 0.7), gaussian.sample(key, 20, 0.7), atol=1e-3)
+
+
+def test_flow_trained_on_a_gaussian_has_its_density():
+    codes = jnp.asarray(correlated(5000, 3))
+    prior = _fit_small(codes, 300)
+    assert any(np.any(x != 0) for x in jax.tree.leaves(prior.params))
+    truth = fit_gaussian([codes]).log_prob(codes[:300])
+    error = np.asarray(prior.log_prob(codes[:300]) - truth)
+    assert np.abs(error).mean() < 0.1
+    assert abs(error.mean()) < 0.05
+
+
+def test_flow_draws_moons(moons):
+    codes, prior = moons
+    draws = prior.sample(jax.random.key(5), 1500)
+    np.testing.assert_allclose(draws.mean(axis=0), codes.mean(axis=0), atol=0.07)
+    np.testing.assert_allclose(np.cov(draws.T), np.cov(codes.T), atol=0.07)
+    gaussian = prior.gaussian.sample(jax.random.key(5), 1500)
+    assert _energy_distance(draws, codes[:1500]) < 0.25 * _energy_distance(gaussian, codes[:1500])
+
+
+def test_flow_density_of_moons_integrates_to_one(moons):
+    codes, prior = moons
+    low, high = codes.min(axis=0) - 0.4, codes.max(axis=0) + 0.4
+    axes = [np.linspace(a, b, 70) for a, b in zip(low, high)]
+    grid = jnp.asarray(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2), jnp.float32)
+    density = np.exp(jax.jit(lambda prior, z: prior.log_prob(z))(prior, grid))
+    cell = np.prod([axis[1] - axis[0] for axis in axes])
+    assert density.sum() * cell == pytest.approx(1, abs=0.05)
+    assert float(prior.log_prob(codes[:200]).mean()) > float(
+        prior.gaussian.log_prob(codes[:200]).mean()
+    )
+
+
+def test_flow_draws_at_temperature_zero_are_all_one(moons):
+    draws = np.asarray(moons[1].sample(jax.random.key(0), 5, 0.0))
+    np.testing.assert_allclose(draws, np.tile(draws[:1], (5, 1)), atol=1e-5)
+
+
+def test_flow_training_follows_its_key_alone():
+    codes = jnp.asarray(correlated(100, 2))
+    told = []
+
+    def fit(**kwargs):
+        return fit_flow_matching(
+            codes, jax.random.key(0), steps=130, batch_size=16, width=8, blocks=1, **kwargs
+        )
+
+    first, second = fit(progress=lambda *now: told.append(now)), fit()
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
+        np.testing.assert_array_equal(a, b)
+    assert [now[:2] for now in told] == [(100, 130), (130, 130)]
+    assert all(np.isfinite(now[2]) for now in told)
