@@ -3,14 +3,12 @@
 import dataclasses
 import enum
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import takewhile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vaejax import data, progress, step
 from vaejax.checkpoints import METRIC, Checkpoints
@@ -21,19 +19,13 @@ from vaejax.diagnosis import explain_not_finite
 from vaejax.errors import TrainingError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.evidence import summarize as evidence_summary
+from vaejax.feeding import Feed
 from vaejax.gallery import Gallery
 from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
 from vaejax.optimizer import learning_rate
-from vaejax.parallel import (
-    free_device_memory,
-    make_mesh,
-    replicated,
-    round_up,
-    split_batch,
-    to_devices,
-)
+from vaejax.parallel import make_mesh, replicated, round_up
 from vaejax.progress import say
 from vaejax.reporting import Reporter
 from vaejax.settings import resolve, save_json
@@ -76,9 +68,9 @@ class Run:
         self.mesh = make_mesh(config.train.batch_size)
         self.dataset = data.open_dataset(config.data)
         self.model = build_model(config)
-        self.pictures = self._pictures_on_devices()
+        self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh)
         self.train_step = step.make_train_step(
-            self.model, config, self.mesh, on_device=bool(self.pictures)
+            self.model, config, self.mesh, on_device=bool(self.feed.resident)
         )
         self.eval_step = make_eval_step(self.model, config, self.mesh)
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
@@ -103,7 +95,7 @@ class Run:
         else:
             say(f"{self.workdir} is at step {self.step} of config.train.steps={settings.steps}")
         started, previous_loss = time.monotonic(), None
-        batches = self._batches()
+        batches = self.feed.batches(self.step)
         while self.step < settings.steps or self.evaluation_due:
             if stop.requested:
                 return self._interrupt()
@@ -112,7 +104,7 @@ class Run:
                 continue
             with self.progress.waiting():
                 batch = next(batches)
-            self.state, loss = self.train_step(self.state, batch, *self.pictures)
+            self.state, loss = self.train_step(self.state, batch, *self.feed.resident)
             self.step += settings.steps_per_dispatch
             # One dispatch stays queued: the device never waits for the host, and a request to
             # stop never waits for a long queue.
@@ -126,7 +118,8 @@ class Run:
             self.progress.advance(self.step)
             last = self.step >= settings.steps
             if (self.step % settings.log_every == 0 or last) and not self._log():
-                batches = self._roll_back()
+                self._roll_back()
+                batches = self.feed.batches(self.step)
                 continue
             self.evaluation_due = self.step % settings.eval_every == 0 or last
             if self.step % settings.save_every == 0 and not self.evaluation_due:
@@ -167,37 +160,6 @@ class Run:
         like = jax.eval_shape(lambda: step.init_state(self.model, self.config, jax.random.key(0)))
         state = self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
         return state, meta["evaluation_due"]
-
-    def _pictures_on_devices(self) -> tuple[jax.Array, ...]:
-        """All training pictures as an array on every device, or nothing: the config says which."""
-        images = self.dataset.splits["train"].images
-        wanted, free = self.config.data.on_device, free_device_memory()
-        if wanted == "never" or (wanted == "auto" and images.nbytes > (free or 0) / 4):
-            return ()
-        say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
-        return (jax.device_put(images, replicated(self.mesh)),)
-
-    def _batches(self) -> Iterator[jax.Array]:
-        """What the step takes from the current one on, as device arrays.
-
-        Pictures [dispatch, batch, height, width, channel], or, where those lie on the device
-        already, their numbers [dispatch, batch].
-        """
-        settings, images = self.config.train, self.dataset.splits["train"].images
-        sharding = split_batch(self.mesh, leading_axes=1)
-        batches = pipeline.train_batches(
-            images,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            first_step=self.step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            only_index=bool(self.pictures),
-        )
-        name = "index" if self.pictures else "image"
-        while True:
-            rows = np.stack([next(batches)[name] for _ in range(settings.steps_per_dispatch)])
-            yield to_devices({name: rows}, sharding)[name]
 
     def _log(self) -> bool:
         """Reports the window; False if too many updates in a row were skipped."""
@@ -289,7 +251,7 @@ class Run:
         self.checkpoints.wait()
         return Outcome.INTERRUPTED
 
-    def _roll_back(self) -> Iterator[jax.Array]:
+    def _roll_back(self) -> None:
         """Goes back to the newest checkpoint with a smaller learning rate.
 
         Raises:
@@ -319,4 +281,3 @@ class Run:
         self.progress.close()
         self.reporter.close()
         self._open_reports()
-        return self._batches()
