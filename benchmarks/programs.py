@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from vaejax import step
 from vaejax.config import Config
@@ -31,7 +32,7 @@ class Step:
         self.state = step.init_state(model, config, jax.random.key(0))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.images = jnp.asarray(some_pictures(config))
-        traced = _traced(model, config)
+        traced = traced_step(model, config, make_mesh(config.train.batch_size))
         self.flops = matmul_flops(traced.jaxpr)
         lowered = traced.lower()
         start = time.perf_counter()
@@ -51,14 +52,14 @@ def some_pictures(config: Config) -> np.ndarray:
 
 def step_flops(model: nn.Module, config: Config) -> int:
     """Of the matrix products and convolutions of one call; compiles nothing."""
-    return matmul_flops(_traced(model, config).jaxpr)
+    return matmul_flops(traced_step(model, config, make_mesh(config.train.batch_size)).jaxpr)
 
 
-def _traced(model: nn.Module, config: Config) -> jax.stages.Traced:
+def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Traced:
+    """The training step for the devices of `mesh`, which need not be at hand."""
     state = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
     images = jax.ShapeDtypeStruct(_shape(config), jnp.uint8)
-    train_step = step.make_train_step(model, config, make_mesh(config.train.batch_size))
-    return train_step.trace(state, images)
+    return step.make_train_step(model, config, mesh).trace(state, images)
 
 
 def _shape(config: Config) -> tuple[int, ...]:

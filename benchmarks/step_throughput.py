@@ -4,24 +4,19 @@ Encoder, decoder, prior, likelihood, gradients, optimiser and averaging, on pict
 the device already. Nothing is read from disk, and TensorFlow is not imported.
 """
 
-import itertools
 import resource
 import statistics
 import sys
-from typing import Any
 
 import jax
-import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.programs import Step
+from benchmarks.sweep import variants
 from vaejax import cli
-from vaejax.config import Config
-from vaejax.errors import UserError
 from vaejax.models import build_model
-from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
@@ -41,33 +36,6 @@ PEAKS = {
     "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12,
 }
-
-
-def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config]:
-    """The config, varied in all combinations of what `sweep` names.
-
-    Raises:
-      UserError: it names something else.
-    """
-    base = resolve(config)
-    batch, widths = base.train.batch_size, base.model.widths
-    choices = {
-        "batch_size": ("train", "batch_size", [max(1, batch // 2), batch, 2 * batch]),
-        "width": ("model", "widths", [tuple(max(1, int(w * f)) for w in widths)
-                                      for f in (0.5, 1, 2)]),
-        "dtype": ("model", "dtype", ["float32", "bfloat16"]),
-    }  # fmt: skip
-    if unknown := [name for name in sweep if name not in choices]:
-        raise UserError(f"--sweep={unknown[0]} is none of {', '.join(choices)}")
-    axes = [[(*choices[name][:2], value) for value in choices[name][2]] for name in sweep]
-    return [resolve(_changed(config, combination)) for combination in itertools.product(*axes)]
-
-
-def _changed(config: ml_collections.ConfigDict, changes: tuple) -> dict[str, Any]:
-    values = config.to_dict()
-    for section, key, value in changes:
-        values[section][key] = value
-    return values
 
 
 def row(program: Step, times: list[float], product_rate: float) -> report.Row:

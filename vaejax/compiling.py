@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from vaejax.config import cache_root
 
@@ -21,15 +22,16 @@ COMPILER_OPTIONS = {
 }
 
 
-def jit(function: Callable, **settings: Any) -> Callable:
-    """`jax.jit` with the options of the platform that JAX computes on."""
-    return jax.jit(function, compiler_options=compiler_options(), **settings)
+def jit(function: Callable, *, mesh: Mesh | None = None, **settings: Any) -> Callable:
+    """`jax.jit` with the options of the platform of `mesh`, or of the one JAX computes on."""
+    platform = mesh.devices.flat[0].platform if mesh else jax.default_backend()
+    return jax.jit(function, compiler_options=_options(platform), **settings)
 
 
 @functools.cache
-def compiler_options() -> dict[str, str] | None:
+def _options(platform: str) -> dict[str, str] | None:
     """The platform's options; None where there are none, or this JAX does not know them."""
-    options = COMPILER_OPTIONS.get(jax.default_backend())
+    options = COMPILER_OPTIONS.get(platform)
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:

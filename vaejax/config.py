@@ -107,7 +107,7 @@ class PriorConfig:
 
     name: str = _option("coupling_flow", choices=("coupling_flow", "standard_normal"))
     layers: int = _option(8, low=1)
-    width: int = _option(256, low=1)
+    width: int = _option(128, low=1)
     # Priors fitted to the training codes when training ends.
     fitted: tuple[str, ...] = _option(("gaussian",), choices=FITTED_PRIORS)
 

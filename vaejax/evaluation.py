@@ -134,7 +134,8 @@ def make_eval_step(
         )
 
     everywhere, split = replicated(mesh), split_batch(mesh)
-    return jit(step, in_shardings=(everywhere, split, split, split), out_shardings=everywhere)
+    shardings = (everywhere, split, split, split)
+    return jit(step, mesh=mesh, in_shardings=shardings, out_shardings=everywhere)
 
 
 def evaluate(

@@ -210,6 +210,7 @@ def make_train_step(
     everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
     return jit(
         dispatch,
+        mesh=mesh,
         donate_argnums=0,
         in_shardings=(everywhere, split, *[everywhere] * on_device),
         out_shardings=(everywhere, everywhere),
