@@ -6,8 +6,6 @@ from vaejax.config import default_config
 def get_config():
     config = default_config()
     config.data.source = "folder"
-    # A wide flow learns the codes of a small set by heart.
-    config.prior.width = 32
     # Enough for two thousand photographs; a longer run learns them by heart. With ten times as
     # many, ask for ten times the steps.
     config.train.steps = 1_200
