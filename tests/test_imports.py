@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 PACKAGE = pathlib.Path(__file__).parents[1] / "vaejax"
 STEP_A_MODEL = """
 import sys
@@ -38,3 +40,14 @@ def test_only_their_rooms_import_tensorflow_and_orbax():
         if path.name != "checkpoints.py":
             assert not re.search(r"^\s*(import|from) orbax", text, re.M), path
         assert not re.search(r"(jax\._src|orbax[.\w]*\._src|optax\._src)", text), path
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3])
+def test_a_run_may_end_while_tensorflow_is_coming(seconds):
+    code = (
+        "import time\n"
+        "from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile\n"
+        f"import_tensorflow_meanwhile(); time.sleep({seconds}); raise SystemExit(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert done.returncode == 2, done.stderr

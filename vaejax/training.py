@@ -64,9 +64,9 @@ class Run:
     def __init__(self, config: Config, workdir: Path):
         """Opens data, devices, model and checkpoints, and restores what there is."""
         self.config, self.workdir = config, workdir
-        import_tensorflow_meanwhile()
         self.mesh = make_mesh(config.train.batch_size)
         self.dataset = data.open_dataset(config.data)
+        import_tensorflow_meanwhile()
         self.model = build_model(config)
         self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh)
         self.train_step = step.make_train_step(

@@ -27,9 +27,10 @@ def tensorflow() -> types.ModuleType:
 def import_tensorflow_meanwhile() -> None:
     """Imports TensorFlow in the background: it takes seconds, and so does compiling a step.
 
-    Whoever calls `tensorflow` before it is there waits for it.
+    Whoever calls `tensorflow` before it is there waits for it. So does a process that ends
+    meanwhile: an interpreter that goes while TensorFlow is coming crashes.
     """
-    threading.Thread(target=tensorflow, daemon=True).start()
+    threading.Thread(target=tensorflow).start()
 
 
 @functools.cache
