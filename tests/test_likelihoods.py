@@ -56,6 +56,23 @@ def test_logistic_matches_scipy(location, log_scale):
     )
 
 
+@settings(max_examples=30, deadline=None)
+@given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
+def test_logistic_slopes_match_the_closed_form(location, log_scale):
+    def masses(location):
+        pixels = Pixels(location, jnp.full((1, 1, 1, 1), log_scale, jnp.float32))
+        return LIKELIHOODS["logistic"].log_prob(jnp.asarray(ALL_LEVELS), pixels)
+
+    locations = jnp.full((256, 1, 1, 1), location, jnp.float32)
+    slopes = jax.grad(lambda locations: jnp.sum(masses(locations)))(locations).ravel()
+    edges = (np.arange(257) - 0.5) / 127.5 - 1.0
+    edges[0], edges[-1] = -np.inf, np.inf
+    scale = np.exp(np.float64(np.float32(log_scale)))
+    below = scipy.special.expit((edges - np.float64(np.float32(location))) / scale)
+    # d/dm log(F(b) - F(a)) with F' = F (1 - F) / scale.
+    np.testing.assert_allclose(slopes, (below[1:] + below[:-1] - 1.0) / scale, atol=1e-3 / scale)
+
+
 @settings(max_examples=40, deadline=None)
 @given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
 def test_gaussian_matches_scipy(location, log_scale):

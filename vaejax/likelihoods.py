@@ -91,7 +91,12 @@ class DiscretizedLogistic:
     The mass of a level is sigmoid(b) - sigmoid(a) between its edges a < b, which equals
     sigmoid(b) sigmoid(-a) (1 - exp(a - b)): every factor's logarithm is exact in float32, so
     no clamp and no branch on small differences is needed. The first and the last level take
-    the tails.
+    the tails: the factor of the edge that they lack is 1, and so is that of the width.
+
+    With d the distance of the level's middle from the location and h half a level, both in
+    scales, t = exp(-d) and q = exp(-h), the edge nearer to the location has the factor
+    1 / (1 + exp(d - h)) = exp(-d) / (t + q) and the farther one 1 / (1 + t q): for both
+    together one exponential and one logarithm.
     """
 
     def log_prob(self, images: Images, pixels: Pixels) -> Float[Array, "batch"]:
@@ -99,16 +104,17 @@ class DiscretizedLogistic:
         inverse_scale = jnp.exp(-pixels.log_scale)
         middle = (to_unit(images) - pixels.location) * inverse_scale
         half = 0.5 * LEVEL * inverse_scale
-        below_upper = -jax.nn.softplus(-(middle + half))
-        above_lower = -jax.nn.softplus(middle - half)
-        # Tails: an edge that does not exist contributes log 1, and so does the width.
-        first, last = images == 0, images == 255
-        zero = jnp.zeros_like(middle)
+        first, last, above = images == 0, images == 255, middle >= 0
+        has_near = ~jnp.where(above, first, last)
+        has_far = ~jnp.where(above, last, first)
+        distance = jnp.where(above, middle, -middle)
+        t, q = jnp.exp(-distance), jnp.exp(-half)
+        edges = jnp.where(has_near, t + q, 1.0) * jnp.where(has_far, 1.0 + t * q, 1.0)
         width = jnp.broadcast_to(jnp.log(-jnp.expm1(-2.0 * half)), middle.shape)
         return _sum(
-            jnp.where(last, zero, below_upper)
-            + jnp.where(first, zero, above_lower)
-            + jnp.where(first | last, zero, width)
+            jnp.where(has_near & has_far, width, 0.0)
+            - jnp.where(has_near, distance, 0.0)
+            - jnp.log(edges)
         )
 
     def mean(self, pixels: Pixels) -> Values:
