@@ -1,12 +1,13 @@
 """Speed of the pictures' way to the step: `python -m benchmarks.input_throughput --config=…`.
 
-Decoding with one thread, building the cache with all cores, serving batches from it, and what
-is left of a real run's time that the step waits for data.
+Decoding with one thread, building the cache with all cores, serving batches from it, and a real
+run beside the compiled step alone: what waiting for data and the host's other work cost.
 """
 
 import itertools
 import json
 import pathlib
+import statistics
 import tempfile
 import time
 
@@ -14,7 +15,8 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from benchmarks import report
+from benchmarks import report, timing
+from benchmarks.programs import Step
 from benchmarks.runs import start_run
 from vaejax import cli, data
 from vaejax.config import Config
@@ -22,10 +24,11 @@ from vaejax.data import pipeline, sources
 from vaejax.data.building import available_cores
 from vaejax.data.decoding import decode, quiet_pillow
 from vaejax.errors import UserError
+from vaejax.models import build_model
 from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
-SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, and of serving.", lower_bound=0)
+SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, serving, and the step.", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", 200, "Of the real run.", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
@@ -73,8 +76,14 @@ def serving(config: Config, images: np.ndarray, seconds: float) -> report.Row:
     return row | {"set": len(images), "own memory MB": _own_megabytes()}
 
 
-def waiting(steps: int, cache: str) -> report.Row:
-    """A real run: the share of its time that it waits for batches.
+def stepping(program: Step, seconds: float) -> report.Row:
+    """The compiled step on pictures that lie on the device."""
+    times = timing.in_turn({"step": program}, repeats=3, seconds=seconds / 3)["step"]
+    return {"what": "the step alone", "images/s": program.pictures / statistics.median(times)}
+
+
+def running(steps: int, cache: str) -> report.Row:
+    """A real run, with the share of its time that its devices wait for batches.
 
     Raises:
       UserError: the run failed; its own words say why.
@@ -115,8 +124,14 @@ def main() -> None:
             built,
             serving(config, images[:FEW], SECONDS.value),
             serving(config, images, SECONDS.value),
-            waiting(STEPS.value, cache),
         ]
+        # Before the run and after it, because a machine's speed drifts.
+        program = Step(build_model(config), config)
+        before = stepping(program, SECONDS.value)
+        run = running(STEPS.value, cache)
+        after = stepping(program, SECONDS.value)
+    run["of the step %"] = 200 * run["images/s"] / (before["images/s"] + after["images/s"])
+    rows += [before, run, after]
     report.show(rows)
     report.keep(rows, OUT.value)
 

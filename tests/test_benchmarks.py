@@ -113,7 +113,8 @@ def test_input_throughput_follows_the_pictures_to_the_step(tmp_path):
     rows = json.loads(out.read_text())["rows"]
     assert [row["what"].split(",")[0] for row in rows] == [
         "decode", "build the cache", "serve from the cache", "serve from the cache",
-        "a run of 4 steps",
+        "the step alone", "a run of 4 steps", "the step alone",
     ]  # fmt: skip
     assert all(row["images/s"] > 0 for row in rows)
-    assert 0 <= rows[-1]["wait %"] <= 100
+    assert 0 <= rows[-2]["wait %"] <= 100
+    assert rows[-2]["of the step %"] > 0

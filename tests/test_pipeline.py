@@ -17,6 +17,11 @@ SEEDS = st.integers(0, 2**63)
 few = settings(max_examples=15, deadline=None)  # each example builds several tf.data pipelines
 
 
+def order_of(seed, first, count, size):
+    """The pictures at `count` positions from `first` on."""
+    return batch_indices(seed, np.arange(first, first + count), size)
+
+
 def pictures(count, height=4, width=3, channels=1):
     values = np.arange(count, dtype=np.uint32) % 251
     return np.broadcast_to(
@@ -27,7 +32,7 @@ def pictures(count, height=4, width=3, channels=1):
 @given(SEEDS, st.integers(1, 70), st.integers(0, 5))
 @settings(deadline=None)
 def test_every_epoch_is_a_permutation(seed, size, epoch):
-    order = batch_indices(seed, epoch * size, size, size)
+    order = order_of(seed, epoch * size, size, size)
     assert order.dtype == np.int64
     assert sorted(order) == list(range(size))
 
@@ -36,8 +41,8 @@ def test_every_epoch_is_a_permutation(seed, size, epoch):
 @settings(deadline=None)
 def test_order_is_a_function_of_the_position(seed, size, batch, first):
     # A batch, even one that spans several epochs, is the run of its single positions.
-    together = batch_indices(seed, first, batch, size)
-    alone = [batch_indices(seed, first + row, 1, size)[0] for row in range(batch)]
+    together = order_of(seed, first, batch, size)
+    alone = [order_of(seed, first + row, 1, size)[0] for row in range(batch)]
     assert list(together) == alone
 
 
@@ -59,22 +64,22 @@ def test_the_order_alone_is_that_of_the_batches(seed, size, local, processes, fi
 
 def test_epochs_and_seeds_differ_and_look_random():
     size = 1000
-    orders = [batch_indices(seed, e * size, size, size) for seed in (0, 1) for e in range(10)]
+    orders = [order_of(seed, e * size, size, size) for seed in (0, 1) for e in range(10)]
     # index_shuffle with these small seeds as they are gives nearly the identity.
     orders.append(np.arange(size))
     correlation = np.corrcoef(orders)[np.triu_indices(len(orders), 1)]
     assert np.abs(correlation).max() < 5 / np.sqrt(size)
     neighbours = np.mean([(np.abs(np.diff(order)) == 1).mean() for order in orders[:-1]])
     assert neighbours < 0.004  # 2 / size by chance
-    of_three = {tuple(batch_indices(7, e * 3, 3, 3)) for e in range(60)}
+    of_three = {tuple(order_of(7, e * 3, 3, 3)) for e in range(60)}
     assert len(of_three) == 6
 
 
 def test_order_never_changes():
     """A run resumed with a newer release must see the pictures it would have seen."""
-    assert list(batch_indices(0, 0, 8, 1000)) == [365, 488, 42, 397, 803, 897, 319, 226]
+    assert list(order_of(0, 0, 8, 1000)) == [365, 488, 42, 397, 803, 897, 319, 226]
     later = [54387, 137814, 137159, 146638, 20010, 115982, 136412, 50537]
-    assert list(batch_indices(1, 10**12, 8, 162_770)) == later
+    assert list(order_of(1, 10**12, 8, 162_770)) == later
 
 
 def test_batches_are_the_pictures_of_their_indices():
@@ -83,7 +88,7 @@ def test_batches_are_the_pictures_of_their_indices():
         assert list(batch) == ["image", "index"]
         assert batch["image"].dtype == np.uint8
         assert batch["index"].dtype == np.int64
-        np.testing.assert_array_equal(batch["index"], batch_indices(3, step * 4, 4, 10))
+        np.testing.assert_array_equal(batch["index"], order_of(3, step * 4, 4, 10))
         np.testing.assert_array_equal(batch["image"], images[batch["index"]])
 
 

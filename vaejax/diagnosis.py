@@ -30,7 +30,8 @@ def explain_not_finite(
       at: the step.
     """
     size = config.train.batch_size
-    index = np.asarray(batch_indices(config.train.seed, at * size, size, len(images)))
+    positions = np.arange(at * size, (at + 1) * size)
+    index = batch_indices(config.train.seed, positions, len(images))
     name = _first_not_finite(model, config, params, jnp.asarray(images[index]), at)
     return (
         f"first tensor that is not finite: {name}; examples of that batch: {index.tolist()}; "

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import jax
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -82,14 +83,22 @@ class Training:
         self._mark, self._mark_step, self._waited = time.monotonic(), self._step, 0.0
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around what the devices may have to wait for: the next batch."""
+    def waiting(self, queued: jax.Array | None) -> Iterator[None]:
+        """Around the next batch, for which nobody waits as long as the devices have work.
+
+        Args:
+          queued: what they are computing meanwhile, if anything.
+        """
         start = time.monotonic()
         yield
-        self._waited += time.monotonic() - start
+        if queued is None or queued.is_ready():
+            self._waited += time.monotonic() - start
 
     def data_wait(self) -> float:
-        """Share of the time since the clock was restarted that was spent waiting for batches."""
+        """Share of the time since the clock was restarted that devices waited for batches.
+
+        An upper bound: of each wait that ended with idle devices, the whole.
+        """
         return self._waited / max(time.monotonic() - self._mark, 1e-9)
 
     def images_per_second(self) -> float:

@@ -102,7 +102,7 @@ class Run:
             if self.evaluation_due:
                 self._evaluate_and_save(stop)
                 continue
-            with self.progress.waiting():
+            with self.progress.waiting(previous_loss):
                 batch = next(batches)
             self.state, loss = self.train_step(self.state, batch, *self.feed.resident)
             self.step += settings.steps_per_dispatch

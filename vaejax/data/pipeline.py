@@ -15,20 +15,23 @@ from jaxtyping import Int64, UInt8, UInt64
 
 from vaejax.data.lazy_tensorflow import tensorflow
 
-_PREFETCHED_BATCHES = 4
+# Batches are read some at a time, because a call into TensorFlow and back takes longer than
+# reading a small batch: as many as fit into these bytes, but at least one and not more than this.
+_CHUNK_BYTES, _CHUNK_BATCHES = 8_000_000, 8
+_PREFETCHED_CHUNKS = 2
 
 
 def batch_indices(
-    seed: int, first_position: int, batch_size: int, size: int
-) -> Int64[np.ndarray, " batch"]:
-    """Which pictures stand at `batch_size` positions from `first_position` on.
+    seed: int, positions: Int64[np.ndarray, "*shape"], size: int
+) -> Int64[np.ndarray, "*shape"]:
+    """Which pictures stand at `positions`.
 
     Every epoch is a permutation of its own; a batch may straddle epochs.
 
     Args:
       seed: of the order.
-      first_position: step times the global batch size, for a whole batch.
-      batch_size: how many.
+      positions: counted since the beginning; those of step s are s times the global batch size
+        and what follows.
       size: pictures in the split.
 
     Raises:
@@ -36,8 +39,7 @@ def batch_indices(
     """
     if size < 1:
         raise ValueError(f"no order of {size} pictures")
-    positions = np.arange(first_position, first_position + batch_size, dtype=np.int64)
-    epochs, places = np.divmod(positions, size)
+    epochs, places = np.divmod(positions.ravel(), size)
     # `index_shuffle` cuts its cipher's keys straight from the seed's bits: with small numbers
     # for a seed it returns something close to the identity. Hashing cures that. The public
     # wrapper pads a matrix of seeds along the wrong axis (TF 2.21), hence the op itself.
@@ -47,7 +49,7 @@ def batch_indices(
     shuffled = tensorflow().raw_ops.RandomIndexShuffle(
         index=places, seed=np.stack(keys, axis=1), max_index=np.int64(size - 1), rounds=4
     )
-    return shuffled.numpy()
+    return shuffled.numpy().reshape(positions.shape)
 
 
 def _mix(numbers: np.ndarray | np.uint64) -> UInt64[np.ndarray, "..."]:
@@ -91,13 +93,13 @@ def train_batches(
     if size < 1:
         raise ValueError("no pictures to train on")
 
-    def load(step: np.int64) -> tuple[np.ndarray, ...]:
-        index = batch_indices(seed, int(step) * batch_size + rows.start, len(rows), size)
+    def load(steps: np.ndarray) -> tuple[np.ndarray, ...]:
+        index = batch_indices(seed, steps[:, None] * batch_size + rows, size)
         return (index,) if only_index else (images[index], index)
 
     last_step = np.iinfo(np.int64).max // batch_size
     names = ("index",) if only_index else ("image", "index")
-    return _prefetched(load, range(first_step, last_step), names)
+    return _prefetched(load, range(first_step, last_step), names, _chunk(images, rows))
 
 
 def eval_batches(
@@ -126,21 +128,30 @@ def eval_batches(
     rows = _local_rows(batch_size, process_index, process_count)
     size = len(images)
 
-    def load(step: np.int64) -> tuple[np.ndarray, ...]:
-        positions = int(step) * batch_size + np.asarray(rows, np.int64)
+    def load(steps: np.ndarray) -> tuple[np.ndarray, ...]:
+        positions = steps[:, None] * batch_size + rows
         index = np.minimum(positions, size - 1)
         return images[index], index, positions < size
 
-    return _prefetched(load, range(-(-size // batch_size)), ("image", "index", "mask"))
+    steps, names = range(-(-size // batch_size)), ("image", "index", "mask")
+    return _prefetched(load, steps, names, _chunk(images, rows))
 
 
-def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+def _local_rows(
+    batch_size: int, process_index: int, process_count: int
+) -> Int64[np.ndarray, " row"]:
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f"a batch of {batch_size} cannot be shared by {process_count} processes")
     if not 0 <= process_index < process_count:
         raise ValueError(f"no process {process_index} among {process_count}")
     local = batch_size // process_count
-    return range(process_index * local, (process_index + 1) * local)
+    return np.arange(process_index * local, (process_index + 1) * local, dtype=np.int64)
+
+
+def _chunk(images: np.ndarray, rows: np.ndarray) -> int:
+    """How many batches are read at a time."""
+    picture = int(np.prod(images.shape[1:])) * images.itemsize
+    return min(max(1, _CHUNK_BYTES // (len(rows) * picture)), _CHUNK_BATCHES)
 
 
 # Iterators that are still open. TensorFlow's threads call Python, and must have stopped before
@@ -159,23 +170,33 @@ _TYPES = {"image": np.uint8, "index": np.int64, "mask": np.bool_}
 
 
 def _prefetched(
-    load: Callable[[np.int64], tuple[np.ndarray, ...]], steps: range, names: tuple[str, ...]
+    load: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    steps: range,
+    names: tuple[str, ...],
+    chunk: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The arrays `load` gives for each step, by name, loaded ahead of their reader."""
-    iterator = _iterate(load, steps, names)
+    """The arrays `load` gives for each step, by name, `chunk` steps loaded ahead at a time."""
+    iterator = _iterate(load, steps, names, chunk)
     _open_iterators.add(iterator)
     return iterator
 
 
-def _iterate(load, steps: range, names: tuple[str, ...]) -> Iterator[dict[str, np.ndarray]]:
+def _iterate(load, steps: range, names, chunk: int) -> Iterator[dict[str, np.ndarray]]:
     tf = tensorflow()
 
-    def batch(step):
+    def batches(first):
         types = [_TYPES[name] for name in names]
-        return dict(zip(names, tf.numpy_function(load, [step], types, stateful=False)))
+        loaded = tf.numpy_function(
+            lambda first: load(np.arange(first, min(first + chunk, steps.stop))),
+            [first], types, stateful=False,
+        )  # fmt: skip
+        return dict(zip(names, loaded))
 
     options = tf.data.Options()
     options.autotune.enabled = False  # one stage: nothing to tune, and a thread the fewer
     options.threading.private_threadpool_size = 1
-    batches = tf.data.Dataset.range(steps.start, steps.stop).map(batch)
-    yield from batches.prefetch(_PREFETCHED_BATCHES).with_options(options).as_numpy_iterator()
+    chunks = tf.data.Dataset.range(steps.start, steps.stop, chunk).map(batches)
+    chunks = chunks.prefetch(_PREFETCHED_CHUNKS).with_options(options)
+    for arrays in chunks.as_numpy_iterator():
+        for step in range(len(arrays[names[0]])):
+            yield {name: array[step] for name, array in arrays.items()}
