@@ -57,7 +57,7 @@ def step_flops(model: nn.Module, config: Config) -> int:
 
 def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Traced:
     """The training step for the devices of `mesh`, which need not be at hand."""
-    state = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+    state = step.state_shapes(model, config)
     images = jax.ShapeDtypeStruct(_shape(config), jnp.uint8)
     return step.make_train_step(model, config, mesh).trace(state, images)
 

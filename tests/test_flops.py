@@ -65,7 +65,7 @@ def test_the_whole_step_costs_what_xla_says(accumulate):
     """XLA also counts what is elementwise, and a loop's body once: both steps unrolled."""
     config = tiny(model={"widths": (32, 64)}, train={"accumulate": accumulate}, prior={"width": 64})
     model = build_model(config)
-    state = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+    state = step.state_shapes(model, config)
     images = jax.ShapeDtypeStruct((1, 8, 28, 28, 3), np.uint8)
     train_step = step.make_train_step(model, config, single_device_mesh())
     counted = matmul_flops(train_step.trace(state, images).jaxpr)

@@ -23,7 +23,7 @@ from vaejax.training import Outcome, train
 def final_state(workdir, config):
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     model = build_model(config)
-    like = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
+    like = step.state_shapes(model, config)
     sharding = replicated(make_mesh(config.train.batch_size))
     state = checkpoints.restore(checkpoints.steps()[-1], like, sharding)
     checkpoints.close()

@@ -1,18 +1,26 @@
 """Checkpoints: state and what belongs to it, saved as one unit. The only room that knows Orbax."""
 
+import functools
+import inspect
+import json
 import logging
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Sharding
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt32
 from orbax.checkpoint import checkpoint_managers
 
-from vaejax.errors import UserError
+from vaejax.errors import DamagedCheckpoint
 
 STATE, META = "state", "meta"
+# In META, beside what the caller keeps there: sums over the state and over the rest of META.
+_DIGESTS = "digests"
 # The validation figure that decides which checkpoint is the best: lower is better.
 METRIC = "elbo_bits_per_dim"
 
@@ -20,11 +28,21 @@ METRIC = "elbo_bits_per_dim"
 class Checkpoints:
     """The checkpoints of one run: the newest few and the best by validation.
 
-    Saving is asynchronous and atomic: a checkpoint is there wholly or not at all.
+    Saving is asynchronous and atomic: a checkpoint is there wholly or not at all. All processes
+    of a run do everything together; a reader is on its own.
     """
 
     def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
-        """Opens `directory`, making it unless `read_only`."""
+        """Opens `directory`, making it unless `read_only`.
+
+        Raises:
+          DamagedCheckpoint: the validation figure of one cannot be read.
+        """
+        for path in unreadable_metrics(directory):
+            raise DamagedCheckpoint(
+                f"{path} is damaged; remove it, and that checkpoint counts as not validated, or "
+                "train on, which does the same"
+            )
         # Orbax reports every step of its work, and warns of each checkpoint without metrics.
         logging.getLogger("absl").setLevel(logging.ERROR)
         policy = checkpoint_managers.AnyPreservationPolicy(
@@ -48,14 +66,21 @@ class Checkpoints:
             step_format_fixed_length=8,
             enable_async_checkpointing=not read_only,
         )
+        if read_only:
+            own = jax.process_index()
+            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"reader{own}"
+            )
+        self._directory = Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(), options=options, item_names=(STATE, META)
+            self._directory, options=options, item_names=(STATE, META)
         )
 
     def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
         """Begins to save; returns as soon as `state` may be changed again."""
         if step in self._manager.all_steps():  # saved on the way out, before its evaluation
             self._manager.delete(step)
+        meta = {**meta, _DIGESTS: {STATE: int(_digest(state)), META: _json_digest(meta)}}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -74,37 +99,65 @@ class Checkpoints:
         best = self._manager.best_step()
         return self._manager.latest_step() if best is None else best
 
-    def restore(self, step: int, like: PyTree, sharding: Sharding) -> PyTree:
-        """The state saved at `step`, placed by `sharding`.
+    def restore(self, step: int, like: PyTree, shardings: PyTree) -> PyTree:
+        """The state saved at `step`, placed by `shardings`.
 
         Args:
           step: one of `steps()`.
           like: arrays or shapes of the state expected.
-          sharding: where each array is to lie, whatever devices it was saved from.
+          shardings: where each array is to lie, whatever devices it was saved from.
 
         Raises:
-          UserError: the checkpoint cannot be read, or holds another state.
+          DamagedCheckpoint: it cannot be read, or is not what was saved.
         """
         target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            like,
+            shardings,
         )
-        return self._restore(step, STATE, ocp.args.StandardRestore(target))
+        state = self._restore(step, STATE, ocp.args.StandardRestore(target))
+        self._check(step, STATE, self._saved_meta(step), int(_digest(state)))
+        return state
 
     def meta(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state at `step`."""
-        return self._restore(step, META, ocp.args.JsonRestore())
+        """What was saved beside the state at `step`.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read.
+        """
+        saved = self._saved_meta(step)
+        meta = {name: value for name, value in saved.items() if name != _DIGESTS}
+        self._check(step, META, saved, _json_digest(meta))
+        return meta
+
+    def path(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self._directory / f"{step:08d}"
+
+    def reload(self) -> None:
+        """Looks again at what there is."""
+        self._manager.reload()
 
     def _restore(self, step: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
+        _expect_orphans()
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         # Orbax raises whatever the file system, the parser or the shapes raised.
         except Exception as error:
-            reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-            raise UserError(
-                f"the checkpoint {self._manager.directory / f'{step:08d}'} cannot be read "
-                f"({type(error).__name__}: {reason}); remove that folder to go on from the one "
-                "before"
-            ) from error
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            reason = reason.partition(". See full ")[0][:120]
+            raise self._damaged(step, f"{type(error).__name__}: {reason}") from error
+
+    def _saved_meta(self, step: int) -> dict[str, Any]:
+        return self._restore(step, META, ocp.args.JsonRestore())
+
+    def _check(self, step: int, item: str, saved_meta: dict[str, Any], digest: int) -> None:
+        """Nothing else notices a bit that was flipped on its way to the disk and back."""
+        if _DIGESTS in saved_meta and saved_meta[_DIGESTS][item] != digest:
+            raise self._damaged(step, f"its {item} is not what was saved")
+
+    def _damaged(self, step: int, why: str) -> DamagedCheckpoint:
+        return DamagedCheckpoint(f"the checkpoint {self.path(step)} is damaged ({why})")
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -113,3 +166,50 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and lets go of the directory."""
         self._manager.close()
+
+
+def unreadable_metrics(directory: Path) -> list[Path]:
+    """Damaged files of validation figures, without which Orbax opens no checkpoint at all."""
+    return [path for path in directory.glob("[0-9]*/metrics/metrics") if not _is_metrics(path)]
+
+
+def _is_metrics(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes())[METRIC], float)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+@functools.cache
+def _expect_orphans() -> None:
+    """Has nobody told of the other reads of one that failed: each complains, with a traceback."""
+    report = sys.unraisablehook
+
+    def filtered(complaint: Any) -> None:
+        orphan = inspect.iscoroutine(complaint.object) or "Event loop is closed" in str(
+            complaint.exc_value
+        )
+        if not orphan:
+            report(complaint)
+
+    sys.unraisablehook = filtered
+
+
+def _json_digest(value: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
+@jax.jit
+def _digest(state: PyTree) -> UInt32[Array, ""]:
+    """One number for all bits of a state, whatever devices it lies on."""
+    total = jnp.zeros((), jnp.uint32)
+    for leaf in jax.tree.leaves(state):
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+        place = jnp.zeros(leaf.shape, jnp.uint32)
+        for axis, size in enumerate(leaf.shape):
+            place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        # Odd factors that differ from place to place (Knuth's multiplicative hash): neither a
+        # changed bit nor two numbers that changed places go unnoticed. Sums wrap around.
+        mixed = (bits + np.uint32(1)) * (place * np.uint32(2654435761) | np.uint32(1))
+        total = total * np.uint32(31) + jnp.sum(mixed, dtype=jnp.uint32)
+    return total

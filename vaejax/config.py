@@ -149,6 +149,8 @@ class TrainConfig:
     # Equal parts of the batch whose gradients are added up, one after the other.
     accumulate: int = _option(1, low=1)
     steps_per_dispatch: int = _option(1, low=1)
+    # Devices that share one copy of parameters, average and moments; 0: as few as have room.
+    fsdp: int = _option(0, low=0)
     seed: int = _option(0, low=0, high=2**32 - 1)
     log_every: int = _option(50, low=1)
     eval_every: int = _option(1_000, low=1)

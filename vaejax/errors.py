@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """A run that cannot go on, though its user made no mistake. Exit status 3."""
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read, or is not what was saved."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Shaped, UInt8
 
 from vaejax.config import Config
 from vaejax.data import pipeline
-from vaejax.parallel import free_device_memory, replicated, split_batch, to_devices
+from vaejax.parallel import free_device_memory, split_batch, to_devices, to_every_device
 from vaejax.progress import say
 
 # The set may take this share of a device's free memory; the step needs the rest.
@@ -34,7 +34,7 @@ class Feed:
         fits = images.nbytes <= RESIDENT_SHARE * (free or 0)
         if wanted == "always" or (wanted == "auto" and fits):
             say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
-            self.resident = (jax.device_put(images, replicated(mesh)),)
+            self.resident = (to_every_device(images, mesh),)
 
     def batches(self, first_step: int) -> Iterator[Shaped[Array, "dispatch batch ..."]]:
         """What the step takes from `first_step` on: pictures, or numbers of resident ones."""

@@ -5,12 +5,22 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from vaejax import cli
+from vaejax import cli, processes
+from vaejax.errors import UserError
 from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept. Default: runs/ and the config file's name."
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many train together.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Find the others through Cloud TPU, SLURM or Kubernetes."
+)
+START_TIMEOUT = flags.DEFINE_float(
+    "start_timeout", 300.0, "Seconds in which all processes must come.", lower_bound=1
 )
 
 
@@ -20,15 +30,34 @@ def main() -> int:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or f"runs/{name}").expanduser()
     # Only now: a mistake in the settings is told before the heavy imports.
+    from vaejax import progress
     from vaejax.finishing import finish
     from vaejax.training import Outcome, train
     from vaejax.workdir import claim
 
-    with claim(workdir, config):
-        if train(config, workdir) is Outcome.INTERRUPTED:
+    group = _join()
+    if group.index:
+        progress.silence()
+    with claim(workdir, config, group):
+        outcome = train(config, workdir, group)
+        group.leave()
+        if outcome is Outcome.INTERRUPTED:
             return cli.INTERRUPTED
-        finish(workdir)
+        if group.index == 0:
+            finish(workdir)
     return 0
+
+
+def _join() -> processes.Group:
+    """The processes that the flags name, or this one alone."""
+    explicit = [COORDINATOR.value, PROCESSES.value, PROCESS.value]
+    if DISTRIBUTED.value:
+        return processes.start_detected(START_TIMEOUT.value)
+    if explicit == [None, None, None]:
+        return processes.ALONE
+    if None in explicit:
+        raise UserError("--coordinator, --processes and --process go together; name all three")
+    return processes.start(processes.Meeting(*explicit, START_TIMEOUT.value))
 
 
 if __name__ == "__main__":

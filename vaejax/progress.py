@@ -11,10 +11,20 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+_silent = False
+
+
+def silence() -> None:
+    """From here on nothing is shown: of several processes, one speaks for all."""
+    global _silent
+    _silent = True
+
+
 def say(line: str) -> None:
     """One line for the person at the other end, on stderr; never into the middle of a bar."""
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
+    if not _silent:
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -26,7 +36,7 @@ def counting(doing: str, total: int, shown: bool = True) -> Iterator[Callable[[i
       total: how many there are.
       shown: whether to show anything.
     """
-    if not shown:
+    if not shown or _silent:
         yield lambda count: None
     elif sys.stderr.isatty():
         with tqdm(total=total, unit=" pictures", desc=f"{doing} pictures") as bar:
@@ -69,7 +79,7 @@ class Training:
         self._step = self._mark_step = first
         self._mark, self._waited = time.monotonic(), 0.0
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _silent:
             self._bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
 
     def advance(self, step: int) -> None:

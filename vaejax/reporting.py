@@ -81,3 +81,19 @@ class Reporter:
         """Writes out what is left."""
         self._file.close()
         self._board.close()
+
+
+class NoReporter:
+    """A reporter of a process for which another one speaks."""
+
+    def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
+        """Opens nothing."""
+
+    def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, name: str, image) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

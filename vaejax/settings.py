@@ -19,8 +19,8 @@ CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 # What a run may change when it goes on; anything else would make it another run.
 CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
               "data.on_device", "train.steps", "train.keep", "train.log_every",
-              "train.eval_every", "train.save_every", "eval.batch_size", "eval.importance_samples",
-              "eval.grid", "prior.fitted")  # fmt: skip
+              "train.eval_every", "train.save_every", "train.fsdp", "eval.batch_size",
+              "eval.importance_samples", "eval.grid", "prior.fitted")  # fmt: skip
 
 
 def resolve(values: ml_collections.ConfigDict | dict) -> Config:

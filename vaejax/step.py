@@ -18,7 +18,7 @@ from vaejax.evidence import Evidence, Sums, empty_sums, evidence, sums_of
 from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
 from vaejax.models import init_params
 from vaejax.optimizer import learning_rate, no_moments, update
-from vaejax.parallel import replicated, split_batch
+from vaejax.parallel import replicated, split_batch, state_shardings
 
 # Purposes folded into the key of a step; each random number has one.
 FLIP, POSTERIOR = 0, 1
@@ -90,6 +90,11 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
     return jax.tree.map(jnp.copy, state)
 
 
+def state_shapes(model: nn.Module, config: Config) -> TrainState:
+    """The state as shapes and types; nothing is computed."""
+    return jax.eval_shape(lambda: init_state(model, config, jax.random.key(0)))
+
+
 def empty_window(latent_size: int) -> Window:
     """A window over no updates."""
     zero = jnp.zeros((), jnp.float32)
@@ -128,8 +133,12 @@ def make_train_step(
     """
     likelihood = LIKELIHOODS[config.likelihood.name]
     parts = config.train.accumulate
+    everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
+    placed = state_shardings(mesh, state_shapes(model, config))
 
     def loss_of(params, images, noise, beta):
+        # Shards of parameters are put together for their use, never activations in their place.
+        params = jax.lax.with_sharding_constraint(params, everywhere)
         terms = evidence(model, params, likelihood, images, noise)
         # A factor is one dimension under N(0, I) and all of them under a learned prior.
         free = config.objective.free_bits * (terms.mean.shape[1] / terms.kl.shape[1])
@@ -207,13 +216,12 @@ def make_train_step(
         state, losses = jax.lax.scan(one, state, batches)
         return state, losses[-1]
 
-    everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
     return jit(
         dispatch,
         mesh=mesh,
         donate_argnums=0,
-        in_shardings=(everywhere, split, *[everywhere] * on_device),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(placed, split, *[everywhere] * on_device),
+        out_shardings=(placed, everywhere),
     )
 
 

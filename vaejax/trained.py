@@ -17,7 +17,7 @@ from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
 from vaejax.likelihoods import LIKELIHOODS
 from vaejax.models import build_model
-from vaejax.parallel import replicated, single_device_mesh
+from vaejax.parallel import single_device_mesh, state_shardings
 from vaejax.priors.fitted import load_prior
 from vaejax.settings import load_json
 
@@ -45,8 +45,8 @@ def load(workdir: str | Path, checkpoint: str = "best") -> "TrainedModel":
     try:
         at = _choose(checkpoints, checkpoint, workdir)
         model = build_model(config)
-        like = jax.eval_shape(lambda: step.init_state(model, config, jax.random.key(0)))
-        state = checkpoints.restore(at, like, replicated(single_device_mesh()))
+        like = step.state_shapes(model, config)
+        state = checkpoints.restore(at, like, state_shardings(single_device_mesh(), like))
         fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()

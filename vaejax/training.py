@@ -4,20 +4,22 @@ import dataclasses
 import enum
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaejax import data, progress, step
-from vaejax.checkpoints import METRIC, Checkpoints
+from vaejax.checkpoints import METRIC
 from vaejax.config import Config
 from vaejax.data import pipeline
 from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
 from vaejax.diagnosis import explain_not_finite
 from vaejax.errors import TrainingError
-from vaejax.evaluation import evaluate, make_eval_step, summarize
+from vaejax.evaluation import Totals, evaluate, make_eval_step, summarize
 from vaejax.evidence import summarize as evidence_summary
 from vaejax.feeding import Feed
 from vaejax.gallery import Gallery
@@ -25,15 +27,29 @@ from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
 from vaejax.optimizer import learning_rate
-from vaejax.parallel import make_mesh, replicated, round_up
+from vaejax.parallel import (
+    SharedFlag,
+    fitting_fsdp,
+    gathered,
+    make_mesh,
+    own_copy,
+    round_up,
+    state_shardings,
+    to_every_device,
+)
+from vaejax.processes import ALONE, Group
 from vaejax.progress import say
-from vaejax.reporting import Reporter
-from vaejax.settings import resolve, save_json
+from vaejax.reporting import NoReporter, Reporter
+from vaejax.resuming import open_checkpoints, restore_newest
+from vaejax.settings import save_json
 from vaejax.signals import Stop, stop_on_signal
-from vaejax.workdir import check_nothing_lost, check_same_data, check_same_run, claim
+from vaejax.workdir import check_nothing_lost, claim
 
 # A run that needs a third rollback does not suffer from its learning rate.
 MAX_ROLLBACKS = 2
+
+# In what is saved beside a state: its evaluation is still to be done.
+DUE = "evaluation_due"
 
 
 class Outcome(enum.Enum):
@@ -43,31 +59,46 @@ class Outcome(enum.Enum):
     INTERRUPTED = "interrupted"
 
 
-def train(config: Config, workdir: Path) -> Outcome:
+def train(config: Config, workdir: Path, group: Group = ALONE) -> Outcome:
     """Trains until `config.train.steps`, or until asked to stop.
 
     Goes on from the newest checkpoint in `workdir`, if there is one, exactly as if it had
-    never stopped. SIGINT and SIGTERM save and return; a second SIGINT ends at once.
+    never stopped. SIGINT and SIGTERM, at any process, save and return; a second SIGINT ends at
+    once.
+
+    Args:
+      config: of the run.
+      workdir: where it is kept; all processes must see it.
+      group: the processes that train together.
 
     Raises:
       UserError: the work directory holds another run, or the data is missing or changed.
       TrainingError: the loss stayed infinite after two rollbacks.
     """
     # Opening may take minutes and leaves nothing half done: a signal ends it at once.
-    with claim(workdir, config), closing(Run(config, workdir)) as run, stop_on_signal() as stop:
+    with (
+        claim(workdir, config, group),
+        group.watching(),
+        closing(Run(config, workdir, group)) as run,
+        stop_on_signal() as stop,
+    ):
         return run.go(stop)
 
 
 class Run:
     """One process's part in a training run: what was opened, and the loop over it."""
 
-    def __init__(self, config: Config, workdir: Path):
+    def __init__(self, config: Config, workdir: Path, group: Group):
         """Opens data, devices, model and checkpoints, and restores what there is."""
-        self.config, self.workdir = config, workdir
-        self.mesh = make_mesh(config.train.batch_size)
-        self.dataset = data.open_dataset(config.data)
-        import_tensorflow_meanwhile()
+        self.config, self.workdir, self.group = config, workdir, group
         self.model = build_model(config)
+        self.shapes = step.state_shapes(self.model, config)
+        with group.together():
+            fsdp = config.train.fsdp or fitting_fsdp(self.shapes)
+            self.mesh = make_mesh(config.train.batch_size, fsdp)
+            self.dataset = data.open_dataset(config.data)
+        import_tensorflow_meanwhile()
+        self.shardings = state_shardings(self.mesh, self.shapes)
         self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh)
         self.train_step = step.make_train_step(
             self.model, config, self.mesh, on_device=bool(self.feed.resident)
@@ -76,15 +107,17 @@ class Run:
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
         self.health = Health(config)
         self.train_values: dict[str, float] | None = None
-        self.checkpoints = Checkpoints(workdir / "checkpoints", keep=config.train.keep)
+        self.anyone_stops = SharedFlag(self.mesh)
+        self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
         with ExitStack() as on_failure:
             on_failure.callback(self.checkpoints.close)
             if not self.checkpoints.steps():
                 check_nothing_lost(workdir, config.train.save_every)
             self._restore()
             self._open_reports()
-            # Only now: a start that failed for want of data leaves no claim on the directory.
-            save_json(workdir / "config.json", config)
+            if group.index == 0:
+                # Only now: a start that failed for want of data leaves no claim on the directory.
+                save_json(workdir / "config.json", config)
             on_failure.pop_all()
 
     def go(self, stop: Stop) -> Outcome:
@@ -97,7 +130,7 @@ class Run:
         started, previous_loss = time.monotonic(), None
         batches = self.feed.batches(self.step)
         while self.step < settings.steps or self.evaluation_due:
-            if stop.requested:
+            if self.anyone_stops.poll(stop.requested):
                 return self._interrupt()
             if self.evaluation_due:
                 self._evaluate_and_save(stop)
@@ -125,7 +158,8 @@ class Run:
             if self.step % settings.save_every == 0 and not self.evaluation_due:
                 self._save(None)
         self.checkpoints.wait()
-        return Outcome.INTERRUPTED if stop.requested else Outcome.FINISHED
+        asked = self.anyone_stops.ask(stop.requested)
+        return Outcome.INTERRUPTED if asked else Outcome.FINISHED
 
     def close(self) -> None:
         """Finishes what is under way and lets go of everything."""
@@ -136,30 +170,31 @@ class Run:
     def _open_reports(self) -> None:
         """Metrics and progress, from the current step on."""
         settings = self.config.train
-        self.reporter = Reporter(self.workdir, self.step, self.evaluation_due)
+        # One process speaks for all.
+        reporter = NoReporter if self.group.index else Reporter
+        self.reporter = reporter(self.workdir, self.step, self.evaluation_due)
         self.progress = progress.Training(self.step, settings.steps, settings.batch_size)
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
-        self.state, self.evaluation_due = self._newest_state()
-        self.step = self.saved_step = int(self.state.step)
-
-    def _newest_state(self) -> tuple[step.TrainState, bool]:
-        """The state, and whether its evaluation is still to be done."""
-        steps = self.checkpoints.steps()
-        if not steps:
+        restored = restore_newest(
+            self.checkpoints,
+            self.shapes,
+            self.shardings,
+            config=self.config,
+            fingerprint=self.dataset.fingerprint,
+            workdir=self.workdir,
+            group=self.group,
+        )
+        if restored:
+            self.state, meta = restored
+            self.evaluation_due = meta[DUE]
+        else:
+            init = partial(step.init_state, self.model, self.config)
             key = jax.random.key(self.config.train.seed)
-            init = jax.jit(
-                lambda key: step.init_state(self.model, self.config, key),
-                out_shardings=replicated(self.mesh),
-            )
-            return init(key), False
-        meta = self.checkpoints.meta(steps[-1])
-        check_same_run(self.workdir, resolve(meta["config"]), self.config)
-        check_same_data(self.workdir, meta["data"], self.dataset.fingerprint)
-        like = jax.eval_shape(lambda: step.init_state(self.model, self.config, jax.random.key(0)))
-        state = self.checkpoints.restore(steps[-1], like, replicated(self.mesh))
-        return state, meta["evaluation_due"]
+            self.state = jax.jit(init, out_shardings=self.shardings)(key)
+            self.evaluation_due = False
+        self.step = self.saved_step = int(self.state.step)
 
     def _log(self) -> bool:
         """Reports the window; False if too many updates in a row were skipped."""
@@ -182,13 +217,13 @@ class Run:
         config = self.config
         dimensions = self.dataset.splits["train"].images[0].size
         at = jnp.asarray(self.step - 1)
-        rate = learning_rate(config, at) * self.state.learning_rate_scale
+        rate = float(learning_rate(config, at)) * float(self.state.learning_rate_scale)
         return {
             **evidence_summary(window.sums, dimensions, float(step.beta_at(config, at))),
             "gradient_norm": float(window.gradient_norm / window.updates),
             "log_scale": float(window.log_scale / window.updates),
             "beta": float(step.beta_at(config, at)),
-            "learning_rate": float(rate),
+            "learning_rate": rate,
             "skipped": int(self.state.skipped),
             "information_per_dimension": latent_usage(window.sums.moments).information.tolist(),
         }
@@ -198,15 +233,19 @@ class Run:
 
         In this order: a checkpoint of an evaluated step promises that its metrics are written.
         """
-        self.gallery.draw(self.step, self.state.ema_params, self.reporter)
-        metrics = self._validate(stop) if "valid" in self.dataset.splits else None
-        if not stop.requested:
+        params = gathered(self.state.ema_params, self.mesh)
+        if self.group.index == 0:
+            self.gallery.draw(self.step, own_copy(params), self.reporter)
+        totals = self._validate(params, stop)
+        if not self.anyone_stops.ask(stop.requested):
             self.evaluation_due = False
-            self._save(metrics)
+            self._save(self._report_validation(totals) if totals else None)
         self.progress.restart_clock()
 
-    def _validate(self, stop: Stop) -> dict[str, float] | None:
-        """Validates and reports the averaged parameters; None if asked to stop meanwhile."""
+    def _validate(self, params: dict, stop: Stop) -> Totals | None:
+        """Sums over the validation split, or over a part of it if asked to stop meanwhile."""
+        if "valid" not in self.dataset.splits:
+            return None
         images = self.dataset.splits["valid"].images
         images = images[: self.config.eval.pictures or len(images)]
         batches = pipeline.eval_batches(
@@ -216,10 +255,10 @@ class Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        batches = takewhile(lambda _: not stop.requested, batches)
-        totals = evaluate(self.eval_step, self.state.ema_params, batches, self.mesh)
-        if stop.requested:
-            return None
+        batches = takewhile(lambda _: not self.anyone_stops.poll(stop.requested), batches)
+        return evaluate(self.eval_step, params, batches, self.mesh)
+
+    def _report_validation(self, totals: Totals) -> dict[str, float]:
         values = summarize(totals, self.config)
         self.reporter.write(self.step, "valid", values)
         say(
@@ -239,7 +278,7 @@ class Run:
             "examples": self.step * self.config.train.batch_size,
             "config": dataclasses.asdict(self.config),
             "data": self.dataset.fingerprint,
-            "evaluation_due": self.evaluation_due,
+            DUE: self.evaluation_due,
         }
         self.checkpoints.save(self.step, self.state, meta, metrics)
         self.saved_step = self.step
@@ -260,22 +299,23 @@ class Run:
         failed, rollbacks = self.step, int(self.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
             images = self.dataset.splits["train"].images
-            why = explain_not_finite(
-                self.model, self.config, self.state.params, images, self.step - 1
-            )
+            params = own_copy(gathered(self.state.params, self.mesh))
+            why = explain_not_finite(self.model, self.config, params, images, self.step - 1)
+            self.group.leave()
             raise TrainingError(
                 f"step {failed}: loss or gradient is still not finite after {MAX_ROLLBACKS} "
                 f"rollbacks; {why}"
             )
         self.checkpoints.wait()
-        scale = self.state.learning_rate_scale * self.config.train.rollback_factor
+        scale = float(self.state.learning_rate_scale) * self.config.train.rollback_factor
         self._restore()
         self.state = self.state.replace(
-            rollbacks=jnp.full_like(self.state.rollbacks, rollbacks), learning_rate_scale=scale
+            rollbacks=to_every_device(np.asarray(rollbacks, np.int32), self.mesh),
+            learning_rate_scale=to_every_device(np.asarray(scale, np.float32), self.mesh),
         )
         say(
             f"step {failed}: {self.config.train.max_skipped} or more updates in a row were not "
-            f"finite; back to step {self.step} with {float(scale):.2g} of the learning rate "
+            f"finite; back to step {self.step} with {scale:.2g} of the learning rate "
             f"(rollback {rollbacks} of {MAX_ROLLBACKS})"
         )
         self.progress.close()

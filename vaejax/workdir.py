@@ -1,33 +1,54 @@
 """The work directory of a run: whose it is."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from vaejax.config import Config
 from vaejax.errors import UserError
+from vaejax.processes import ALONE, Group
 from vaejax.reporting import last_step
 from vaejax.settings import differences, load_json
 
+_LOCK = ".lock"
+
 
 @contextmanager
-def claim(workdir: Path, config: Config) -> Iterator[None]:
+def claim(workdir: Path, config: Config, group: Group = ALONE) -> Iterator[None]:
     """Makes the work directory this run's own, or finds that it is, and keeps others out.
 
-    A process may claim what it holds already.
+    A process may claim what it holds already. Of a group, process 0 holds it for all.
 
     Raises:
       UserError: it cannot be made or written, holds another run, or is in use.
     """
+    with ExitStack() as held:
+        with group.together():
+            if group.index == 0:
+                held.callback(_lock(workdir).release)
+        with group.together():
+            if not (workdir / _LOCK).exists():
+                raise UserError(
+                    f"--workdir={workdir} is not what process 0 sees; put it on storage that all "
+                    "machines share"
+                )
+            path = workdir / "config.json"
+            # A run without a checkpoint has nothing to lose: its config may still change.
+            if path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+                check_same_run(workdir, load_json(path), config)
+        yield
+
+
+def _lock(workdir: Path) -> FileLock:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} cannot be made ({error.strerror}); choose another"
         ) from error
-    lock = FileLock(workdir / ".lock", timeout=0, is_singleton=True)
+    lock = FileLock(workdir / _LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout as error:
@@ -38,14 +59,7 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
         raise UserError(
             f"--workdir={workdir} cannot be written ({error.strerror}); choose another"
         ) from error
-    try:
-        path = workdir / "config.json"
-        # A run without a checkpoint has nothing to lose: its config may still change.
-        if path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
-            check_same_run(workdir, load_json(path), config)
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 def check_nothing_lost(workdir: Path, save_every: int) -> None:

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Trains with several processes on this machine, as on a pod:
+#   launch/local.sh --processes=2 --devices_per_process=2 -- --config=configs/quickstart.py
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+launch/local.sh [--processes=2] [--devices_per_process=1] [--port=8476] [--dry_run] -- FLAGS OF vaejax.main
+
+Starts the processes on this machine's CPU and waits for them. Ctrl-C or SIGTERM saves and stops all.
+Exit status: 0 finished, 75 stopped (run the same command to go on), else that of the first to fail.
+EOF
+}
+
+processes=2
+devices_per_process=1
+port=8476
+dry_run=
+while (($#)); do
+  case "$1" in
+    --processes=*) processes=${1#*=} ;;
+    --devices_per_process=*) devices_per_process=${1#*=} ;;
+    --port=*) port=${1#*=} ;;
+    --dry_run) dry_run=1 ;;
+    --help | -h) usage; exit 0 ;;
+    --) shift; break ;;
+    *) echo "error: $1 is no flag of launch/local.sh; flags of vaejax.main come after --" >&2; exit 2 ;;
+  esac
+  shift
+done
+for number in "$processes" "$devices_per_process" "$port"; do
+  [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "error: '$number' is no number from 1 on; see --help" >&2; exit 2; }
+done
+
+# JAX counts this many devices on each process's CPU.
+export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices_per_process" PYTHONUNBUFFERED=1
+
+pids=()
+forward() { for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done; }
+trap forward TERM
+trap : INT # Ctrl-C reaches the processes by itself
+
+for ((process = 0; process < processes; process++)); do
+  command=(python -m vaejax.main "$@" "--coordinator=localhost:$port" "--processes=$processes" "--process=$process")
+  if [[ $dry_run ]]; then
+    echo "JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices_per_process ${command[*]@Q} &"
+  else
+    "${command[@]}" &
+    pids+=($!)
+  fi
+done
+
+status=0
+for pid in "${pids[@]}"; do
+  # A signal interrupts `wait`; the process itself has not ended then.
+  while code=0; wait "$pid" || code=$?; kill -0 "$pid" 2>/dev/null; do :; done
+  ((status)) || status=$code
+done
+exit "$status"

@@ -1,0 +1,123 @@
+"""Checkpoints: what is read is what was saved, or it is said to be damaged."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import metrics, tiny
+
+from vaejax.checkpoints import Checkpoints
+from vaejax.errors import DamagedCheckpoint, UserError
+from vaejax.parallel import make_mesh, state_shardings
+from vaejax.training import train
+
+STATE = {
+    "step": np.int32(3),
+    "layer": {"kernel": np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 12)},
+}
+META = {"config": {"train": {"steps": 3}}, "evaluation_due": False}
+
+
+def flip(path):
+    """Turns one bit in the middle around."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def remove(path):
+    path.unlink()
+
+
+DAMAGES = (flip, truncate, empty, remove)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("checkpoints")
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(3, jax.tree.map(jnp.asarray, STATE), META, {"elbo_bits_per_dim": 5.0})
+    checkpoints.close()
+    return directory
+
+
+def read(directory):
+    """State and meta of the only checkpoint."""
+    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), STATE)
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        return checkpoints.restore(3, STATE, shardings), checkpoints.meta(3)
+    finally:
+        checkpoints.close()
+
+
+def test_what_is_saved_is_read(saved):
+    state, meta = read(saved)
+    jax.tree.map(np.testing.assert_array_equal, state, STATE)
+    assert meta == META
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
+    """Each file in turn: some are copies or logs of which nothing is read."""
+    files = [path.relative_to(saved) for path in saved.rglob("*") if path.is_file()]
+    refused = 0
+    for number, name in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(saved, copy)
+        if damage is not remove and not (copy / name).stat().st_size:
+            continue
+        damage(copy / name)
+        try:
+            state, meta = read(copy)
+        except DamagedCheckpoint as error:
+            assert str(copy) in str(error)
+            refused += 1
+        else:
+            jax.tree.map(np.testing.assert_array_equal, state, STATE)
+            assert meta == META
+    assert refused >= 3
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    train(tiny(), workdir)
+    return workdir
+
+
+def largest(folder):
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_goes_on_from_the_one_before(finished, tmp_path, damage, capsys):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    damage(largest(tmp_path / "checkpoints" / "00000012"))
+    train(tiny(), tmp_path)
+    said = capsys.readouterr().err
+    assert "00000012 is damaged" in said and "training from step 8 to 12" in said
+    assert (tmp_path / "damaged" / "00000012.0").is_dir()
+    assert metrics(tmp_path) == metrics(finished)
+
+
+def test_with_none_left_nothing_is_overwritten(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    for folder in (tmp_path / "checkpoints").glob("[0-9]*"):
+        empty(largest(folder))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="choose another --workdir to begin anew"):
+        train(tiny(), tmp_path)
+    assert before == {path: path.read_bytes() for path in before}

@@ -1,0 +1,185 @@
+"""Several processes train as one: real processes, real signals, on this machine."""
+
+import contextlib
+import pathlib
+import re
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, metrics, start
+
+from vaejax.trained import load
+
+STEPS_FLAG = "--config.train.steps=12"
+
+
+def free_port():
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def pod(workdir, *flags, processes, devices=1):
+    """The processes of a run, as a launcher starts them."""
+    port = free_port()
+    members = [
+        start(
+            "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60",
+            f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
+            *flags, devices=devices,
+        )
+        for index in range(processes)
+    ]  # fmt: skip
+    try:
+        yield members
+    finally:
+        for member in members:
+            member.kill()
+            member.communicate()
+
+
+def ends(members):
+    """What each process said on stderr, and its status."""
+    said = [member.communicate(timeout=COMMAND_TIMEOUT)[1] for member in members]
+    return said, [member.returncode for member in members]
+
+
+def run_pod(workdir, *flags, processes, devices=1):
+    with pod(workdir, *flags, processes=processes, devices=devices) as members:
+        said, statuses = ends(members)
+    assert statuses == [0] * processes, said
+    return said
+
+
+def wait_for_step(workdir, step):
+    """Returns when the run has logged `step`."""
+    deadline = time.monotonic() + COMMAND_TIMEOUT
+    path = pathlib.Path(workdir, "metrics.jsonl")
+    while not path.exists() or f'"step": {step},' not in path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def assert_same_run(one, other, **tolerance):
+    """The same losses at the same examples, and the same parameters at the end."""
+    tolerance = tolerance or {"rtol": 2e-4, "atol": 1e-5}
+    for line, twin in zip(metrics(one), metrics(other), strict=True):
+        assert line.keys() == twin.keys()
+        for name in ("elbo_bits_per_dim", "kl_nats", "psnr_pooled"):
+            if name in line:
+                np.testing.assert_allclose(line[name], twin[name], rtol=1e-3, err_msg=name)
+    assert_same_parameters(one, other, **tolerance)
+
+
+def assert_same_parameters(one, other, **tolerance):
+    import jax
+
+    params = [load(workdir, checkpoint="latest").params for workdir in (one, other)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), *params)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process, never interrupted."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    done = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", STEPS_FLAG)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "fsdp"), [(2, 2, 1), (2, 2, 4), (4, 1, 2)]
+)  # fmt: skip
+def test_several_processes_train_as_one(alone, tmp_path, processes, devices, fsdp):
+    said = run_pod(tmp_path, f"--config.train.fsdp={fsdp}", processes=processes, devices=devices)
+    assert_same_run(alone, tmp_path)
+    assert "new faces" in said[0]
+    assert all("step" not in words for words in said[1:]), "one speaks for all"
+
+
+def test_a_signal_to_one_stops_all_and_other_devices_go_on(alone, tmp_path):
+    """Two processes of two devices, then one of four, then four of one."""
+    with pod(tmp_path, STEPS_FLAG, processes=2, devices=2) as members:
+        wait_for_step(tmp_path, 3)
+        members[1].send_signal(signal.SIGTERM)
+        said, statuses = ends(members)
+    assert statuses == [75, 75], said
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")]
+    assert max(saved) >= 3
+
+    flags = (f"--config={CONFIG_FILE}", f"--workdir={tmp_path}", STEPS_FLAG)
+    lonely = start("main", *flags, devices=4)
+    wait_for_step(tmp_path, 6)
+    lonely.send_signal(signal.SIGTERM)
+    said, statuses = ends([lonely])
+    assert statuses[0] in (75, 0), said
+
+    run_pod(tmp_path, STEPS_FLAG, processes=4)
+    assert_same_run(alone, tmp_path)
+
+
+def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_path):
+    for victim in (1, 0):
+        with pod(tmp_path, processes=3) as members:
+            wait_for_step(tmp_path, 3 if victim else 6)
+            members[victim].kill()
+            said, statuses = ends(members)
+        assert statuses.pop(victim) == -signal.SIGKILL
+        assert statuses == [75, 75], said
+        said.pop(victim)
+        assert all(re.search(rf"error: process {victim} .* is gone", words) for words in said), said
+    run_pod(tmp_path, processes=3)
+    assert_same_run(alone, tmp_path)
+
+
+def test_a_start_that_lacks_somebody_names_them(tmp_path):
+    with pod(tmp_path, "--start_timeout=6", processes=3) as members:
+        members[1].kill()
+        said, statuses = ends(members)
+    assert statuses == [2, -signal.SIGKILL, 2]
+    for words in (said[0], said[2]):
+        assert "2 of 3 processes came within 6 s; missing: 1" in words
+    assert not any(tmp_path.iterdir()), "nothing is begun"
+
+
+def test_without_a_coordinator_its_address_is_named(tmp_path):
+    done = command(
+        "main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}", "--start_timeout=1",
+        f"--coordinator=localhost:{free_port()}", "--processes=2", "--process=1",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.search(r"process 0 did not answer at localhost:\d+ within 1 s", done.stderr)
+
+
+def test_one_process_without_the_data_stops_all(tmp_path):
+    port = free_port()
+    members = [
+        start(
+            "main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}",
+            f"--coordinator=localhost:{port}", "--processes=2", f"--process={index}", *flags,
+        )
+        for index, flags in enumerate([(), ("--config.data.source=folder",
+                                            f"--config.data.path={tmp_path / 'none'}")])
+    ]  # fmt: skip
+    said, statuses = ends(members)
+    assert statuses == [2, 2]
+    assert "error: process 1: " in said[0] and "none" in said[0]
+    assert "none" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--coordinator=localhost:1"], "--processes and --process go together"),
+        (["--coordinator=here", "--processes=2", "--process=0"], "is no address"),
+        (["--coordinator=a:1", "--processes=2", "--process=2"], "they count from 0"),
+        (["--distributed"], "finds neither Cloud TPU nor SLURM nor Kubernetes"),
+    ],
+)
+def test_wrong_flags_are_named(tmp_path, flags, words):
+    done = command("main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}", *flags)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,104 @@
+"""Where a run goes on: at its newest checkpoint that is sound."""
+
+from pathlib import Path
+
+from jaxtyping import PyTree
+
+from vaejax.checkpoints import Checkpoints, unreadable_metrics
+from vaejax.config import Config
+from vaejax.errors import DamagedCheckpoint, UserError
+from vaejax.processes import Group
+from vaejax.progress import say
+from vaejax.settings import resolve
+from vaejax.workdir import check_same_data, check_same_run
+
+CHECKPOINTS = "checkpoints"
+
+
+def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
+    """The checkpoints of a run, to go on from and to add to.
+
+    A damaged validation figure is reported and moved away: its checkpoint is still good.
+
+    Args:
+      workdir: of the run.
+      keep: the newest that are kept.
+      group: the processes, which all open them.
+    """
+    if group.index == 0:
+        for path in unreadable_metrics(workdir / CHECKPOINTS):
+            moved = _move_aside(path, workdir)
+            say(f"{path} is damaged; moved to {moved}, that step counts as not validated")
+    group.agree("")  # waits for process 0
+    return Checkpoints(workdir / CHECKPOINTS, keep=keep)
+
+
+def restore_newest(
+    checkpoints: Checkpoints,
+    like: PyTree,
+    shardings: PyTree,
+    *,
+    config: Config,
+    fingerprint: dict,
+    workdir: Path,
+    group: Group,
+) -> tuple[PyTree, dict] | None:
+    """The newest state that can be read and what was saved beside it; None if there is none yet.
+
+    Newer ones that are damaged are reported and set aside.
+
+    Args:
+      checkpoints: of the run.
+      like: shapes of the state.
+      shardings: where each of its arrays is to lie, whatever devices it was saved from.
+      config: of the run, to which the checkpoint must belong.
+      fingerprint: of the data, likewise.
+      workdir: of the run.
+      group: the processes, which all come to the same answer.
+
+    Raises:
+      UserError: there are checkpoints, and none can be read; or they are another run's.
+    """
+    damaged: dict[int, str] = {}
+    for at in reversed(checkpoints.steps()):
+        found, damage = None, ""
+        try:
+            meta = checkpoints.meta(at)
+            check_same_run(workdir, resolve(meta["config"]), config)
+            check_same_data(workdir, meta["data"], fingerprint)
+            found = checkpoints.restore(at, like, shardings), meta
+        except DamagedCheckpoint as error:
+            damage = str(error)
+        damage = group.agree(damage)
+        if not damage:
+            _set_aside(checkpoints, damaged, workdir, group)
+            return found
+        damaged[at] = damage
+    if damaged:
+        raise UserError(
+            f"{'; '.join(damaged.values())}; there is no other to go on from. Nothing was changed: "
+            "put one back, or choose another --workdir to begin anew"
+        )
+    return None
+
+
+def _set_aside(
+    checkpoints: Checkpoints, damaged: dict[int, str], workdir: Path, group: Group
+) -> None:
+    """Clears damaged checkpoints out of the way of those to come."""
+    for at, damage in damaged.items():
+        if group.index == 0:
+            moved = _move_aside(checkpoints.path(at), workdir)
+            say(f"{damage}; moved to {moved}, going on from the one before")
+    if damaged:
+        group.agree("")  # waits for process 0
+        checkpoints.reload()
+
+
+def _move_aside(path: Path, workdir: Path) -> Path:
+    """Moves a file or folder from among the checkpoints to `damaged/`, and says where it is."""
+    aside = workdir.absolute() / "damaged"
+    aside.mkdir(exist_ok=True)
+    name = "-".join(path.absolute().relative_to(workdir.absolute() / CHECKPOINTS).parts)
+    taken = len(list(aside.glob(f"{name}.*")))
+    return path.rename(aside / f"{name}.{taken}")
