@@ -6,13 +6,11 @@ Waterman and Patterson 2009); nothing is run, so every figure is an estimate.
 """
 
 import os
-from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from benchmarks import report
@@ -24,7 +22,7 @@ from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.flops import matmul_flops
 from vaejax.models import build_model
-from vaejax.parallel import DATA_AXIS
+from vaejax.parallel import make_mesh
 
 # bfloat16 operations and bytes of HBM a second of one chip, as the maker states them, and a
 # topology that has such chips.
@@ -66,20 +64,20 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     configs = variants(CONFIG.value, SWEEP.value)
     operations, bandwidth, topology = CHIPS[CHIP.value]
-    mesh = Mesh(_chip(topology), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    mesh = make_mesh(1, devices=[_chip(topology)])
     rows = [estimate(config, mesh, operations, bandwidth) for config in configs]
     print(f"estimates for one {CHIP.value} chip, from its compiler; nothing was run\n")
     report.show(rows)
     report.keep(rows, OUT.value)
 
 
-def _chip(topology: str) -> np.ndarray[Any, np.dtype]:
-    """One chip of it, as an array of devices."""
+def _chip(topology: str) -> jax.Device:
+    """One chip of it."""
     # The compiler must neither look for a machine's TPU nor lock it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
-        return np.array(topologies.get_topology_desc(topology, platform="tpu").devices[:1])
+        return topologies.get_topology_desc(topology, platform="tpu").devices[0]
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the TPU's compiler cannot be used ({str(error).splitlines()[0]}); install it with "

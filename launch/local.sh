@@ -36,8 +36,7 @@ done
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices_per_process" PYTHONUNBUFFERED=1
 
 pids=()
-forward() { for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done; }
-trap forward TERM
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
 trap : INT # Ctrl-C reaches the processes by itself
 
 for ((process = 0; process < processes; process++)); do

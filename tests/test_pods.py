@@ -13,7 +13,8 @@ from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, metrics, start
 
 from vaejax.trained import load
 
-STEPS_FLAG = "--config.train.steps=12"
+# Nothing is fitted after the training.
+BRIEF = "--config.prior.fitted=()"
 
 
 def free_port():
@@ -27,7 +28,7 @@ def pod(workdir, *flags, processes, devices=1):
     port = free_port()
     members = [
         start(
-            "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60",
+            "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60", BRIEF,
             f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
             *flags, devices=devices,
         )
@@ -54,12 +55,13 @@ def run_pod(workdir, *flags, processes, devices=1):
     return said
 
 
-def wait_for_step(workdir, step):
+def wait_for_step(workdir, step, members):
     """Returns when the run has logged `step`."""
     deadline = time.monotonic() + COMMAND_TIMEOUT
     path = pathlib.Path(workdir, "metrics.jsonl")
     while not path.exists() or f'"step": {step},' not in path.read_text():
         assert time.monotonic() < deadline
+        assert all(member.poll() is None for member in members), ends(members)
         time.sleep(0.02)
 
 
@@ -85,13 +87,13 @@ def assert_same_parameters(one, other, **tolerance):
 def alone(tmp_path_factory):
     """The run of one process, never interrupted."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    done = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", STEPS_FLAG)
+    done = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", BRIEF)
     assert done.returncode == 0, done.stderr
     return workdir
 
 
 @pytest.mark.parametrize(
-    ("processes", "devices", "fsdp"), [(2, 2, 1), (2, 2, 4), (4, 1, 2)]
+    ("processes", "devices", "fsdp"), [(2, 2, 1), (2, 2, 4)]
 )  # fmt: skip
 def test_several_processes_train_as_one(alone, tmp_path, processes, devices, fsdp):
     said = run_pod(tmp_path, f"--config.train.fsdp={fsdp}", processes=processes, devices=devices)
@@ -101,37 +103,37 @@ def test_several_processes_train_as_one(alone, tmp_path, processes, devices, fsd
 
 
 def test_a_signal_to_one_stops_all_and_other_devices_go_on(alone, tmp_path):
-    """Two processes of two devices, then one of four, then four of one."""
-    with pod(tmp_path, STEPS_FLAG, processes=2, devices=2) as members:
-        wait_for_step(tmp_path, 3)
+    """Two processes of two devices, then one of four, then four of one that share the state."""
+    with pod(tmp_path, processes=2, devices=2) as members:
+        wait_for_step(tmp_path, 3, members)
         members[1].send_signal(signal.SIGTERM)
         said, statuses = ends(members)
     assert statuses == [75, 75], said
     saved = [int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")]
     assert max(saved) >= 3
 
-    flags = (f"--config={CONFIG_FILE}", f"--workdir={tmp_path}", STEPS_FLAG)
+    flags = (f"--config={CONFIG_FILE}", f"--workdir={tmp_path}", BRIEF)
     lonely = start("main", *flags, devices=4)
-    wait_for_step(tmp_path, 6)
+    wait_for_step(tmp_path, 6, [lonely])
     lonely.send_signal(signal.SIGTERM)
     said, statuses = ends([lonely])
     assert statuses[0] in (75, 0), said
 
-    run_pod(tmp_path, STEPS_FLAG, processes=4)
+    run_pod(tmp_path, "--config.train.fsdp=4", processes=4)
     assert_same_run(alone, tmp_path)
 
 
 def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_path):
-    for victim in (1, 0):
-        with pod(tmp_path, processes=3) as members:
-            wait_for_step(tmp_path, 3 if victim else 6)
+    for victim, step in ((1, 3), (0, 6)):
+        with pod(tmp_path, processes=2) as members:
+            wait_for_step(tmp_path, step, members)
             members[victim].kill()
             said, statuses = ends(members)
         assert statuses.pop(victim) == -signal.SIGKILL
-        assert statuses == [75, 75], said
+        assert set(statuses) == {75}, said
         said.pop(victim)
         assert all(re.search(rf"error: process {victim} .* is gone", words) for words in said), said
-    run_pod(tmp_path, processes=3)
+    run_pod(tmp_path, processes=2)
     assert_same_run(alone, tmp_path)
 
 
