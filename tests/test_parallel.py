@@ -1,0 +1,98 @@
+"""What lies where: meshes, the batch's rows, and a state in shards."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from tiny import COMMAND_TIMEOUT
+
+from vaejax.errors import UserError
+from vaejax.parallel import make_mesh, split_batch, state_shardings
+
+HERE = pathlib.Path(__file__).parent
+# A configuration for 256 x 256 pictures with 103 M parameters, whose state is really made.
+PLACE_A_LARGE_STATE = """
+import json
+from functools import partial
+import jax
+from tiny import tiny
+from vaejax import step
+from vaejax.models import build_model
+from vaejax.parallel import make_mesh, state_shardings
+config = tiny(
+    data={"image_size": (256, 256)}, prior={"layers": 8, "width": 512},
+    model={"widths": (64, 128, 256, 512, 512), "blocks": (1, 2, 2, 2, 2), "latent_size": 512},
+)
+model, mesh = build_model(config), make_mesh(8, fsdp=8)
+shapes = step.state_shapes(model, config)
+init = jax.jit(partial(step.init_state, model, config), out_shardings=state_shardings(mesh, shapes))
+state = init(jax.random.key(0))
+leaves = jax.tree_util.tree_leaves_with_path(state)
+held = [
+    sum(leaf.addressable_shards[i].data.nbytes for _, leaf in leaves) for i in range(8)
+]
+print(json.dumps({
+    "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    "whole": sum(leaf.nbytes for _, leaf in leaves),
+    "held": held,
+    "whole_on_each": sum(leaf.nbytes for path, leaf in leaves
+                         if getattr(path[-1], "key", None) != "kernel"),
+}))
+"""
+
+
+def test_eight_devices_hold_an_eighth_each():
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.config.update('jax_num_cpu_devices', 8)\n"
+         + PLACE_A_LARGE_STATE],
+        capture_output=True, text=True, cwd=HERE, timeout=COMMAND_TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sizes = json.loads(done.stdout)
+    assert sizes["parameters"] > 100e6
+    assert len(set(sizes["held"])) == 1
+    # Biases and counters lie whole everywhere, and so does a kernel with nothing to divide by 8.
+    remainder = sizes["held"][0] - sizes["whole"] / 8
+    assert 0 <= remainder < sizes["whole_on_each"] + 0.001 * sizes["whole"]
+    assert sizes["whole_on_each"] < 0.005 * sizes["whole"]
+
+
+def test_kernels_are_split_by_outputs_else_by_inputs():
+    mesh = make_mesh(2, fsdp=2)
+    shape = jax.ShapeDtypeStruct
+    state = {
+        "even": {"kernel": shape((3, 3, 5, 6), np.float32), "bias": shape((6,), np.float32)},
+        "odd": {"kernel": shape((4, 3), np.float32)},
+        "neither": {"kernel": shape((3, 5), np.float32)},
+        "step": shape((), np.int32),
+    }
+    placed = state_shardings(mesh, state)
+    local = jax.tree.map(lambda leaf, place: place.shard_shape(leaf.shape), state, placed)
+    assert local == {
+        "even": {"kernel": (3, 3, 5, 3), "bias": (6,)},
+        "odd": {"kernel": (2, 3)},
+        "neither": {"kernel": (3, 5)},
+        "step": (),
+    }
+
+
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_rows_of_a_batch_follow_the_devices(fsdp):
+    """Whatever the mesh, device i has the i-th part: a process reads one run of rows."""
+    mesh = make_mesh(6, fsdp)
+    rows = split_batch(mesh).devices_indices_map((6,))
+    starts = [rows[device][0].start or 0 for device in sorted(jax.devices(), key=lambda d: d.id)]
+    assert starts == sorted(starts) and len(set(starts)) == len(starts)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fsdp", "words"),
+    [(3, 1, "such as 4"), (6, 4, "config.train.fsdp=4 does not divide 2 devices")],
+)
+def test_what_does_not_divide_is_named(batch_size, fsdp, words):
+    with pytest.raises(UserError, match=words):
+        make_mesh(batch_size, fsdp)
