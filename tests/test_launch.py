@@ -1,5 +1,7 @@
 """The launch scripts: their commands, and what they do with real processes."""
 
+import json
+import os
 import pathlib
 import re
 import shlex
@@ -13,7 +15,7 @@ from test_readme import SHORT
 from tiny import COMMAND_TIMEOUT
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
-SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
+SCRIPTS = sorted((REPOSITORY / "launch").glob("*.s*"))  # .sh and .sbatch
 LOCAL = str(REPOSITORY / "launch" / "local.sh")
 
 
@@ -75,3 +77,132 @@ def test_the_command_of_the_readme_stops_and_goes_on(tmp_path):
     done = subprocess.run(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "new faces" in done.stderr
+
+
+def slurm(directory, *flags, **variables):
+    """The batch script outside of SLURM, with stand-ins that print what they are asked."""
+    for name, body in (("srun", 'printf "%s\\n" "$@"'), ("scontrol", "echo node7; echo node8")):
+        (directory / name).write_text(f"#!/bin/sh\n{body}\n")
+        (directory / name).chmod(0o755)
+    return subprocess.run(
+        [str(REPOSITORY / "launch" / "slurm.sbatch"), *flags],
+        capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", **variables},
+    )  # fmt: skip
+
+
+def test_slurm_names_the_first_node_as_coordinator(tmp_path):
+    done = slurm(
+        tmp_path, "--config=a b.py", SLURM_JOB_NODELIST="node[7-8]", SLURM_NTASKS="2",
+        SLURM_JOB_ID="123456", SLURM_SUBMIT_DIR=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--coordinator=node7:" in done.stdout and "--processes=2" in done.stdout
+    assert "'--config=a b.py'" in done.stdout and "--process=$SLURM_PROCID" in done.stdout
+
+
+def test_slurm_says_how_it_is_started(tmp_path):
+    done = slurm(tmp_path, "--config=configs/celeba.py")
+    assert done.returncode == 2 and "sbatch launch/slurm.sbatch" in done.stderr
+
+
+# Plays the answers it was given, in order, and keeps what it was asked. The last answer stays.
+STAND_IN = """#!/usr/bin/env python3
+import json, pathlib, sys
+home, words = pathlib.Path(__file__).parent, sys.argv[1:]
+with (home / "asked").open("a") as file:
+    file.write(json.dumps(words) + "\\n")
+line = " ".join(words)
+kind = next((kind for kind in ("describe", "create", "delete", "scp") if f" {kind} " in line), None)
+kind = kind or ("train" if "-m vaejax.main" in line else "ssh")
+play = json.loads((home / "play.json").read_text())
+answers = play.get(kind, [[0, ""]])
+status, text = answers[0]
+if len(answers) > 1:
+    play[kind] = answers[1:]
+    (home / "play.json").write_text(json.dumps(play))
+print(text, file=sys.stderr if status else sys.stdout)
+sys.exit(status)
+"""
+DONE, READY = [0, "vaejax exited with 0\nvaejax exited with 0"], [0, "ACTIVE"]
+NONE, WAITING, SUSPENDED = [1, "NOT_FOUND"], [0, "WAITING_FOR_RESOURCES"], [0, "SUSPENDED"]
+
+
+def tpu_vm(directory, *flags, **play):
+    """The script with a gcloud that plays its part; what it was asked, by kind."""
+    (directory / "gcloud").write_text(STAND_IN)
+    (directory / "gcloud").chmod(0o755)
+    (directory / "play.json").write_text(json.dumps(play))
+    done = subprocess.run(
+        [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
+         "--type=v5litepod-16", "--poll=0", *flags, "--", "--config=configs/celeba.py"],
+        capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    asked = directory / "asked"
+    lines = asked.read_text().splitlines() if asked.exists() else []
+    kinds = [" ".join(json.loads(line)) for line in lines]
+    count = {kind: sum(f" {kind} " in words for words in kinds) for kind in ("create", "delete")}
+    count["train"] = sum("-m vaejax.main" in words for words in kinds)
+    return done, count
+
+
+@pytest.mark.parametrize(
+    ("play", "flags", "status", "count"),
+    [
+        # Asked for, waited for, trained, deleted.
+        ({"describe": [NONE, WAITING, READY], "train": [DONE]}, [], 0, (1, 1, 1)),
+        # One that is there is used again, and may be kept.
+        ({"describe": [READY], "train": [DONE]}, ["--keep"], 0, (0, 0, 1)),
+        # Nothing to be had, twice.
+        ({"describe": [NONE, NONE, NONE, READY], "train": [DONE],
+          "create": [[1, "ERROR: RESOURCE_EXHAUSTED"], [1, "there is no more capacity"], [0, ""]]},
+         ["--spot"], 0, (3, 1, 1)),
+        # Not allowed: trying again would not help.
+        ({"describe": [NONE], "create": [[1, "ERROR: PERMISSION_DENIED: no"]]}, [], 2, (1, 0, 0)),
+        # Taken away in the middle.
+        ({"describe": [READY, SUSPENDED, SUSPENDED, NONE, READY],
+          "train": [[255, "connection closed"], DONE]}, ["--spot"], 0, (1, 2, 2)),
+        # Stopped by a signal, or by a process that died.
+        ({"describe": [READY], "train": [[1, "vaejax exited with 75"], DONE]}, [], 0, (0, 1, 2)),
+        # A training that failed, a mistake, a crash that comes back, machines without internet.
+        ({"describe": [READY], "train": [[1, "vaejax exited with 3"]]}, [], 3, (0, 1, 1)),
+        ({"describe": [READY], "train": [[1, "vaejax exited with 2"]]}, [], 2, (0, 1, 1)),
+        ({"describe": [READY], "train": [[1, "vaejax exited with 1"]]}, [], 1, (0, 1, 3)),
+        ({"describe": [READY], "scp": [[1, "no route"]]}, [], 1, (0, 1, 0)),
+        # Out of time before there was one.
+        ({"describe": [WAITING]}, ["--hours=0"], 75, (0, 1, 0)),
+    ],
+)  # fmt: skip
+def test_tpu_vm_does_the_right_thing(tmp_path, play, flags, status, count):
+    done, counts = tpu_vm(tmp_path, *flags, **play)
+    assert done.returncode == status, done.stderr
+    assert tuple(counts.values()) == count, done.stderr
+    assert (status in (0, 75)) or "error: " in done.stderr
+
+
+def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
+    done, counts = tpu_vm(tmp_path, "--dry_run", "--spot")
+    assert done.returncode == 0 and not any(counts.values())
+    create, *_, train, delete = done.stdout.splitlines()
+    assert shlex.split(create) == [
+        "gcloud", "compute", "tpus", "queued-resources", "create", "faces", "--node-id=faces",
+        "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot",
+        "--zone=z",
+    ]  # fmt: skip
+    assert "--distributed" in train and "configs/celeba.py" in train and "runs/faces" in train
+    assert "'delete' 'faces'" in delete
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--type=v9-1"], "no software version is known for --type=v9-1"),
+        (["--hours=soon"], "--hours=soon is no whole number"),
+        (["--zone="], "--zone is missing"),
+        (["--zones=a"], "--zones=a is no flag"),
+    ],
+)
+def test_a_wrong_flag_of_tpu_vm_is_named(tmp_path, flags, words):
+    done, counts = tpu_vm(tmp_path, *flags)
+    assert done.returncode == 2 and words in done.stderr and not any(counts.values())

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Trains on Cloud TPU VMs: creates them or takes those there are, sets them up, runs, and goes on after preemption.
+#   launch/tpu_vm.sh --name=faces --zone=us-west4-a --type=v5litepod-16 --spot --bucket=my-bucket -- --config=configs/celeba.py
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'EOF'
+launch/tpu_vm.sh --name=NAME --zone=ZONE --type=TYPE --bucket=BUCKET [flags] -- FLAGS OF vaejax.main
+
+  --name=NAME      of the queued resource and of its TPU; one that exists is used again
+  --type=TYPE      such as v5litepod-16, v6e-16, v5p-32, v4-32
+  --version=V      of the TPU software [by type]
+  --bucket=BUCKET  mounted on all workers as ~/bucket; the work directory lies there
+  --workdir=DIR    within the bucket [runs/NAME]
+  --spot           cheaper, and taken away at any time: the run goes on when there is another
+  --hours=H        to be billed at most, counted from the start of this script [24]
+  --poll=S         seconds between two looks at a TPU that is not ready [30]
+  --keep           leave the TPU running at the end (it costs money until it is deleted)
+  --dry_run        print every command, run none
+
+Exit status: 0 finished, 2 or 3 a mistake or a failed training (not tried again), 75 out of time.
+EOF
+}
+
+name='' zone='' type='' version='' bucket='' workdir='' spot='' hours=24 poll=30 keep='' dry_run=''
+while (($#)); do
+  case "$1" in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --type=*) type=${1#*=} ;;
+    --version=*) version=${1#*=} ;;
+    --bucket=*) bucket=${1#*=} ;;
+    --workdir=*) workdir=${1#*=} ;;
+    --hours=*) hours=${1#*=} ;;
+    --poll=*) poll=${1#*=} ;;
+    --spot) spot=1 ;;
+    --keep) keep=1 ;;
+    --dry_run) dry_run=1 ;;
+    --help | -h) usage; exit 0 ;;
+    --) shift; break ;;
+    *) echo "error: $1 is no flag of launch/tpu_vm.sh; flags of vaejax.main come after --" >&2; exit 2 ;;
+  esac
+  shift
+done
+for flag in name zone type bucket; do
+  [[ ${!flag} ]] || { echo "error: --$flag is missing; see --help" >&2; exit 2; }
+done
+[[ $hours =~ ^[0-9]+$ ]] || { echo "error: --hours=$hours is no whole number; see --help" >&2; exit 2; }
+workdir=${workdir:-runs/$name}
+if [[ ! $version ]]; then
+  case "$type" in
+    v5litepod-*) version=v2-alpha-tpuv5-lite ;;
+    v6e-*) version=v2-alpha-tpuv6e ;;
+    v5p-*) version=v2-alpha-tpuv5 ;;
+    v4-*) version=tpu-ubuntu2204-base ;;
+    *) echo "error: no software version is known for --type=$type; name it with --version" >&2; exit 2 ;;
+  esac
+fi
+
+
+say() { echo "tpu_vm: $*" >&2; }
+run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
+tpu() { run gcloud compute tpus "$@" --zone="$zone"; }
+on_workers() { tpu tpu-vm ssh "$name" --worker=all --command="$1"; }
+delete() { tpu queued-resources delete "$name" --force --quiet; }
+
+# What the queued resource is; NONE if there is none.
+state() {
+  gcloud compute tpus queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>/dev/null || echo NONE
+}
+
+create() {
+  say "asking for a $type in $zone"
+  local answer status=0
+  answer=$(tpu queued-resources create "$name" --node-id="$name" --accelerator-type="$type" \
+    --runtime-version="$version" ${spot:+--spot} 2>&1) || status=$?
+  [[ ! $dry_run ]] || echo "$answer"
+  case "$status $answer" in
+    "0 "*) ;;
+    *RESOURCE_EXHAUSTED* | *"no more capacity"* | *UNAVAILABLE*) say "none to be had now: ${answer##*$'\n'}" ;;
+    *) say "error: ${answer##*$'\n'}"; exit 2 ;;
+  esac
+}
+
+deadline=$((SECONDS + hours * 3600))
+check_time() {
+  ((SECONDS < deadline)) && return
+  say "the $hours hours of --hours are over; run the same command to go on"
+  leave 75
+}
+
+leave() {
+  if [[ ! $keep ]]; then
+    say "deleting $name; --keep would leave it running"
+    delete || say "it could not be deleted: see to it, for it costs money"
+  fi
+  exit "$1"
+}
+
+# Waits until the TPU is there, asking for it where it is not.
+acquire() {
+  local now
+  while now=$(state); [[ $now != ACTIVE ]]; do
+    check_time
+    case "$now" in
+      NONE) create ;;
+      FAILED | SUSPENDED) say "$name is $now; deleting it, to ask again"; delete ;;
+      *) say "$name is $now" ;;
+    esac
+    sleep "$poll"
+  done
+}
+
+# Safe to repeat: a new TPU has new machines, an old one has everything already.
+set_up() {
+  on_workers 'mkdir -p ~/vaejax ~/bucket' &&
+    tpu tpu-vm scp --recurse --worker=all setup.cfg pyproject.toml README.md vaejax configs "$name:vaejax/" &&
+    on_workers "$setup"
+}
+
+# shellcheck disable=SC2016 # expanded on the workers
+setup='set -e; cd ~/vaejax
+command -v gcsfuse >/dev/null || {
+  curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /usr/share/keyrings/gcsfuse.asc >/dev/null
+  echo "deb [signed-by=/usr/share/keyrings/gcsfuse.asc] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" |
+    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+  sudo apt-get update -q && sudo apt-get install -qy gcsfuse; }
+mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 '"${bucket@Q}"' ~/bucket
+[ -x ~/.local/bin/uv ] || curl -LsSf https://astral.sh/uv/install.sh | sh
+[ -d ~/venv ] || ~/.local/bin/uv venv --python 3.12 ~/venv
+~/.local/bin/uv pip install -q --python ~/venv/bin/python -e ".[tpu]"'
+
+# What a run that was cut off has left: it saves before it ends; then the lock of its TPU goes.
+train="pkill -TERM -f '^[^ ]*venv/bin/python -m vaejax.main' && sleep 20; sudo rm -f /tmp/libtpu_lockfile; cd ~/vaejax
+PYTHONUNBUFFERED=1 ~/venv/bin/python -m vaejax.main ${*@Q} --workdir=\$HOME/bucket/${workdir@Q} --distributed
+echo vaejax exited with \$?"
+
+if [[ $dry_run ]]; then
+  create
+  set_up
+  on_workers "$train"
+  leave 0
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failures=0
+while true; do
+  acquire
+  check_time
+  say "setting up the machines of $name"
+  if set_up; then
+    on_workers "$train" 2>&1 | tee "$log" || true
+    # gcloud's own status does not tell which worker failed, or of what.
+    statuses=$(sed -n 's/.*vaejax exited with \([0-9]*\)$/\1/p' "$log" | sort -u | paste -sd ' ')
+  else
+    statuses="no set-up"
+  fi
+  case " $statuses " in
+    " 0 ") say "finished"; leave 0 ;;
+    *" 2 "*) say "error: a mistake, which its own words above name"; leave 2 ;;
+    *" 3 "*) say "error: the training failed; its own words are above"; leave 3 ;;
+    *" 75 "*) failures=0 ;;
+    *) [[ $(state) == ACTIVE ]] && failures=$((failures + 1)) || failures=0 ;;
+  esac
+  if ((failures == 3)); then
+    say "error: failed three times on a TPU that is there ($statuses); its own words are above"
+    leave 1
+  fi
+  say "cut off; going on from the newest checkpoint"
+  sleep "$poll"
+done
