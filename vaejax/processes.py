@@ -125,12 +125,15 @@ class Group:
     def __init__(self, meeting: Meeting | None = None):
         """Meets the others; alone without a meeting."""
         self.index, self.count, self._peers = 0, 1, {}
-        if meeting is None:
-            return
-        self.index, self.count = meeting.index, meeting.count
-        self._peers = _gather(meeting) if meeting.index == 0 else {0: _call(meeting)}
-        for peer in self._peers.values():
-            threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
+        if meeting:
+            self.index, self.count = meeting.index, meeting.count
+            self._peers = _call(meeting) if meeting.index else _gather(meeting)
+        self._listeners = [
+            threading.Thread(target=self._listen, args=(peer,), daemon=True)
+            for peer in self._peers.values()
+        ]
+        for listener in self._listeners:
+            listener.start()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -145,7 +148,7 @@ class Group:
         except UserError as error:
             trouble = error
         if common := self.agree(str(trouble) if trouble else ""):
-            self._say_goodbye()
+            self.part()
             raise trouble or UserError(common)
 
     def agree(self, trouble: str) -> str:
@@ -177,12 +180,17 @@ class Group:
         if self.count > 1:
             self._exchange("")
             jax.distributed.shutdown()
-            self._say_goodbye()
+            self.part()
 
-    def _say_goodbye(self) -> None:
+    def part(self) -> None:
+        """Says good-bye to the others, who all do so now; from here on nobody is missed."""
         for peer in self._peers.values():
             with suppress(OSError):
                 peer.send(_GOODBYE)
+        for listener in self._listeners:
+            listener.join()
+        for peer in self._peers.values():
+            peer.close()
 
     def _exchange(self, words: str) -> list[str]:
         """What every process says, in their order; waits for all."""
@@ -234,6 +242,11 @@ class _Peer:
             return None
         return message if isinstance(message, dict) else None
 
+    def close(self) -> None:
+        """Lets go of the line."""
+        self._lines.close()
+        self._connection.close()
+
     def keep(self, seconds: float | None = None) -> None:
         """Waits longer than for a greeting, without an end by default."""
         self._connection.settimeout(seconds)
@@ -269,6 +282,7 @@ def _gather(meeting: Meeting) -> dict[int, _Peer]:
                 ) from None
             greeting = peer.receive() or {}
             if not {"process", "processes", "host"} <= greeting.keys():
+                peer.close()
                 continue
             peer.index, peer.host = greeting["process"], greeting["host"]
             others = {**peers, peer.index: peer}
@@ -296,10 +310,11 @@ def _refused(peers: dict[int, _Peer], why: str) -> UserError:
     for peer in peers.values():
         with suppress(OSError):
             peer.send({"refused": why})
+        peer.close()
     return UserError(why)
 
 
-def _call(meeting: Meeting) -> _Peer:
+def _call(meeting: Meeting) -> dict[int, _Peer]:
     """The part of all others: finds the coordinator and waits until everybody is there."""
     deadline = time.monotonic() + meeting.timeout
     while True:
@@ -319,9 +334,10 @@ def _call(meeting: Meeting) -> _Peer:
     peer.send({**greeting, "host": socket.gethostname()})
     answer = peer.receive() or {"refused": f"process 0 at {meeting.coordinator} is gone"}
     if "refused" in answer:
+        peer.close()
         raise UserError(answer["refused"])
     peer.keep()
-    return peer
+    return {0: peer}
 
 
 def _own_address() -> str:
