@@ -16,7 +16,7 @@ from vaejax.checkpoints import Checkpoints
 from vaejax.errors import TrainingError, UserError
 from vaejax.likelihoods import LIKELIHOODS, DiscretizedLogistic
 from vaejax.models import build_model
-from vaejax.parallel import make_mesh, replicated
+from vaejax.parallel import make_mesh, state_shardings
 from vaejax.training import Outcome, train
 
 
@@ -24,8 +24,8 @@ def final_state(workdir, config):
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     model = build_model(config)
     like = step.state_shapes(model, config)
-    sharding = replicated(make_mesh(config.train.batch_size))
-    state = checkpoints.restore(checkpoints.steps()[-1], like, sharding)
+    shardings = state_shardings(make_mesh(config.train.batch_size), like)
+    state = checkpoints.restore(checkpoints.steps()[-1], like, shardings)
     checkpoints.close()
     return jax.device_get(state)
 
