@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
 
 from vaejax import step
 from vaejax.config import Config
+from vaejax.estimates import pictures_shape, traced_step
 from vaejax.flops import matmul_flops
 from vaejax.parallel import make_mesh
 
@@ -47,21 +47,9 @@ class Step:
 
 def some_pictures(config: Config) -> np.ndarray:
     """Noise in the shape of what one call takes, [dispatch, batch, height, width, channel]."""
-    return np.random.default_rng(0).integers(0, 256, _shape(config), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, pictures_shape(config), np.uint8)
 
 
 def step_flops(model: nn.Module, config: Config) -> int:
     """Of the matrix products and convolutions of one call; compiles nothing."""
     return matmul_flops(traced_step(model, config, make_mesh(config.train.batch_size)).jaxpr)
-
-
-def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Traced:
-    """The training step for the devices of `mesh`, which need not be at hand."""
-    state = step.state_shapes(model, config)
-    images = jax.ShapeDtypeStruct(_shape(config), jnp.uint8)
-    return step.make_train_step(model, config, mesh).trace(state, images)
-
-
-def _shape(config: Config) -> tuple[int, ...]:
-    train, data = config.train, config.data
-    return (train.steps_per_dispatch, train.batch_size, *data.image_size, data.channels)

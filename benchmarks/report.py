@@ -12,10 +12,9 @@ from typing import Any
 import jax
 
 from vaejax.data.building import available_cores
+from vaejax.tables import Row, markdown
 
 PACKAGES = ("vaejax", "jax", "jaxlib", "flax", "optax", "tensorflow-cpu", "torch", "pythae")
-
-Row = dict[str, Any]
 
 
 def environment() -> dict[str, Any]:
@@ -34,16 +33,8 @@ def environment() -> dict[str, Any]:
 
 
 def show(rows: list[Row]) -> None:
-    """Prints the rows as a Markdown table on stdout, ready to be kept; floats to three digits."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [columns] + [[_cell(row.get(name)) for name in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths)) + " |"
-        for line in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
-    print("\n".join(lines), flush=True)
+    """Prints the rows as a Markdown table on stdout, ready to be kept."""
+    print(markdown(rows), flush=True)
 
 
 def keep(rows: list[Row], path: str | None) -> None:
@@ -60,14 +51,6 @@ def keep(rows: list[Row], path: str | None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"environment": where, "rows": rows}, indent=2) + "\n")
         print(f"kept: {file}")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, (list, tuple)):
-        return " ".join(_cell(item) for item in value)
-    return "" if value is None else str(value)
 
 
 def _module() -> str:

@@ -139,14 +139,14 @@ def test_two_processes_cannot_train_in_one_place(tmp_path):
         )
 
 
-def test_killed_ten_times_it_ends_as_if_it_never_was(tmp_path):
-    """`kill -9` at ten random moments after training began; nothing but time may be lost."""
+def test_killed_five_times_it_ends_as_if_it_never_was(tmp_path):
+    """`kill -9` at random moments after training began; nothing but time may be lost."""
     changes = ("--config.train.steps=240", "--config.train.eval_every=60",
                "--config.train.save_every=20", "--config.train.log_every=10")  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
     rng, kills = random.Random(0), 0
-    while kills < 10:
+    while kills < 5:
         process = start("main", CONFIG, f"--workdir={torn}", *changes)
         if _wait_for(process, "training from step"):
             try:
@@ -164,17 +164,16 @@ def test_killed_ten_times_it_ends_as_if_it_never_was(tmp_path):
     assert metrics(whole) == metrics(torn)
 
 
-def test_one_two_and_four_devices_agree(tmp_path):
+def test_one_and_four_devices_agree(tmp_path):
     lines = []
-    for devices in (1, 2, 4):
+    for devices in (1, 4):
         workdir = tmp_path / str(devices)
         result = command("main", CONFIG, f"--workdir={workdir}", devices=devices)
         assert result.returncode == 0, result.stderr
         lines.append(metrics(workdir))
-    for other in lines[1:]:
-        for a, b in zip(lines[0], other, strict=True):
-            for name in ("elbo_nats", "kl_nats", "psnr_pooled"):
-                np.testing.assert_allclose(a[name], b[name], rtol=2e-3, err_msg=name)
+    for a, b in zip(*lines, strict=True):
+        for name in ("elbo_nats", "kl_nats", "psnr_pooled"):
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-3, err_msg=name)
 
 
 MISTAKES = {

@@ -1,15 +1,17 @@
-"""How programs are compiled: each platform's options, and where compiled programs are kept."""
+"""How programs are compiled: each device's options, and where compiled programs are kept."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from vaejax.config import cache_root
 
-# By platform; passed at compile time, because XLA_FLAGS with an unknown flag ends the process.
+# By JAX's name for the device, or else for its platform; passed at compile time, because XLA_FLAGS
+# with an unknown flag ends the process.
 COMPILER_OPTIONS = {
     # XLA hands convolutions to YNNPACK, whose kernels take 1.4 times as long for the training
     # step as XLA's older ones (jaxlib 0.10.2 and 0.12.0.1, x86-64). This keeps the rest of the
@@ -23,17 +25,21 @@ COMPILER_OPTIONS = {
 
 
 def jit(function: Callable, *, mesh: Mesh | None = None, **settings: Any) -> Callable:
-    """`jax.jit` with the options of the platform of `mesh`, or of the one JAX computes on."""
-    platform = mesh.devices.flat[0].platform if mesh else jax.default_backend()
-    return jax.jit(function, compiler_options=_options(platform), **settings)
+    """`jax.jit` with the options of the devices of `mesh`, or of those JAX computes on."""
+    device = (mesh.local_devices or mesh.devices.flat)[0] if mesh else jax.local_devices()[0]
+    return jax.jit(function, compiler_options=_options(device), **settings)
 
 
 @functools.cache
-def _options(platform: str) -> dict[str, str] | None:
-    """The platform's options; None where there are none, or this JAX does not know them."""
-    options = COMPILER_OPTIONS.get(platform)
+def _options(device: jax.Device) -> dict[str, str] | None:
+    """The device's options; None where there are none, or this compiler does not know them."""
+    options = COMPILER_OPTIONS.get(device.device_kind, COMPILER_OPTIONS.get(device.platform))
+    if options is None:
+        return None
+    scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=SingleDeviceSharding(device))
+    trial = jax.jit(lambda x: x, compiler_options=options).trace(scalar)
     try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+        trial.lower(lowering_platforms=(device.platform,)).compile()
     except jax.errors.JaxRuntimeError:
         return None
     return options

@@ -68,7 +68,7 @@ class DataConfig:
     # Empty: $XDG_CACHE_HOME/vaejax, or ~/.cache/vaejax.
     cache_dir: str = _option("")
     # Whether the training pictures lie in each device's memory, so that steps wait for no bus.
-    # auto: where they take less than a quarter of what is free there.
+    # auto: where they take less than a quarter of it.
     on_device: str = _option("auto", choices=("auto", "always", "never"))
     # 0: one for each core.
     decode_threads: int = _option(0, low=0)

@@ -15,3 +15,17 @@ class TrainingError(Exception):
 
 class DamagedCheckpoint(UserError):
     """A checkpoint that cannot be read, or is not what was saved."""
+
+
+class DoesNotFit(UserError):
+    """A program needs more memory than a device has.
+
+    Attributes:
+      needed: bytes.
+      had: bytes.
+    """
+
+    def __init__(self, needed: int, had: int):
+        """Says so."""
+        super().__init__(f"the step needs {needed / 2**30:.2f} GiB of a device's {had / 2**30:.2f}")
+        self.needed, self.had = needed, had

@@ -9,10 +9,10 @@ from jaxtyping import Array, Shaped, UInt8
 
 from vaejax.config import Config
 from vaejax.data import pipeline
-from vaejax.parallel import free_device_memory, split_batch, to_devices, to_every_device
+from vaejax.parallel import split_batch, to_devices, to_every_device
 from vaejax.progress import say
 
-# The set may take this share of a device's free memory; the step needs the rest.
+# The set may take this share of a device's memory; the step needs the rest.
 RESIDENT_SHARE = 0.25
 
 
@@ -25,13 +25,24 @@ class Feed:
     """
 
     def __init__(
-        self, config: Config, images: UInt8[np.ndarray, "picture height width channel"], mesh: Mesh
+        self,
+        config: Config,
+        images: UInt8[np.ndarray, "picture height width channel"],
+        mesh: Mesh,
+        memory: int | None,
     ):
-        """Copies `images` to the devices of `mesh`, if that is the way."""
+        """Copies `images` to the devices of `mesh`, if that is the way.
+
+        Args:
+          config: of the run.
+          images: to train on.
+          mesh: the devices.
+          memory: bytes of one of them, the same number on all processes; None if unknown.
+        """
         self._settings, self._images, self._mesh = config.train, images, mesh
         self.resident: tuple[UInt8[Array, "picture height width channel"], ...] = ()
-        wanted, free = config.data.on_device, free_device_memory()
-        fits = images.nbytes <= RESIDENT_SHARE * (free or 0)
+        wanted = config.data.on_device
+        fits = images.nbytes <= RESIDENT_SHARE * (memory or 0)
         if wanted == "always" or (wanted == "auto" and fits):
             say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
             self.resident = (to_every_device(images, mesh),)

@@ -65,18 +65,19 @@ def single_device_mesh() -> Mesh:
     return make_mesh(1, devices=jax.local_devices()[:1])
 
 
-def fitting_fsdp(state: PyTree) -> int:
-    """The fewest devices that must share one copy of `state` for it to fit; 1 on CPUs.
+def fitting_fsdp(state: PyTree, memory: int | None, devices: int) -> int:
+    """The fewest devices that must share one copy of `state` for it to fit.
 
     Args:
       state: arrays or shapes.
+      memory: bytes of one device; None where nobody counts them, and every device has a copy.
+      devices: among which a copy may be split, those of one process.
     """
-    free, count = free_device_memory(), jax.local_device_count()
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    if free is None:
+    if memory is None:
         return 1
-    divisors = [fsdp for fsdp in range(1, count + 1) if count % fsdp == 0]
-    return next((fsdp for fsdp in divisors if size / fsdp <= _STATE_SHARE * free), count)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    divisors = [fsdp for fsdp in range(1, devices + 1) if devices % fsdp == 0]
+    return next((fsdp for fsdp in divisors if size / fsdp <= _STATE_SHARE * memory), devices)
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
@@ -177,11 +178,7 @@ class SharedFlag:
         return self._raised
 
 
-def free_device_memory() -> int | None:
-    """Bytes free on the fullest device of this process; None where nobody counts them (CPUs)."""
-    free = [
-        stats["bytes_limit"] - stats["bytes_in_use"]
-        for stats in (device.memory_stats() for device in jax.local_devices())
-        if stats and "bytes_limit" in stats
-    ]
-    return min(free, default=None)
+def device_memory() -> int | None:
+    """Bytes of the smallest device of this process; None where nobody counts them (CPUs)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return min((one["bytes_limit"] for one in stats if "bytes_limit" in one), default=None)

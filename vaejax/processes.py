@@ -164,6 +164,12 @@ class Group:
         said = self._exchange(trouble)
         return next((f"process {i}: {words}" for i, words in enumerate(said) if words), "")
 
+    def least(self, number: int | None) -> int | None:
+        """The smallest of every process's number; None if one has none. All wait for each other."""
+        said = self._exchange(json.dumps(number)) if self.count > 1 else [json.dumps(number)]
+        numbers = [json.loads(words) for words in said]
+        return None if None in numbers else min(numbers)
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Around what breaks when another process is gone: the news of it ends this one first."""

@@ -29,6 +29,7 @@ from vaejax.objectives import latent_usage
 from vaejax.optimizer import learning_rate
 from vaejax.parallel import (
     SharedFlag,
+    device_memory,
     fitting_fsdp,
     gathered,
     make_mesh,
@@ -93,13 +94,14 @@ class Run:
         self.config, self.workdir, self.group = config, workdir, group
         self.model = build_model(config)
         self.shapes = step.state_shapes(self.model, config)
+        memory = group.least(device_memory())
         with group.together():
-            fsdp = config.train.fsdp or fitting_fsdp(self.shapes)
+            fsdp = config.train.fsdp or fitting_fsdp(self.shapes, memory, jax.local_device_count())
             self.mesh = make_mesh(config.train.batch_size, fsdp)
             self.dataset = data.open_dataset(config.data)
         import_tensorflow_meanwhile()
         self.shardings = state_shardings(self.mesh, self.shapes)
-        self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh)
+        self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh, memory)
         self.train_step = step.make_train_step(
             self.model, config, self.mesh, on_device=bool(self.feed.resident)
         )

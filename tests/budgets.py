@@ -1,0 +1,49 @@
+"""What the compiled step may cost: `python tests/budgets.py` records it anew.
+
+A small model, so that a compiler needs seconds for it. Sizes may grow by `SLACK`, for compilers
+differ from version to version; numbers and kinds of collectives may not change at all.
+"""
+
+import json
+import os
+import pathlib
+import sys
+from collections import Counter
+
+BUDGETS = pathlib.Path(__file__).with_name("budgets.json")
+TOPOLOGIES = ("v5e:2x2", "v6e:2x2", "v4:2x2x1")
+FSDP = (1, 4)
+SLACK = 1.15
+
+
+def step_cost(topology: str, fsdp: int):
+    """The `Estimate` of the small model's step."""
+    from tiny import tiny
+
+    from vaejax.chips import topology_devices
+    from vaejax.estimates import estimate
+
+    devices = topology_devices(topology)
+    train = {"batch_size": 8 * len(devices), "fsdp": fsdp}
+    return estimate(tiny(model={"blocks": (0, 1)}, prior={"layers": 1}, train=train), devices)
+
+
+def summary(cost) -> dict:
+    """What is kept of it."""
+    return {
+        "memory": cost.memory,
+        "collectives": dict(sorted(Counter(one.kind for one in cost.collectives).items())),
+        "exchanged": sum(one.result for one in cost.collectives),
+    }
+
+
+if __name__ == "__main__":
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    sys.path.insert(0, str(BUDGETS.parents[1]))
+    recorded = {
+        f"{topology} fsdp={fsdp}": summary(step_cost(topology, fsdp))
+        for topology in TOPOLOGIES
+        for fsdp in FSDP
+    }
+    BUDGETS.write_text(json.dumps(recorded, indent=2) + "\n")
+    print(BUDGETS.read_text())

@@ -1,0 +1,77 @@
+"""What the step costs on devices that are not here, and that it keeps to its budgets."""
+
+import importlib.util
+import json
+
+import budgets
+import pytest
+from tiny import CONFIG_FILE, command, tiny
+
+from vaejax.chips import topology_devices
+from vaejax.errors import DoesNotFit
+from vaejax.estimates import estimate
+
+CONFIG = f"--config={CONFIG_FILE}"
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install -e '.[tpu]'"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("fsdp", budgets.FSDP)
+@pytest.mark.parametrize("topology", budgets.TOPOLOGIES)
+def test_the_step_keeps_to_its_budget(topology, fsdp):
+    cost = budgets.step_cost(topology, fsdp)
+    found = budgets.summary(cost)
+    recorded = json.loads(budgets.BUDGETS.read_text())[f"{topology} fsdp={fsdp}"]
+    for name in ("memory", "exchanged"):
+        assert found[name] <= budgets.SLACK * recorded[name], name
+    assert found["collectives"].keys() == recorded["collectives"].keys()
+    if fsdp == 1:
+        # Gradients are added up together, and one sum goes before: the loss tells what is finite.
+        assert found["collectives"] == {"all-reduce": 2}
+    assert not cost.doubles and not cost.host_transfers
+
+
+@needs_compiler
+def test_the_command_tells_what_a_pod_would_do(tmp_path):
+    out = tmp_path / "cost.json"
+    done = command("aot", CONFIG, "--compare=v5e:1x1,v5e:2x2*2", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was run" in done.stdout and " topology |" in done.stdout
+    assert "config.train.batch_size=8 does not divide" not in done.stderr
+    alone, slices = json.loads(out.read_text())
+    assert alone["exchanged"] == "nothing" and "send" in slices["exchanged"]
+    for row in alone, slices:
+        assert 0 < row["of peak %"] < 100 and row["images/s at most"] > 0
+        assert row["batch/chip"] * row["chips"] == 8
+
+
+@needs_compiler
+def test_the_compilers_complaint_of_too_little_memory_is_understood():
+    config = tiny(train={"batch_size": 2**20})
+    with pytest.raises(DoesNotFit, match=r"GiB of a device's 15\.75") as raised:
+        estimate(config, topology_devices("v5e:1x1"))
+    assert raised.value.needed > raised.value.had > 15 * 2**30
+
+
+def test_the_devices_at_hand_are_told_of():
+    done = command("aot", CONFIG, devices=2)
+    assert done.returncode == 0, done.stderr
+    assert "all-reduce" in done.stdout and "here: compiling for 2 x cpu" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--topology=v5e-16"], "'v5e-16' is no TPU topology; name one such as v5e:2x2"),
+        (["--compare=v5e:2x2,v9:2x2"], "'v9:2x2' is no TPU topology"),
+        (["--find_batch"], "what cpu has of memory"),
+        (["--topology=v5e:2x2", "--config.train.batch_size=0"], "must be at least 1"),
+        pytest.param(["--topology=v5e:3x5"], "v5e:3x5 is no TPU topology", marks=needs_compiler),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(flags, words):
+    done = command("aot", CONFIG, *flags)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert words in done.stderr.splitlines()[-1]

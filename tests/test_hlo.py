@@ -1,0 +1,118 @@
+"""How the text of a compiled program is read."""
+
+import pytest
+
+from vaejax.hlo import Collective, Program, Traffic
+
+PROGRAM = """HloModule jit_f, is_scheduled=true
+
+%fused (p: f32[8,128]) -> f32[8,128] {
+  ROOT %inner = f32[8,128]{1,0:T(8,128)} add(%p, %p)
+}
+
+ENTRY %main.1 (x.1: f32[8,128]) -> (f32[8,128], s32[]) {
+  %x.1 = f32[8,128]{1,0:T(8,128)} parameter(0), metadata={op_name="x"}
+  %copy-start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) \
+copy-start(%x.1)
+  %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %bitcast = f32[1024]{0:T(1024)S(1)} bitcast(%copy-done)
+  %fusion = (bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, pred[8,128]{1,0:T(8,128)(4,1)}) \
+fusion(%copy-done, %x.1), kind=kLoop, calls=%fused, metadata={op_name="%not.an.operand"}
+  %part = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%fusion), index=0
+  ROOT %out = f32[8,128]{1,0:T(8,128)} convert(%part)
+}
+"""
+
+# A loop of three rounds around a gradient's sum, in which a part of the parameters is gathered,
+# cut into two by the compiler.
+LOOP = """HloModule jit_g
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%gather (p: f32[2,8]) -> f32[8,8] {
+  ROOT %all-gather.2 = f32[8,8]{1,0} all-gather(%p), channel_id=7, replica_groups=[2,4]<=[8]
+}
+
+%body (carry: (s32[], f32[16])) -> (s32[], f32[16]) {
+  %part = f32[2,8]{1,0} parameter(0)
+  %all-gather.1 = f32[8,8]{1,0} all-gather(%part), channel_id=7, replica_groups=[2,4]<=[8]
+  %again = f32[8,8]{1,0} fusion(%part), kind=kCustom, calls=%gather
+  %all-reduce = f32[16]{0} all-reduce(%g), channel_id=1, replica_groups=\
+mesh['axis_0'=4,'axis_1'=2] {'axis_0', 'axis_1'}, to_apply=%sum
+}
+
+%condition (carry: (s32[], f32[16])) -> pred[] {
+  %three = s32[]{:T(128)} constant(3)
+  ROOT %compare = pred[] compare(%i, %three), direction=LT
+}
+
+ENTRY %main (x: f32[16]) -> f32[16] {
+  %loop = (s32[], f32[16]) while(%x), condition=%condition, body=%body
+  %send = (f32[4]{0}, u32[], token[]) send(%x, %t), is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  ROOT %out = f32[16]{0} copy(%x)
+}
+"""
+
+
+def test_bytes_are_told_apart_by_the_memory_they_lie_in():
+    # The copy reads HBM and writes VMEM; the fusion reads both and writes two bytes a number to
+    # VMEM and one to HBM; the conversion goes back.
+    numbers = 8 * 128
+    assert Program(PROGRAM).traffic() == Traffic(
+        hbm=numbers * (4 + 4 + 1 + 4), near=numbers * (4 + 4 + 2 + 2)
+    )
+
+
+def test_a_loop_counts_as_often_as_it_goes_round():
+    once = Program(LOOP.replace("constant(3)", "constant(1)")).traffic()
+    thrice = Program(LOOP).traffic()
+    body = 4 * (8 * 8 + 2 * 8 + 8 * 8 + 2 * 8 + 16)  # two gathers, the sum of an unknown operand
+    assert thrice.hbm - once.hbm == 2 * body
+
+
+def test_collectives_are_counted_by_channel_and_round():
+    gather = Collective("all-gather", result=4 * 64, group=4)
+    total = Collective("all-reduce", result=4 * 16, group=8)
+    between = Collective("send", result=4 * 4, group=2)
+    assert sorted(Program(LOOP).collectives()) == sorted([gather, total] * 3 + [between])
+
+
+def test_what_each_device_sends():
+    assert Collective("all-reduce", 800, 8).sent == pytest.approx(2 * 700)
+    assert Collective("all-gather", 800, 8).sent == pytest.approx(700)
+    assert Collective("reduce-scatter", 100, 8).sent == pytest.approx(700)
+    assert Collective("collective-permute", 100, 2).sent == 100
+
+
+def test_a_loop_of_unknown_length_is_refused():
+    endless = LOOP.replace("%three = s32[]{:T(128)} constant(3)", "%three = s32[] parameter(1)")
+    for question in (Program(endless).traffic, Program(endless).collectives):
+        with pytest.raises(ValueError, match="nobody knows how often the loop %loop goes round"):
+            question()
+
+
+def test_branches_are_refused():
+    branches = PROGRAM.replace("convert(%part)", "conditional(%part)")
+    with pytest.raises(ValueError, match="branches"):
+        Program(branches).traffic()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%x = token[] outfeed(%y), outfeed_shape=f32[3]",
+        "%x = (f32[4]{0}, token[]) send(%y), is_host_transfer=true",
+        '%x = f32[3]{0} custom-call(%y), custom_call_target="xla_python_cpu_callback"',
+    ],
+)
+def test_transfers_to_the_host_are_found(line):
+    assert not Program(LOOP).host_transfers(), "slices send to each other, not to the host"
+    assert Program(LOOP.replace("%loop =", f"{line}\n  %loop =")).host_transfers() == ["%x"]
+
+
+def test_doubles_are_found():
+    assert not Program(PROGRAM).has_doubles()
+    assert Program(PROGRAM.replace("f32[1024]", "f64[1024]")).has_doubles()

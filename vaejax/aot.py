@@ -1,0 +1,115 @@
+"""What training costs on devices that need not be here: `python -m vaejax.aot --config=…`.
+
+The real training step is compiled for them and nothing is run. TPUs need only their compiler,
+`pip install -e '.[tpu]'`; without --topology the step is compiled for the devices at hand.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from vaejax import cli
+from vaejax.chips import chip_of, topology_devices
+from vaejax.config import Config
+from vaejax.errors import DoesNotFit, UserError
+from vaejax.estimates import Estimate, estimate
+from vaejax.fitting import changed, largest_batch, remedies
+from vaejax.progress import say
+from vaejax.settings import resolve
+from vaejax.tables import Row, cell, markdown
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "TPU chips such as v5e:16x16, v5p:2x2x2, or v5e:16x16*4 for four slices."
+)
+COMPARE = flags.DEFINE_list("compare", None, "Several topologies, for one table.")
+BATCH = flags.DEFINE_integer(
+    "batch_per_chip", None, "Instead of config.train.batch_size over all chips.", lower_bound=1
+)
+FIND_BATCH = flags.DEFINE_bool("find_batch", False, "Find the largest batch per chip that fits.")
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the figures in.")
+
+
+def main() -> None:
+    """Compiles, prints and keeps."""
+    config = resolve(CONFIG.value)
+    names = COMPARE.value or [TOPOLOGY.value]
+    if names != [None]:
+        jax.config.update("jax_platforms", "cpu")  # whatever is at hand is not asked
+    places = [(name or "here", topology_devices(name) if name else jax.devices()) for name in names]
+    rows = [_row(config, name, devices, alone=len(places) == 1) for name, devices in places]
+    print("estimates of the compiler and of what chips can do at most; nothing was run\n")
+    if COMPARE.value:
+        print(markdown(rows))
+    else:
+        width = max(map(len, rows[0]))
+        print("\n".join(f"{name:>{width}}  {cell(value)}" for name, value in rows[0].items()))
+    if OUT.value:
+        Path(OUT.value).expanduser().write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> Row:
+    """What is printed of one topology. A step that does not fit is an error if it stands alone."""
+    count = len(devices)
+
+    def trial(config: Config) -> Estimate:
+        per_chip = config.train.batch_size // count
+        say(f"{name}: compiling for {count} x {devices[0].device_kind}, {per_chip} pictures each")
+        return estimate(config, devices)
+
+    config = changed(config, {"train.batch_size": _batch(config, name, count)})
+    if FIND_BATCH.value:
+        config = changed(config, {"train.batch_size": count * _largest(config, name, devices)})
+    try:
+        return {"topology": name, **trial(config).figures()}
+    except DoesNotFit as error:
+        if not alone:
+            return {"topology": name, "chips": count, "bound by": str(error)}
+        ways = list(remedies(config, count, error, trial))
+        advice = (
+            f"each of these would fit: {'; '.join(ways)}" if ways else "nothing tried would fit"
+        )
+        raise UserError(f"{name}: {error}; {advice}") from error
+
+
+def _batch(config: Config, name: str, count: int) -> int:
+    """Over all chips, as the flag or the config says it."""
+    batch = config.train.batch_size
+    if BATCH.value:
+        return BATCH.value * count
+    if batch % count:
+        say(
+            f"{name}: config.train.batch_size={batch} does not divide among {count} chips; taken "
+            f"for each chip instead (as --batch_per_chip={batch}): {batch * count} in all"
+        )
+        return batch * count
+    return batch
+
+
+def _largest(config: Config, name: str, devices: list[jax.Device]) -> int:
+    """Per chip."""
+    if chip_of(devices[0]) is None:
+        raise UserError(
+            f"--find_batch: nobody has written down what {devices[0].device_kind} has of memory; "
+            "name a --topology"
+        )
+
+    def fits(batch: int) -> bool:
+        try:
+            estimate(changed(config, {"train.batch_size": batch * len(devices)}), devices)
+        except DoesNotFit as error:
+            say(f"{name}: {batch} pictures a chip do not fit: {error}")
+            return False
+        say(f"{name}: {batch} pictures a chip fit")
+        return True
+
+    if not (largest := largest_batch(fits, config.train.batch_size // len(devices))):
+        raise UserError(f"{name}: not even 8 pictures a chip fit; choose a smaller model")
+    return largest
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])

@@ -1,0 +1,80 @@
+"""What fits into a device's memory: the largest batch, and ways out where a step does not."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from vaejax.config import Config
+from vaejax.errors import DoesNotFit, UserError
+from vaejax.settings import resolve
+
+# Batches are padded to multiples of eight on a TPU; finer answers would say nothing.
+GRAIN = 8
+
+
+def largest_batch(fits: Callable[[int], bool], start: int) -> int:
+    """The largest multiple of `GRAIN` that fits, to within a sixteenth of it; 0 if none does.
+
+    Args:
+      fits: whether a batch does. It is asked some ten times; one that fits leaves room for all
+        smaller ones.
+      start: where to look first.
+    """
+    low, high = 0, None
+    batch = max(GRAIN, start - start % GRAIN)
+    while high is None or high - low > max(GRAIN, low // 16):
+        if fits(batch):
+            low = batch
+        else:
+            high = batch
+        batch = 2 * low if high is None else (low + high) // 2
+        batch -= batch % GRAIN
+    return low
+
+
+def remedies(
+    config: Config, devices: int, error: DoesNotFit, trial: Callable[[Config], object]
+) -> Iterator[str]:
+    """Settings with which a step that does not fit would, each tried.
+
+    Args:
+      config: that does not fit.
+      devices: that share the batch.
+      error: what it needs.
+      trial: compiles a step, or raises DoesNotFit.
+    """
+    for choices in _choices(config, devices):
+        for changes, least in choices:
+            if least * error.needed > error.had:
+                continue
+            try:
+                trial(changed(config, changes))
+            except DoesNotFit:
+                continue
+            except UserError:
+                break  # such settings do not go together
+            yield " ".join(f"--config.{name}={value}" for name, value in changes.items())
+            break
+
+
+def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]:
+    """Kinds of remedies, each from the mildest on, and what share of the need must stay."""
+    train = config.train
+    halves = [2**i for i in range(1, 11) if train.batch_size % (devices * 2**i) == 0]
+    yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]
+    if config.model.dtype != "bfloat16":
+        yield [({"model.dtype": "bfloat16"}, 1 / 2)]
+    yield [
+        ({"train.fsdp": n}, 1 / n)
+        for n in range(train.fsdp + 1, devices + 1)
+        if n > 1 and devices % n == 0
+    ]
+    yield [({"train.batch_size": train.batch_size // n}, 1 / n) for n in halves]
+
+
+def changed(config: Config, changes: dict) -> Config:
+    """`config` with other values, checked; `{"train.batch_size": 8}`."""
+    values = dataclasses.asdict(config)
+    for name, value in changes.items():
+        section, key = name.split(".")
+        values[section][key] = value
+    return resolve(values)
