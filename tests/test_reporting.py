@@ -8,6 +8,7 @@ from PIL import Image
 from tiny import tiny
 
 from vaejax import pictures, progress
+from vaejax.goodput import Clock
 from vaejax.health import Health
 from vaejax.likelihoods import MIN_LOG_SCALE
 from vaejax.reporting import MetricsFile
@@ -37,7 +38,7 @@ def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: terminal)
-    training = progress.Training(0, 100, 8)
+    training = progress.Training(0, 100, 8, Clock())
     training.advance(50)
     values = {"elbo_bits_per_dim": 5.125, "kl_nats": 20.0, "psnr_pooled": 21.5}
     training.line(values, 100.0)

@@ -44,6 +44,14 @@ CHIPS = {
     "NVIDIA H200": Chip("H200", 989.5e12, 141 * 10**9, 4800e9, 450e9, 50e9),
 }
 
+# The compiler must neither look for a machine's TPU, nor lock it, nor complain that none is there.
+_NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
+
 _TOPOLOGY = re.compile(r"(v4|v5e|v5p|v6e):(\d+(?:x\d+)+)(?:\*([1-9]\d*))?")
 _EXAMPLES = "v5e:2x2, v5e:16x16, v6e:4x4, v5p:2x2x2, v4:2x2x1, or v5e:16x16*4 for four slices"
 
@@ -68,9 +76,8 @@ def topology_devices(name: str) -> list[jax.Device]:
         options["chip_config_name"] = "megacore"  # else each of its two cores is a device
     if slices:
         options["num_slices"] = int(slices)
-    # The compiler must neither look for a machine's TPU nor lock it.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for variable, value in _NO_TPU_HERE.items():
+        os.environ.setdefault(variable, value)
     try:
         return topologies.get_topology_desc(f"{kind}:{shape}", platform="tpu", **options).devices
     except (RuntimeError, ValueError) as error:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import jax
 from tqdm import tqdm
 
+from vaejax.goodput import Clock
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -73,9 +75,9 @@ class Training:
     compilation does not spoil it.
     """
 
-    def __init__(self, first: int, total: int, batch_size: int):
-        """Starts at step `first` of `total`."""
-        self._total, self._batch_size = total, batch_size
+    def __init__(self, first: int, total: int, batch_size: int, clock: Clock):
+        """Starts at step `first` of `total`; `clock` hears of the waits."""
+        self._total, self._batch_size, self._clock = total, batch_size, clock
         self._step = self._mark_step = first
         self._mark, self._waited = time.monotonic(), 0.0
         self._bar = None
@@ -102,7 +104,9 @@ class Training:
         start = time.monotonic()
         yield
         if queued is None or queued.is_ready():
-            self._waited += time.monotonic() - start
+            seconds = time.monotonic() - start
+            self._waited += seconds
+            self._clock.move(seconds, "data_wait")
 
     def data_wait(self) -> float:
         """Share of the time since the clock was restarted that devices waited for batches.

@@ -23,6 +23,7 @@ from vaejax.evaluation import Totals, evaluate, make_eval_step, summarize
 from vaejax.evidence import summarize as evidence_summary
 from vaejax.feeding import Feed
 from vaejax.gallery import Gallery
+from vaejax.goodput import Clock, summary
 from vaejax.health import Health
 from vaejax.models import build_model
 from vaejax.objectives import latent_usage
@@ -91,6 +92,7 @@ class Run:
 
     def __init__(self, config: Config, workdir: Path, group: Group):
         """Opens data, devices, model and checkpoints, and restores what there is."""
+        self.clock = Clock()
         self.config, self.workdir, self.group = config, workdir, group
         self.model = build_model(config)
         self.shapes = step.state_shapes(self.model, config)
@@ -120,6 +122,7 @@ class Run:
             if group.index == 0:
                 # Only now: a start that failed for want of data leaves no claim on the directory.
                 save_json(workdir / "config.json", config)
+                self.clock.open(workdir, self.step)
             on_failure.pop_all()
 
     def go(self, stop: Stop) -> Outcome:
@@ -135,20 +138,20 @@ class Run:
             if self.anyone_stops.poll(stop.requested):
                 return self._interrupt()
             if self.evaluation_due:
-                self._evaluate_and_save(stop)
+                with self.clock.phase("evaluation"):
+                    self._evaluate_and_save(stop)
                 continue
             with self.progress.waiting(previous_loss):
                 batch = next(batches)
-            self.state, loss = self.train_step(self.state, batch, *self.feed.resident)
-            self.step += settings.steps_per_dispatch
-            # One dispatch stays queued: the device never waits for the host, and a request to
-            # stop never waits for a long queue.
+            with self.clock.phase("compile" if previous_loss is None else "steps"):
+                self.state, loss = self.train_step(self.state, batch, *self.feed.resident)
+                # One dispatch stays queued: the device never waits for the host, and a request to
+                # stop never waits for a long queue.
+                jax.block_until_ready(loss if previous_loss is None else previous_loss)
             if previous_loss is None:
-                jax.block_until_ready(loss)
                 say(f"first step done after {time.monotonic() - started:.1f} s")
                 self.progress.restart_clock()
-            else:
-                jax.block_until_ready(previous_loss)
+            self.step += settings.steps_per_dispatch
             previous_loss = loss
             self.progress.advance(self.step)
             last = self.step >= settings.steps
@@ -159,7 +162,9 @@ class Run:
             self.evaluation_due = self.step % settings.eval_every == 0 or last
             if self.step % settings.save_every == 0 and not self.evaluation_due:
                 self._save(None)
-        self.checkpoints.wait()
+        self._wait_for_checkpoints()
+        if self.group.index == 0:
+            say(f"time: {summary(self.workdir)}")
         asked = self.anyone_stops.ask(stop.requested)
         return Outcome.INTERRUPTED if asked else Outcome.FINISHED
 
@@ -168,6 +173,7 @@ class Run:
         self.progress.close()
         self.reporter.close()
         self.checkpoints.close()
+        self.clock.close()
 
     def _open_reports(self) -> None:
         """Metrics and progress, from the current step on."""
@@ -175,7 +181,9 @@ class Run:
         # One process speaks for all.
         reporter = NoReporter if self.group.index else Reporter
         self.reporter = reporter(self.workdir, self.step, self.evaluation_due)
-        self.progress = progress.Training(self.step, settings.steps, settings.batch_size)
+        self.progress = progress.Training(
+            self.step, settings.steps, settings.batch_size, self.clock
+        )
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
@@ -202,6 +210,7 @@ class Run:
         """Reports the window; False if too many updates in a row were skipped."""
         window = jax.device_get(self.state.window)
         skipped = int(self.state.skipped_in_row)
+        self.clock.note(self.step)
         rate, data_wait = self.progress.images_per_second(), self.progress.data_wait()
         self.progress.restart_clock()
         if window.updates > 0:
@@ -282,15 +291,22 @@ class Run:
             "data": self.dataset.fingerprint,
             DUE: self.evaluation_due,
         }
-        self.checkpoints.save(self.step, self.state, meta, metrics)
+        with self.clock.phase("checkpoints"):
+            self.checkpoints.save(self.step, self.state, meta, metrics)
+        self.clock.note(self.step)
         self.saved_step = self.step
         self.progress.restart_clock()
 
     def _interrupt(self) -> Outcome:
         if self.step > self.saved_step or not self.checkpoints.steps():
             self._save(None)
-        self.checkpoints.wait()
+        self._wait_for_checkpoints()
         return Outcome.INTERRUPTED
+
+    def _wait_for_checkpoints(self) -> None:
+        with self.clock.phase("checkpoints"):
+            self.checkpoints.wait()
+        self.clock.note(self.step)
 
     def _roll_back(self) -> None:
         """Goes back to the newest checkpoint with a smaller learning rate.
@@ -308,7 +324,7 @@ class Run:
                 f"step {failed}: loss or gradient is still not finite after {MAX_ROLLBACKS} "
                 f"rollbacks; {why}"
             )
-        self.checkpoints.wait()
+        self._wait_for_checkpoints()
         scale = float(self.state.learning_rate_scale) * self.config.train.rollback_factor
         self._restore()
         self.state = self.state.replace(
