@@ -11,11 +11,12 @@ import subprocess
 import time
 
 import pytest
+import yaml
 from test_readme import SHORT
 from tiny import COMMAND_TIMEOUT
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
-SCRIPTS = sorted((REPOSITORY / "launch").glob("*.s*"))  # .sh and .sbatch
+SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch
 LOCAL = str(REPOSITORY / "launch" / "local.sh")
 
 
@@ -104,6 +105,63 @@ def test_slurm_names_the_first_node_as_coordinator(tmp_path):
 def test_slurm_says_how_it_is_started(tmp_path):
     done = slurm(tmp_path, "--config=configs/celeba.py")
     assert done.returncode == 2 and "sbatch launch/slurm.sbatch" in done.stderr
+
+
+def test_the_dry_run_of_slurm_shows_every_command():
+    done = run(str(REPOSITORY / "launch" / "slurm.sbatch"), "--dry_run", "--config=a b.py")
+    assert done.returncode == 0, done.stderr
+    first, second = map(shlex.split, done.stdout.splitlines())
+    assert first[:-1] == ["srun", "--kill-on-bad-exit=0", "bash", "-c"]
+    assert shlex.split(first[-1]) == [
+        "exec", "python", "-m", "vaejax.main", "--config=a b.py",
+        "--coordinator=FIRST_NODE:PORT", "--processes=NODES", "--process=$SLURM_PROCID",
+    ]  # fmt: skip
+    assert second == ["scontrol", "requeue", "JOB"]
+
+
+def gke(*flags):
+    return run(
+        str(REPOSITORY / "launch" / "gke" / "run.sh"), "--name=faces", "--bucket=b",
+        "--accelerator=tpu-v5-lite-podslice", *flags, "--", "--config=a b.py",
+    )  # fmt: skip
+
+
+def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
+    done = gke("--topology=4x4", "--slices=2", "--spot", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    commands, _, rest = done.stdout.partition("<<'EOF'\n")
+    text, _, after = rest.partition("EOF\n")
+    words = [" ".join(shlex.split(line)) for line in f"{commands}\n{after}".splitlines()]
+    assert any(line.startswith("gcloud storage rsync") for line in words)
+    assert "kubectl delete jobset faces --ignore-not-found" in words
+    assert "kubectl apply -f -" in words and words[-1].startswith("kubectl logs")
+    assert "@" not in text
+    (job,) = yaml.safe_load(text)["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (job["replicas"], job["template"]["spec"]["completions"]) == (2, 4)
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    script = container["args"][0]
+    assert shlex.split(script.splitlines()[-1]) == [
+        "exec", "python", "-m", "vaejax.main", "--config=a b.py", "--workdir=/bucket/runs/faces",
+        "--distributed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--topology is missing"),
+        (["--topology=16"], "--topology=16 is no shape"),
+        (["--topology=2x3"], "does not divide into machines of --chips=4"),
+        (["--topology=4x4", "--slices=no"], "--slices=no is no number"),
+        (["--topology=4x4", "--zone=a"], "--zone=a is no flag"),
+    ],
+)
+def test_a_wrong_flag_of_gke_is_named(flags, words):
+    done = gke(*flags)
+    assert done.returncode == 2 and words in done.stderr
 
 
 # Plays the answers it was given, in order, and keeps what it was asked. The last answer stays.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import COMMAND_TIMEOUT
 
+from vaejax.chips import topology_devices
 from vaejax.errors import UserError
 from vaejax.parallel import make_mesh, split_batch, state_shardings
 
@@ -96,3 +97,14 @@ def test_rows_of_a_batch_follow_the_devices(fsdp):
 def test_what_does_not_divide_is_named(batch_size, fsdp, words):
     with pytest.raises(UserError, match=words):
         make_mesh(batch_size, fsdp)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler")
+def test_copies_of_the_state_stay_within_a_slice():
+    """Devices of two slices, named in any order: each row of the mesh has but one slice."""
+    devices = topology_devices("v5e:2x4*2")
+    mesh = make_mesh(64, fsdp=8, devices=devices[::-1])
+    for row in mesh.devices:
+        assert len({device.slice_index for device in row}) == 1
+    with pytest.raises(UserError, match="does not divide the 8 devices of a slice"):
+        make_mesh(64, fsdp=16, devices=devices)

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -135,6 +136,36 @@ def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_pat
         assert all(re.search(rf"error: process {victim} .* is gone", words) for words in said), said
     run_pod(tmp_path, processes=2)
     assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_twenty_random_kills_lose_nothing_but_unsaved_steps(tmp_path):
+    """At any moment, that of meeting, compiling, saving and evaluating too."""
+    flags = ("--config.train.steps=4000", "--config.train.save_every=40",
+             "--config.train.eval_every=200", "--config.train.log_every=20")  # fmt: skip
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    run_pod(whole, *flags, processes=2)
+    rng, saved, kills = random.Random(0), 0, 0
+    while kills < 20:
+        with pod(torn, *flags, processes=2) as members:
+            time.sleep(rng.uniform(2.0, 25.0))
+            victim = rng.randrange(2)
+            kills += members[victim].poll() is None
+            members[victim].kill()
+            said, statuses = ends(members)
+        if statuses == [0, 0]:
+            break  # it ended between two kills: what is left to tear is nothing
+        # 75: gone while they trained. 2: gone before they had met. 0: all was done but the end.
+        assert statuses[1 - victim] in (75, 2, 0), said
+        assert "Traceback" not in said[1 - victim], said
+        steps = [int(path.name) for path in torn.glob("checkpoints/[0-9]*") if path.name.isdigit()]
+        assert max(steps, default=0) >= saved, "what was saved is lost"
+        saved = max(steps, default=0)
+    assert kills >= 10, "the run was too short to be torn"
+    run_pod(torn, *flags, processes=2)
+    assert metrics(whole) == metrics(torn)
+    assert_same_parameters(whole, torn, rtol=0, atol=0)
 
 
 def test_a_start_that_lacks_somebody_names_them(tmp_path):
