@@ -1,5 +1,6 @@
 """What lies where: meshes, the batch's rows, and a state in shards."""
 
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -17,6 +18,7 @@ from vaejax.parallel import make_mesh, split_batch, state_shardings
 HERE = pathlib.Path(__file__).parent
 # A configuration for 256 x 256 pictures with 103 M parameters, whose state is really made.
 PLACE_A_LARGE_STATE = """
+import importlib.util
 import json
 from functools import partial
 import jax
