@@ -18,7 +18,6 @@ from vaejax.parallel import make_mesh, split_batch, state_shardings
 HERE = pathlib.Path(__file__).parent
 # A configuration for 256 x 256 pictures with 103 M parameters, whose state is really made.
 PLACE_A_LARGE_STATE = """
-import importlib.util
 import json
 from functools import partial
 import jax

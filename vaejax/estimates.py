@@ -100,6 +100,7 @@ class Estimate(NamedTuple):
             "peak GiB/chip": self.memory / 2**30,
             "of memory %": 100 * self.memory / self.chip.memory if self.chip else None,
             "HBM MB/image": self.traffic.hbm * self.devices / self.pictures / 1e6,
+            "near MB/image": self.traffic.near * self.devices / self.pictures / 1e6,
             "exchanged": ", ".join(f"{n} {kind}" for kind, n in exchanged.items()) or "nothing",
             "exchanged MB": size / 1e6,
             "ms at least": seconds and 1e3 * seconds,
