@@ -11,7 +11,8 @@ from test_launch import free_port
 from tiny import COMMAND_TIMEOUT
 
 from vaejax.errors import UserError
-from vaejax.processes import Group, Meeting
+from vaejax.meeting import Meeting
+from vaejax.processes import Group
 
 JOIN_UNDER_SLURM = """
 import jax

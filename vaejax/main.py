@@ -7,6 +7,7 @@ from ml_collections import config_flags
 
 from vaejax import cli, processes
 from vaejax.errors import UserError
+from vaejax.meeting import Meeting
 from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
@@ -57,7 +58,7 @@ def _join() -> processes.Group:
         return processes.ALONE
     if None in explicit:
         raise UserError("--coordinator, --processes and --process go together; name all three")
-    return processes.start(processes.Meeting(*explicit, START_TIMEOUT.value))
+    return processes.start(Meeting(*explicit, START_TIMEOUT.value))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,182 @@
+"""How the processes of a run meet: by plain sockets, before JAX's own service starts.
+
+A start that lacks somebody can then say who it is, where JAX aborts. The lines stay open.
+"""
+
+import json
+import queue
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vaejax.errors import UserError
+
+CAUSES = "usually a machine did not start the command, or a firewall closes the port between them"
+
+_GREETING_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a run meet.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0, where all others reach it.
+      count: of processes.
+      index: of this process, from 0.
+      timeout: seconds to wait for all.
+    """
+
+    coordinator: str
+    count: int
+    index: int
+    timeout: float
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what cannot be."""
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise UserError(
+                f"--coordinator={self.coordinator} is no address; write HOST:PORT, such as "
+                "10.0.0.2:8476"
+            )
+        if not 0 <= self.index < self.count:
+            raise UserError(
+                f"--process={self.index} is none of --processes={self.count}; they count from 0"
+            )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.coordinator.rpartition(":")
+        return host, int(port)
+
+
+def meet(meeting: Meeting) -> dict[int, "Peer"]:
+    """Lines to the other processes: from the coordinator to all, from all others to it.
+
+    Raises:
+      UserError: not all came in time; it names who is missing.
+    """
+    return _call(meeting) if meeting.index else _gather(meeting)
+
+
+class Peer:
+    """The line to another process."""
+
+    def __init__(self, connection: socket.socket):
+        # The greeting has to come soon: anything may call at an open port.
+        connection.settimeout(_GREETING_SECONDS)
+        self.index, self.host = 0, "the coordinator"
+        self.inbox: queue.SimpleQueue[dict] = queue.SimpleQueue()
+        self._connection, self._lines = connection, connection.makefile("r", encoding="utf-8")
+
+    def send(self, message: dict) -> None:
+        """Says something to it."""
+        self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> dict | None:
+        """The next message; None at the end of the line."""
+        try:
+            message = json.loads(self._lines.readline() or "null")
+        except (OSError, ValueError):
+            return None
+        return message if isinstance(message, dict) else None
+
+    def close(self) -> None:
+        """Lets go of the line."""
+        self._lines.close()
+        self._connection.close()
+
+    def keep(self, seconds: float | None = None) -> None:
+        """Waits longer than for a greeting, without an end by default."""
+        self._connection.settimeout(seconds)
+        # A machine that vanishes closes nothing: the kernel asks after it, and gives up.
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, option):
+                self._connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _gather(meeting: Meeting) -> dict[int, Peer]:
+    """The coordinator's part: waits for all others, then lets them go on."""
+    deadline = time.monotonic() + meeting.timeout
+    peers: dict[int, Peer] = {}
+    try:
+        server = socket.create_server(("", meeting.address[1]), backlog=meeting.count)
+    except OSError as error:
+        raise UserError(
+            f"--coordinator={meeting.coordinator}: the port cannot be opened ({error.strerror}); "
+            "choose another"
+        ) from error
+    with server:
+        while len(peers) < meeting.count - 1:
+            server.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                peer = Peer(server.accept()[0])
+            except TimeoutError:
+                missing = sorted(set(range(1, meeting.count)) - peers.keys())
+                raise _refused(
+                    peers,
+                    f"{len(peers) + 1} of {meeting.count} processes came within "
+                    f"{meeting.timeout:.0f} s; missing: {', '.join(map(str, missing))}; {CAUSES}",
+                ) from None
+            greeting = peer.receive() or {}
+            if not {"process", "processes", "host"} <= greeting.keys():
+                peer.close()
+                continue
+            peer.index, peer.host = greeting["process"], greeting["host"]
+            others = {**peers, peer.index: peer}
+            if greeting["processes"] != meeting.count:
+                raise _refused(
+                    others,
+                    f"process {peer.index} was started with --processes={greeting['processes']}, "
+                    f"process 0 with --processes={meeting.count}",
+                )
+            if peer.index in peers:
+                raise _refused(
+                    {**peers, -1: peer},
+                    f"two processes, on {peers[peer.index].host} and {peer.host}, were started with"
+                    f" --process={peer.index}",
+                )
+            peers = others
+    for peer in peers.values():
+        peer.send({"welcome": True})
+        peer.keep()
+    return peers
+
+
+def _refused(peers: dict[int, Peer], why: str) -> UserError:
+    """Tells the others why they cannot start."""
+    for peer in peers.values():
+        with suppress(OSError):
+            peer.send({"refused": why})
+        peer.close()
+    return UserError(why)
+
+
+def _call(meeting: Meeting) -> dict[int, Peer]:
+    """The part of all others: finds the coordinator and waits until everybody is there."""
+    deadline = time.monotonic() + meeting.timeout
+    while True:
+        try:
+            peer = Peer(socket.create_connection(meeting.address, timeout=_GREETING_SECONDS))
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"process 0 did not answer at {meeting.coordinator} within "
+                    f"{meeting.timeout:.0f} s ({error.strerror or error}); {CAUSES}"
+                ) from error
+            time.sleep(0.2)
+    # The coordinator's clock may have started later than this one.
+    peer.keep(2 * meeting.timeout)
+    greeting = {"process": meeting.index, "processes": meeting.count}
+    peer.send({**greeting, "host": socket.gethostname()})
+    answer = peer.receive() or {"refused": f"process 0 at {meeting.coordinator} is gone"}
+    if "refused" in answer:
+        peer.close()
+        raise UserError(answer["refused"])
+    peer.keep()
+    return {0: peer}
