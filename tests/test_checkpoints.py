@@ -51,12 +51,12 @@ def saved(tmp_path_factory):
     return directory
 
 
-def read(directory):
+def read(directory, like=STATE):
     """State and meta of the only checkpoint."""
-    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), STATE)
+    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), like)
     checkpoints = Checkpoints(directory, read_only=True)
     try:
-        return checkpoints.restore(3, STATE, shardings), checkpoints.meta(3)
+        return checkpoints.restore(3, like, shardings), checkpoints.meta(3)
     finally:
         checkpoints.close()
 
@@ -65,6 +65,12 @@ def test_what_is_saved_is_read(saved):
     state, meta = read(saved)
     jax.tree.map(np.testing.assert_array_equal, state, STATE)
     assert meta == META
+
+
+def test_a_state_of_other_names_is_not_called_damaged(saved):
+    with pytest.raises(UserError, match="another version of vaejax") as raised:
+        read(saved, {"step": STATE["step"], "renamed": STATE["layer"]})
+    assert not isinstance(raised.value, DamagedCheckpoint)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

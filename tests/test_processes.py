@@ -128,3 +128,10 @@ def test_slurm_brings_processes_together():
         out, err = member.communicate(timeout=COMMAND_TIMEOUT)
         assert member.returncode == 0, err
         assert out.splitlines()[-1] == f"{index} 2"
+
+
+def test_the_least_number_is_everybodys():
+    groups = meet((0, 2), (1, 2))
+    assert at_once(groups, lambda group: group.least(5 - group.index)) == [4, 4]
+    assert at_once(groups, lambda group: group.least([None, 7][group.index])) == [None, None]
+    at_once(groups, Group.part)

@@ -16,11 +16,11 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 from orbax.checkpoint import checkpoint_managers
 
-from vaejax.errors import DamagedCheckpoint
+from vaejax.errors import DamagedCheckpoint, UserError
 
 STATE, META = "state", "meta"
 # In META, beside what the caller keeps there: sums over the state and over the rest of META.
-_DIGESTS = "digests"
+_DIGESTS, _LAYOUT = "digests", "layout"
 # The validation figure that decides which checkpoint is the best: lower is better.
 METRIC = "elbo_bits_per_dim"
 
@@ -80,6 +80,7 @@ class Checkpoints:
         """Begins to save; returns as soon as `state` may be changed again."""
         if step in self._manager.all_steps():  # saved on the way out, before its evaluation
             self._manager.delete(step)
+        meta = {**meta, _LAYOUT: _layout(state)}
         meta = {**meta, _DIGESTS: {STATE: int(_digest(state)), META: _json_digest(meta)}}
         self._manager.save(
             step,
@@ -109,14 +110,21 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpoint: it cannot be read, or is not what was saved.
+          UserError: another version of vaejax saved it, whose state has other names or shapes.
         """
+        saved_meta = self._saved_meta(step)
+        if saved_meta.get(_LAYOUT, _layout(like)) != _layout(like):
+            raise UserError(
+                f"the checkpoint {self.path(step)} is of another version of vaejax, whose model "
+                "has other parameters; go on with that version, or choose another --workdir"
+            )
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             like,
             shardings,
         )
         state = self._restore(step, STATE, ocp.args.StandardRestore(target))
-        self._check(step, STATE, self._saved_meta(step), int(_digest(state)))
+        self._check(step, STATE, saved_meta, int(_digest(state)))
         return state
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -126,9 +134,7 @@ class Checkpoints:
           DamagedCheckpoint: it cannot be read.
         """
         saved = self._saved_meta(step)
-        meta = {name: value for name, value in saved.items() if name != _DIGESTS}
-        self._check(step, META, saved, _json_digest(meta))
-        return meta
+        return {name: saved[name] for name in saved if name not in (_DIGESTS, _LAYOUT)}
 
     def path(self, step: int) -> Path:
         """The folder of a checkpoint."""
@@ -149,7 +155,10 @@ class Checkpoints:
             raise self._damaged(step, f"{type(error).__name__}: {reason}") from error
 
     def _saved_meta(self, step: int) -> dict[str, Any]:
-        return self._restore(step, META, ocp.args.JsonRestore())
+        saved = self._restore(step, META, ocp.args.JsonRestore())
+        meta = {name: value for name, value in saved.items() if name != _DIGESTS}
+        self._check(step, META, saved, _json_digest(meta))
+        return saved
 
     def _check(self, step: int, item: str, saved_meta: dict[str, Any], digest: int) -> None:
         """Nothing else notices a bit that was flipped on its way to the disk and back."""
@@ -193,6 +202,13 @@ def _expect_orphans() -> None:
             report(complaint)
 
     sys.unraisablehook = filtered
+
+
+def _layout(state: PyTree) -> int:
+    """One number for the names, shapes and types in a state."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    names = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
+    return _json_digest({"leaves": names})
 
 
 def _json_digest(value: dict[str, Any]) -> int:
