@@ -9,18 +9,39 @@ from vaejax.errors import DoesNotFit
 from vaejax.fitting import GRAIN, largest_batch, remedies
 
 
-@given(st.integers(0, 10**6), st.integers(1, 10**5))
-def test_the_largest_batch_is_found_in_few_looks(limit, start):
+@given(
+    st.integers(10**6, 10**12),
+    st.floats(0, 1.5),
+    st.floats(1e-7, 1),
+    st.floats(0.7, 1.3),
+    st.integers(1, 10**4),
+)
+def test_the_largest_batch_is_found_in_few_looks(room, state, picture, power, start):
+    """For needs that are nearly a straight line above what does not depend on the batch."""
     asked = []
 
-    def fits(batch):
-        asked.append(batch)
-        return batch <= limit
+    def size(batch):
+        return int(room * (state + picture * batch**power))
 
-    found = largest_batch(fits, start)
-    assert found % GRAIN == 0 and found <= limit
-    assert limit < found + 2 * max(GRAIN, found // 16)
-    assert len(asked) <= 40 and len(set(asked)) == len(asked)
+    def need(batch):
+        asked.append(batch)
+        return size(batch)
+
+    found = largest_batch(need, room, start)
+    assert (found % GRAIN == 0 and size(found) <= room) or found == 0
+    assert size(found + 2 * max(GRAIN, found // 16)) > room or size(found) > room * 14 // 16
+    assert len(set(asked)) == len(asked) <= 40
+
+
+def test_a_straight_line_takes_four_looks():
+    asked = []
+
+    def need(batch):
+        asked.append(batch)
+        return 5 * 10**7 + 10**6 * batch
+
+    assert largest_batch(need, 16 * 10**9, 64) in range(15_000, 15_951)
+    assert len(asked) <= 4
 
 
 def fake_chips(memory):

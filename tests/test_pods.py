@@ -142,7 +142,7 @@ def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_pat
 @pytest.mark.timeout(1800)
 def test_twenty_random_kills_lose_nothing_but_unsaved_steps(tmp_path):
     """At any moment, that of meeting, compiling, saving and evaluating too."""
-    flags = ("--config.train.steps=4000", "--config.train.save_every=40",
+    flags = ("--config.train.steps=1500", "--config.train.save_every=40",
              "--config.train.eval_every=200", "--config.train.log_every=20")  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     run_pod(whole, *flags, processes=2)

@@ -91,22 +91,24 @@ def _batch(config: Config, name: str, count: int) -> int:
 
 def _largest(config: Config, name: str, devices: list[jax.Device]) -> int:
     """Per chip."""
-    if chip_of(devices[0]) is None:
+    if (chip := chip_of(devices[0])) is None:
         raise UserError(
             f"--find_batch: nobody has written down what {devices[0].device_kind} has of memory; "
             "name a --topology"
         )
 
-    def fits(batch: int) -> bool:
+    def need(batch: int) -> int:
         try:
-            estimate(changed(config, {"train.batch_size": batch * len(devices)}), devices)
+            bytes_needed = estimate(
+                changed(config, {"train.batch_size": batch * len(devices)}), devices
+            ).memory
         except DoesNotFit as error:
-            say(f"{name}: {batch} pictures a chip do not fit: {error}")
-            return False
-        say(f"{name}: {batch} pictures a chip fit")
-        return True
+            bytes_needed = max(error.needed, chip.memory + 1)
+        say(f"{name}: {batch} pictures a chip need {bytes_needed / 2**30:.2f} GiB")
+        return bytes_needed
 
-    if not (largest := largest_batch(fits, config.train.batch_size // len(devices))):
+    start = max(1, config.train.batch_size // len(devices))
+    if not (largest := largest_batch(need, chip.memory, start)):
         raise UserError(f"{name}: not even 8 pictures a chip fit; choose a smaller model")
     return largest
 

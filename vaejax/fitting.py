@@ -11,24 +11,44 @@ from vaejax.settings import resolve
 GRAIN = 8
 
 
-def largest_batch(fits: Callable[[int], bool], start: int) -> int:
-    """The largest multiple of `GRAIN` that fits, to within a sixteenth of it; 0 if none does.
+def largest_batch(need: Callable[[int], int], room: int, start: int) -> int:
+    """The largest multiple of `GRAIN` that fits, to within a sixteenth; 0 if none does.
+
+    Every look costs a compilation. What a step needs grows nearly in proportion to its batch, so
+    two looks tell where the third should be.
 
     Args:
-      fits: whether a batch does. It is asked some ten times; one that fits leaves room for all
-        smaller ones.
+      need: bytes for a batch; more than `room` if it does not fit.
+      room: bytes that there are.
       start: where to look first.
     """
+    needs: dict[int, int] = {}
     low, high = 0, None
     batch = max(GRAIN, start - start % GRAIN)
     while high is None or high - low > max(GRAIN, low // 16):
-        if fits(batch):
-            low = batch
-        else:
+        needs[batch] = need(batch)
+        if needs[batch] > room:
             high = batch
-        batch = 2 * low if high is None else (low + high) // 2
-        batch -= batch % GRAIN
+        else:
+            low = batch
+            if needs[batch] > room * 15 // 16:
+                break
+        batch = _next_look(needs, room, low, high)
     return low
+
+
+def _next_look(needs: dict[int, int], room: int, low: int, high: int | None) -> int:
+    """Where the line through the two needs nearest to the room reaches it, within the bounds."""
+    middle = 2 * low if high is None else (low + high) // 2
+    nearest = sorted(sorted(needs, key=lambda batch: abs(needs[batch] - room))[:2])
+    growth = [needs[batch] for batch in nearest]
+    if growth[0] < growth[-1]:
+        slope = (growth[1] - growth[0]) / (nearest[1] - nearest[0])
+        guess = int(nearest[0] + (room * 31 / 32 - growth[0]) / slope)
+        # Never farther than a straight line can be trusted, nor where nothing would be learned.
+        middle = min(max(guess, low + GRAIN), 16 * low if high is None else high - GRAIN)
+    middle -= middle % GRAIN
+    return middle if middle not in needs else (low + high) // 2 // GRAIN * GRAIN
 
 
 def remedies(
