@@ -11,7 +11,7 @@ import pytest
 import tiny as tiny_run
 from tiny import metrics, tiny
 
-from vaejax import step, training
+from vaejax import progress, step, training
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import TrainingError, UserError
 from vaejax.likelihoods import LIKELIHOODS, DiscretizedLogistic
@@ -105,13 +105,13 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path, monkeypatch
 
 def _stop_at(patch, stop, step):
     """Has `stop` requested when the run reaches `step`."""
-    advance = training.progress.Training.advance
+    advance = progress.Training.advance
 
     def stopping(self, at):
         advance(self, at)
         stop.requested |= at >= step
 
-    patch.setattr(training.progress.Training, "advance", stopping)
+    patch.setattr(progress.Training, "advance", stopping)
 
 
 def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):

@@ -9,25 +9,19 @@ from itertools import takewhile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vaejax import data, progress, step
-from vaejax.checkpoints import METRIC
+from vaejax import data, step
 from vaejax.config import Config
 from vaejax.data import pipeline
 from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
 from vaejax.diagnosis import explain_not_finite
 from vaejax.errors import TrainingError
-from vaejax.evaluation import Totals, evaluate, make_eval_step, summarize
-from vaejax.evidence import summarize as evidence_summary
+from vaejax.evaluation import Totals, evaluate, make_eval_step
 from vaejax.feeding import Feed
 from vaejax.gallery import Gallery
 from vaejax.goodput import Clock, summary
-from vaejax.health import Health
 from vaejax.models import build_model
-from vaejax.objectives import latent_usage
-from vaejax.optimizer import learning_rate
 from vaejax.parallel import (
     SharedFlag,
     device_memory,
@@ -41,7 +35,7 @@ from vaejax.parallel import (
 )
 from vaejax.processes import ALONE, Group
 from vaejax.progress import say
-from vaejax.reporting import NoReporter, Reporter
+from vaejax.reports import Reports
 from vaejax.resuming import open_checkpoints, restore_newest
 from vaejax.settings import save_json
 from vaejax.signals import Stop, stop_on_signal
@@ -109,8 +103,7 @@ class Run:
         )
         self.eval_step = make_eval_step(self.model, config, self.mesh)
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
-        self.health = Health(config)
-        self.train_values: dict[str, float] | None = None
+        self.reports = Reports(config, workdir, self.clock, speaks=group.index == 0)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
         with ExitStack() as on_failure:
@@ -118,7 +111,7 @@ class Run:
             if not self.checkpoints.steps():
                 check_nothing_lost(workdir, config.train.save_every)
             self._restore()
-            self._open_reports()
+            self.reports.open(self.step, self.evaluation_due)
             if group.index == 0:
                 # Only now: a start that failed for want of data leaves no claim on the directory.
                 save_json(workdir / "config.json", config)
@@ -141,7 +134,7 @@ class Run:
                 with self.clock.phase("evaluation"):
                     self._evaluate_and_save(stop)
                 continue
-            with self.progress.waiting(previous_loss):
+            with self.reports.progress.waiting(previous_loss):
                 batch = next(batches)
             with self.clock.phase("compile" if previous_loss is None else "steps"):
                 self.state, loss = self.train_step(self.state, batch, *self.feed.resident)
@@ -150,10 +143,10 @@ class Run:
                 jax.block_until_ready(loss if previous_loss is None else previous_loss)
             if previous_loss is None:
                 say(f"first step done after {time.monotonic() - started:.1f} s")
-                self.progress.restart_clock()
+                self.reports.progress.restart_clock()
             self.step += settings.steps_per_dispatch
             previous_loss = loss
-            self.progress.advance(self.step)
+            self.reports.progress.advance(self.step)
             last = self.step >= settings.steps
             if (self.step % settings.log_every == 0 or last) and not self._log():
                 self._roll_back()
@@ -170,20 +163,9 @@ class Run:
 
     def close(self) -> None:
         """Finishes what is under way and lets go of everything."""
-        self.progress.close()
-        self.reporter.close()
+        self.reports.close()
         self.checkpoints.close()
         self.clock.close()
-
-    def _open_reports(self) -> None:
-        """Metrics and progress, from the current step on."""
-        settings = self.config.train
-        # One process speaks for all.
-        reporter = NoReporter if self.group.index else Reporter
-        self.reporter = reporter(self.workdir, self.step, self.evaluation_due)
-        self.progress = progress.Training(
-            self.step, settings.steps, settings.batch_size, self.clock
-        )
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
@@ -208,36 +190,8 @@ class Run:
 
     def _log(self) -> bool:
         """Reports the window; False if too many updates in a row were skipped."""
-        window = jax.device_get(self.state.window)
-        skipped = int(self.state.skipped_in_row)
-        self.clock.note(self.step)
-        rate, data_wait = self.progress.images_per_second(), self.progress.data_wait()
-        self.progress.restart_clock()
-        if window.updates > 0:
-            values = self._window_values(window)
-            # The clock's figures are not part of what a resumed run repeats.
-            clock = {"images_per_second": rate, "data_wait": data_wait}
-            self.reporter.write(self.step, "train", {**values, **clock})
-            self.progress.line(values, rate)
-            self.train_values = values
-            for complaint in self.health.training(self.step, values):
-                say(f"health: {complaint}")
-        return skipped < self.config.train.max_skipped
-
-    def _window_values(self, window: step.Window) -> dict[str, float | list[float]]:
-        config = self.config
-        dimensions = self.dataset.splits["train"].images[0].size
-        at = jnp.asarray(self.step - 1)
-        rate = float(learning_rate(config, at)) * float(self.state.learning_rate_scale)
-        return {
-            **evidence_summary(window.sums, dimensions, float(step.beta_at(config, at))),
-            "gradient_norm": float(window.gradient_norm / window.updates),
-            "log_scale": float(window.log_scale / window.updates),
-            "beta": float(step.beta_at(config, at)),
-            "learning_rate": rate,
-            "skipped": int(self.state.skipped),
-            "information_per_dimension": latent_usage(window.sums.moments).information.tolist(),
-        }
+        self.reports.training(self.step, self.state)
+        return int(self.state.skipped_in_row) < self.config.train.max_skipped
 
     def _evaluate_and_save(self, stop: Stop) -> None:
         """Draws the pictures, validates, and saves; leaves all three due if asked to stop.
@@ -246,12 +200,12 @@ class Run:
         """
         params = gathered(self.state.ema_params, self.mesh)
         if self.group.index == 0:
-            self.gallery.draw(self.step, own_copy(params), self.reporter)
+            self.gallery.draw(self.step, own_copy(params), self.reports.reporter)
         totals = self._validate(params, stop)
         if not self.anyone_stops.ask(stop.requested):
             self.evaluation_due = False
-            self._save(self._report_validation(totals) if totals else None)
-        self.progress.restart_clock()
+            self._save(self.reports.validation(self.step, totals) if totals else None)
+        self.reports.progress.restart_clock()
 
     def _validate(self, params: dict, stop: Stop) -> Totals | None:
         """Sums over the validation split, or over a part of it if asked to stop meanwhile."""
@@ -269,17 +223,6 @@ class Run:
         batches = takewhile(lambda _: not self.anyone_stops.poll(stop.requested), batches)
         return evaluate(self.eval_step, params, batches, self.mesh)
 
-    def _report_validation(self, totals: Totals) -> dict[str, float]:
-        values = summarize(totals, self.config)
-        self.reporter.write(self.step, "valid", values)
-        say(
-            f"step {self.step}  validation: {values[METRIC]:.4f} bits/dim (ELBO)  "
-            f"{values['kl_nats']:.0f} nats KL  PSNR {values['psnr']:.2f}  SSIM {values['ssim']:.3f}"
-        )
-        for complaint in self.health.validation(self.train_values, values):
-            say(f"health: {complaint}")
-        return values
-
     def _save(self, metrics: dict[str, float] | None) -> None:
         # Not within a row of skipped updates: a rollback must not lead back to what fails.
         if int(self.state.skipped_in_row) > 0:
@@ -295,7 +238,7 @@ class Run:
             self.checkpoints.save(self.step, self.state, meta, metrics)
         self.clock.note(self.step)
         self.saved_step = self.step
-        self.progress.restart_clock()
+        self.reports.progress.restart_clock()
 
     def _interrupt(self) -> Outcome:
         if self.step > self.saved_step or not self.checkpoints.steps():
@@ -336,6 +279,5 @@ class Run:
             f"finite; back to step {self.step} with {scale:.2g} of the learning rate "
             f"(rollback {rollbacks} of {MAX_ROLLBACKS})"
         )
-        self.progress.close()
-        self.reporter.close()
-        self._open_reports()
+        self.reports.close()
+        self.reports.open(self.step, self.evaluation_due)

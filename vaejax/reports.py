@@ -1,0 +1,98 @@
+"""What a run tells while it trains: metrics on disk, progress, complaints of its health."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from vaejax import progress, step
+from vaejax.checkpoints import METRIC
+from vaejax.config import Config
+from vaejax.evaluation import Totals, summarize
+from vaejax.evidence import summarize as evidence_summary
+from vaejax.goodput import Clock
+from vaejax.health import Health
+from vaejax.objectives import latent_usage
+from vaejax.optimizer import learning_rate
+from vaejax.progress import say
+from vaejax.reporting import NoReporter, Reporter
+
+
+class Reports:
+    """The reports of one run, from the step on at which they were opened last.
+
+    Attributes:
+      reporter: for pictures.
+      progress: to be told of each step.
+    """
+
+    def __init__(self, config: Config, workdir: Path, clock: Clock, speaks: bool):
+        """Opens nothing yet.
+
+        Args:
+          config: of the run.
+          workdir: where its metrics are kept.
+          clock: of the run, which `progress` tells of the waits.
+          speaks: of several processes one does.
+        """
+        self._config, self._workdir, self._clock = config, workdir, clock
+        self._kind = Reporter if speaks else NoReporter
+        self._health = Health(config)
+        self._train_values: dict[str, float] | None = None
+
+    def open(self, at: int, evaluation_due: bool) -> None:
+        """Begins at step `at`, without what was told from after it."""
+        settings = self._config.train
+        self.reporter = self._kind(self._workdir, at, evaluation_due)
+        self.progress = progress.Training(at, settings.steps, settings.batch_size, self._clock)
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        self.progress.close()
+        self.reporter.close()
+
+    def training(self, at: int, state: step.TrainState) -> None:
+        """Tells of the updates since the last time, up to step `at`, if any was applied."""
+        window = jax.device_get(state.window)
+        self._clock.note(at)
+        rate, data_wait = self.progress.images_per_second(), self.progress.data_wait()
+        self.progress.restart_clock()
+        if window.updates == 0:
+            return
+        values = self._window_values(at, state, window)
+        # The clock's figures are not part of what a resumed run repeats.
+        clock = {"images_per_second": rate, "data_wait": data_wait}
+        self.reporter.write(at, "train", {**values, **clock})
+        self.progress.line(values, rate)
+        self._train_values = values
+        for complaint in self._health.training(at, values):
+            say(f"health: {complaint}")
+
+    def validation(self, at: int, totals: Totals) -> dict[str, float]:
+        """Tells of the validation at step `at`, and gives its figures."""
+        values = summarize(totals, self._config)
+        self.reporter.write(at, "valid", values)
+        say(
+            f"step {at}  validation: {values[METRIC]:.4f} bits/dim (ELBO)  "
+            f"{values['kl_nats']:.0f} nats KL  PSNR {values['psnr']:.2f}  SSIM {values['ssim']:.3f}"
+        )
+        for complaint in self._health.validation(self._train_values, values):
+            say(f"health: {complaint}")
+        return values
+
+    def _window_values(
+        self, at: int, state: step.TrainState, window: step.Window
+    ) -> dict[str, float | list[float]]:
+        config, last = self._config, jnp.asarray(at - 1)
+        height, width = config.data.image_size
+        dimensions = height * width * config.data.channels
+        beta = float(step.beta_at(config, last))
+        return {
+            **evidence_summary(window.sums, dimensions, beta),
+            "gradient_norm": float(window.gradient_norm / window.updates),
+            "log_scale": float(window.log_scale / window.updates),
+            "beta": beta,
+            "learning_rate": float(learning_rate(config, last)) * float(state.learning_rate_scale),
+            "skipped": int(state.skipped),
+            "information_per_dimension": latent_usage(window.sums.moments).information.tolist(),
+        }
