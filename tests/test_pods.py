@@ -157,8 +157,10 @@ def test_twenty_random_kills_lose_nothing_but_unsaved_steps(tmp_path):
         if statuses == [0, 0]:
             break  # it ended between two kills: what is left to tear is nothing
         # 75: gone while they trained. 2: gone before they had met. 0: all was done but the end.
-        assert statuses[1 - victim] in (75, 2, 0), said
-        assert "Traceback" not in said[1 - victim], said
+        # While a library loads, nothing in Python runs, and JAX may be the first to see it.
+        other, words = statuses[1 - victim], said[1 - victim]
+        assert other in (75, 2, 0) or "JAX distributed service detected fatal" in words, said
+        assert "Traceback" not in words, said
         steps = [int(path.name) for path in torn.glob("checkpoints/[0-9]*") if path.name.isdigit()]
         assert max(steps, default=0) >= saved, "what was saved is lost"
         saved = max(steps, default=0)
