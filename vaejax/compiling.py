@@ -12,8 +12,8 @@ from vaejax.config import cache_root
 
 # By JAX's name for the device, or else for its platform; passed at compile time, because XLA_FLAGS
 # with an unknown flag ends the process. TPUs have none: with more vector memory for one operation
-# (xla_tpu_scoped_vmem_limit_kib=65472 on v5p, 98304 on v6e), which other models gain from, the
-# training step of configs/celeba.py moves 1.3 and 1.5 times the bytes of main memory (libtpu 0.0.42).
+# (xla_tpu_scoped_vmem_limit_kib=65472 on v5p, 98304 on v6e), from which other models gain, the step
+# of configs/celeba.py moves 1.3 and 1.5 times the bytes of main memory (libtpu 0.0.42).
 COMPILER_OPTIONS = {
     # XLA hands convolutions to YNNPACK, whose kernels take 1.4 times as long for the training
     # step as XLA's older ones (jaxlib 0.10.2 and 0.12.0.1, x86-64). This keeps the rest of the
