@@ -1,9 +1,11 @@
-"""What the compiled step may cost: `python tests/budgets.py` records it anew.
+"""What the compiled step may cost: `python tests/budgets.py` records it for the compiler at hand.
 
-A small model, so that a compiler needs seconds for it. Sizes may grow by `SLACK`, for compilers
-differ from version to version; numbers and kinds of collectives may not change at all.
+A small model, so that a compiler needs seconds for it. Sizes may grow by `SLACK`; numbers and kinds
+of collectives may not change at all. Compilers differ in how much memory their programs take, so
+each version has its own record; one without is held to the most generous.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -37,11 +39,25 @@ def summary(cost) -> dict:
     }
 
 
+def budget(topology: str, fsdp: int) -> dict:
+    """What is recorded for the compiler that is installed."""
+    recorded, name = json.loads(BUDGETS.read_text()), _name(topology, fsdp)
+    version = importlib.metadata.version("libtpu")
+    return recorded.get(version, {}).get(name) or max(
+        (record[name] for record in recorded.values()), key=lambda record: record["memory"]
+    )
+
+
+def _name(topology: str, fsdp: int) -> str:
+    return f"{topology} fsdp={fsdp}"
+
+
 if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"
     sys.path.insert(0, str(BUDGETS.parents[1]))
-    recorded = {
-        f"{topology} fsdp={fsdp}": summary(step_cost(topology, fsdp))
+    recorded = json.loads(BUDGETS.read_text())
+    recorded[importlib.metadata.version("libtpu")] = {
+        _name(topology, fsdp): summary(step_cost(topology, fsdp))
         for topology in TOPOLOGIES
         for fsdp in FSDP
     }

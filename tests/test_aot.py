@@ -23,7 +23,7 @@ needs_compiler = pytest.mark.skipif(
 def test_the_step_keeps_to_its_budget(topology, fsdp):
     cost = budgets.step_cost(topology, fsdp)
     found = budgets.summary(cost)
-    recorded = json.loads(budgets.BUDGETS.read_text())[f"{topology} fsdp={fsdp}"]
+    recorded = budgets.budget(topology, fsdp)
     for name in ("memory", "exchanged"):
         assert found[name] <= budgets.SLACK * recorded[name], name
     assert found["collectives"].keys() == recorded["collectives"].keys()
