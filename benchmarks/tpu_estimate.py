@@ -22,6 +22,7 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 def main() -> None:
     """Compiles, prints and keeps."""
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
     devices = topology_devices(TOPOLOGY.value)
     rows = []
     for config in variants(CONFIG.value, SWEEP.value):

@@ -42,6 +42,7 @@ def test_the_command_tells_what_a_pod_would_do(tmp_path):
     assert "config.train.batch_size=8 does not divide" not in done.stderr
     alone, slices = json.loads(out.read_text())
     assert alone["exchanged"] == "nothing" and "send" in slices["exchanged"]
+    assert "UserWarning" not in done.stderr
     for row in alone, slices:
         assert 0 < row["of peak %"] < 100 and row["images/s at most"] > 0
         assert row["batch/chip"] * row["chips"] == 8

@@ -36,6 +36,8 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the figures in.")
 def main() -> None:
     """Compiles, prints and keeps."""
     config = resolve(CONFIG.value)
+    # A program for devices that are not here is kept, but cannot be read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     names = COMPARE.value or [TOPOLOGY.value]
     if names != [None]:
         jax.config.update("jax_platforms", "cpu")  # whatever is at hand is not asked
