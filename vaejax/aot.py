@@ -5,6 +5,7 @@ The real training step is compiled for them and nothing is run. TPUs need only t
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -64,7 +65,7 @@ def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> R
 
     config = changed(config, {"train.batch_size": _batch(config, name, count)})
     if FIND_BATCH.value:
-        config = changed(config, {"train.batch_size": count * _largest(config, name, devices)})
+        return {"topology": name, **_largest(config, name, devices, trial).figures()}
     try:
         return {"topology": name, **trial(config).figures()}
     except DoesNotFit as error:
@@ -91,28 +92,31 @@ def _batch(config: Config, name: str, count: int) -> int:
     return batch
 
 
-def _largest(config: Config, name: str, devices: list[jax.Device]) -> int:
-    """Per chip."""
+def _largest(
+    config: Config, name: str, devices: list[jax.Device], trial: Callable[[Config], Estimate]
+) -> Estimate:
+    """With the largest batch that fits."""
     if (chip := chip_of(devices[0])) is None:
         raise UserError(
             f"--find_batch: nobody has written down what {devices[0].device_kind} has of memory; "
             "name a --topology"
         )
+    found: dict[int, Estimate] = {}
 
     def need(batch: int) -> int:
         try:
-            bytes_needed = estimate(
-                changed(config, {"train.batch_size": batch * len(devices)}), devices
-            ).memory
+            found[batch] = trial(changed(config, {"train.batch_size": batch * len(devices)}))
         except DoesNotFit as error:
-            bytes_needed = max(error.needed, chip.memory + 1)
-        say(f"{name}: {batch} pictures a chip need {bytes_needed / 2**30:.2f} GiB")
-        return bytes_needed
+            say(f"{name}: {error}")
+            return max(error.needed, chip.memory + 1)
+        say(f"{name}: {batch} pictures a chip need {found[batch].memory / 2**30:.2f} GiB")
+        return found[batch].memory
 
     start = max(1, config.train.batch_size // len(devices))
-    if not (largest := largest_batch(need, chip.memory, start)):
+    largest = largest_batch(need, chip.memory, start)
+    if not largest:
         raise UserError(f"{name}: not even 8 pictures a chip fit; choose a smaller model")
-    return largest
+    return found[largest]
 
 
 if __name__ == "__main__":
