@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 
 from vaejax.likelihoods import (
     LEVEL,
-    LIKELIHOODS,
     MAX_LOG_SCALE,
     MIN_LOG_SCALE,
+    Bernoulli,
+    DiscretizedGaussian,
+    DiscretizedLogistic,
     Pixels,
     bound_log_scale,
     to_levels,
     to_unit,
 )
 
+LIKELIHOODS = {
+    "logistic": DiscretizedLogistic(),
+    "gaussian": DiscretizedGaussian(),
+    "bernoulli": Bernoulli(),
+}
 ALL_LEVELS = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
 locations = st.floats(-3.0, 3.0, width=32)
 log_scales = st.floats(MIN_LOG_SCALE, MAX_LOG_SCALE)

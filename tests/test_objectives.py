@@ -103,10 +103,18 @@ def test_reparameterised_gradient_matches_finite_differences():
 
 
 def test_free_bits_do_not_press_what_is_below():
-    kl = jnp.asarray([[0.1, 2.0], [0.3, 4.0]])
-    np.testing.assert_allclose(objectives.free_bits_kl(kl, 0.5), 0.5 + 3.0)
-    gradient = jax.grad(lambda kl: objectives.free_bits_kl(kl, 0.5))(kl)
-    np.testing.assert_allclose(gradient, [[0.0, 0.5], [0.0, 0.5]])
+    kl, free = jnp.asarray([0.2, 3.0]), jnp.asarray([0.5, 0.5])
+    np.testing.assert_allclose(objectives.free_bits_kl(kl, free), 0.5 + 3.0)
+    np.testing.assert_allclose(jax.grad(objectives.free_bits_kl)(kl, free), [0.0, 1.0])
+
+
+def test_balance_presses_most_what_tells_most_for_its_size():
+    kl, sizes = jnp.asarray([1.0, 8.0]), jnp.asarray([1.0, 32.0])
+    weights = objectives.balance(kl, sizes, jnp.float32(0.0))
+    np.testing.assert_allclose(weights, [1.6, 0.4], rtol=1e-4)
+    np.testing.assert_allclose(objectives.balance(kl, sizes, jnp.float32(1.0)), [1.0, 1.0])
+    slope = jax.grad(lambda kl: jnp.sum(objectives.balance(kl, sizes, jnp.float32(0.5))))(kl)
+    np.testing.assert_array_equal(slope, [0.0, 0.0])
 
 
 def test_bits_per_dim():

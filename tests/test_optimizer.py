@@ -1,4 +1,6 @@
-"""AdamW is Optax's, and a skipped update leaves no trace."""
+"""AdamW and Adamax are Optax's, a skipped update leaves no trace, a guard never locks."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 from vaejax.config import OptimizerConfig
-from vaejax.optimizer import no_moments, update
+from vaejax.optimizer import no_moments, shortening, typical_norm, update
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, clip_norm=2.0, ema_decay=0.9)
 RATE = 0.01
@@ -30,26 +32,34 @@ def gradients_at(step: int, like: dict) -> dict:
     return jax.tree.map(lambda x: (step + 1) * 0.3 * jax.random.normal(next(keys), x.shape), like)
 
 
-def step_once(params, moments, average, gradients, count, apply=True):
+def step_once(params, moments, average, gradients, count, apply=True, settings=SETTINGS):
+    norm = optax.tree.norm(gradients)
     return update(
-        SETTINGS, params, moments, average, gradients, norm=optax.tree.norm(gradients),
+        settings, params, moments, average, gradients,
+        shorten=shortening(settings, norm, jnp.float32(0.0)),
         count=jnp.int32(count), rate=jnp.float32(RATE), apply=jnp.asarray(apply),
     )  # fmt: skip
 
 
-def test_it_is_optax_adamw(params):
+@pytest.mark.parametrize("name", ["adamw", "adamax"])
+def test_it_is_optaxs(params, name):
+    settings = dataclasses.replace(SETTINGS, name=name)
+    scaled = {
+        "adamw": optax.scale_by_adam(settings.b1, settings.b2),
+        "adamax": optax.scale_by_adamax(settings.b1, settings.b2),
+    }
+    mask = {"layer": {"kernel": True, "bias": False}}
     reference = optax.chain(
-        optax.clip_by_global_norm(SETTINGS.clip_norm),
-        optax.adamw(
-            RATE, SETTINGS.b1, SETTINGS.b2, weight_decay=SETTINGS.weight_decay,
-            mask={"layer": {"kernel": True, "bias": False}},
-        ),
-    )  # fmt: skip
+        optax.clip_by_global_norm(settings.clip_norm),
+        scaled[name],
+        optax.add_decayed_weights(settings.weight_decay, mask),
+        optax.scale(-RATE),
+    )
     ours, moments, average = params, no_moments(params), params
     theirs, state = params, reference.init(params)
     for i in range(6):
         gradients = gradients_at(i, params)
-        ours, moments, average = step_once(ours, moments, average, gradients, i)
+        ours, moments, average = step_once(ours, moments, average, gradients, i, settings=settings)
         with jax.numpy_dtype_promotion("standard"):
             changes, state = reference.update(gradients, state, theirs)
         theirs = optax.apply_updates(theirs, changes)
@@ -68,3 +78,18 @@ def test_a_skipped_update_leaves_no_trace(params):
     poison = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
     after = step_once(*before, poison, 1, apply=False)
     jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def test_a_guard_follows_the_run_and_never_locks():
+    settings = OptimizerConfig(clip_norm=1e9, guard=4.0)
+    typical = jnp.float32(0.0)
+    for _ in range(20):
+        typical = typical_norm(settings, jnp.float32(1.0), typical)
+    np.testing.assert_allclose(typical, 1.0, rtol=1e-5)
+    outlier = jnp.float32(1e6)
+    np.testing.assert_allclose(outlier * shortening(settings, outlier, typical), 4.0, rtol=1e-5)
+    after = typical_norm(settings, outlier, typical)
+    assert 1.0 < after < 1.1, "one outlier moves it by little"
+    for _ in range(600):
+        typical = typical_norm(settings, jnp.float32(1e4), typical)
+    assert shortening(settings, jnp.float32(1e4), typical) == 1.0, "what stays large passes"

@@ -16,7 +16,7 @@ from vaejax.reporting import MetricsFile
 HEALTHY = {
     "kl_nats": 20.0,
     "active_units": 6.0,
-    "log_scale": -3.0,
+    "log_std": -3.0,
     "effective_beta": 1.0,
     "elbo_bits_per_dim": 5.0,
 }
@@ -53,7 +53,7 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     [
         ({"kl_nats": 0.1}, "posterior collapse"),
         ({"active_units": 2.0}, "dead units: 4 of 6"),
-        ({"log_scale": MIN_LOG_SCALE}, "saturated scale"),
+        ({"log_std": MIN_LOG_SCALE}, "saturated scale"),
         ({"effective_beta": 200.0}, "weighs 2e+02 times"),
     ],
 )

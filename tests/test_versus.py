@@ -12,8 +12,9 @@ from tiny import CONFIG_FILE, tiny
 from benchmarks.programs import step_flops
 from benchmarks.rivals.strided import equal_width, textbook_model
 from vaejax.evidence import evidence
-from vaejax.likelihoods import LIKELIHOODS
+from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model, init_params
+from vaejax.noise import normal
 
 
 def versus(out, *flags: str) -> list[dict]:
@@ -63,9 +64,10 @@ def test_pytorchs_model_is_the_same(size):
     leaves = [x + 0.05 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys)]
     params = jax.tree.unflatten(tree, leaves)
     images = jax.random.randint(jax.random.key(2), (4, *size, 3), 0, 256).astype(np.uint8)
-    noise = jax.random.normal(jax.random.key(3), (4, config.model.latent_size))
-    terms = evidence(model, params, LIKELIHOODS["logistic"], images, noise)
-    loss = np.mean(np.sum(terms.kl, -1) - terms.log_likelihood) / images[0].size
+    keys = jax.random.split(jax.random.key(3), 4)
+    noise = normal(keys, (config.model.latent_size,))
+    terms = evidence(model, params, build_likelihood(config), images, keys)
+    loss = -np.mean(terms.elbo()) / images[0].size
 
     rival = pytorch.VAE(config)
     assert sum(p.numel() for p in rival.parameters()) == sum(leaf.size for leaf in leaves)

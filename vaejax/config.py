@@ -50,7 +50,7 @@ class DataConfig:
     # Only tfds: where files downloaded by hand lie, for `python -m vaejax.prepare`.
     manual_dir: str = _option("")
     # Height, width.
-    image_size: tuple[int, int] = _option((64, 64), low=16, high=512)
+    image_size: tuple[int, int] = _option((64, 64), low=16, high=1024)
     channels: int = _option(3, choices=(1, 3))
     # A preset of data/crops.py. auto: nvae148 for CelebA, center for folders and other tfds
     # sets, none for arrays and procedural faces.
@@ -76,12 +76,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The convolutional VAE."""
+    """The networks."""
 
+    # conv: one flat z; ladder: latents in groups at every resolution.
+    name: str = _option("conv", choices=("conv", "ladder"))
+    # Dimensions of z; only conv.
     latent_size: int = _option(128, low=1)
     # Channels at each resolution, finest first; each level halves height and width.
     widths: tuple[int, ...] = _option((48, 96, 192), low=1)
-    # Residual blocks at each resolution, finest first.
+    # Residual blocks at each resolution, finest first; a ladder has a group of latents for each.
     blocks: tuple[int, ...] = _option((1, 1, 1), low=0)
     # Side of the square patch that the first convolution sees as one position.
     patch: int = _option(4, choices=(1, 2, 4))
@@ -90,15 +93,40 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class LadderConfig:
+    """What only a ladder has."""
+
+    # Channels of a group of latents.
+    latent: int = _option(16, low=1)
+    # Channels inside the residual branches of each level, finest first; (): half the widths.
+    hidden: tuple[int, ...] = _option((), low=1)
+    # What makes a standard deviation of a network's number.
+    spread: str = _option("softplus", choices=("softplus", "exp"))
+    # What a decoder block sees of the encoder: the block at its place, or its level's last.
+    skips: str = _option("block", choices=("block", "level"))
+    # Share of the channels inside a residual branch that are left out in training.
+    dropout: float = _option(0.0, low=0, high=0.9)
+    # Equal blocks as a loop, which compiles faster; the numbers are the same.
+    scan: bool = _option(True)
+    # Activations inside a block are computed again for its gradient, which saves memory.
+    remat: bool = _option(False)
+
+
+@dataclass(frozen=True)
 class LikelihoodConfig:
     """p(x given z)."""
 
-    name: str = _option("logistic", choices=("logistic", "gaussian", "bernoulli"))
+    name: str = _option("logistic", choices=("logistic", "gaussian", "bernoulli", "mixture"))
     # shared: one per channel; position: one per pixel and channel, the same for all pictures;
-    # predicted: by the decoder, for each picture; fixed: `fixed_scale`. Bernoulli has none.
+    # predicted: by the decoder, for each picture; fixed: `fixed_scale`. Bernoulli has none, and
+    # each logistic of a mixture its own.
     scale: str = _option("position", choices=("shared", "position", "predicted", "fixed"))
     # Standard deviation of the fixed scale, in grey levels of 255.
     fixed_scale: float = _option(19.0, low=0.1, high=255)
+    # Logistics in the mixture.
+    components: int = _option(10, low=1)
+    # Of each value that count, the highest; only logistic and mixture.
+    bits: int = _option(8, choices=(5, 8))
 
 
 @dataclass(frozen=True)
@@ -119,14 +147,17 @@ class ObjectiveConfig:
     beta: float = _option(1.0, low=0)
     # Steps over which beta grows linearly from 0.
     warmup_steps: int = _option(0, low=0)
+    # While beta grows, weigh each group's KL by its share, so that none is given up early.
+    balance: bool = _option(False)
     # Nats per latent dimension below which the KL term is not pressed further.
     free_bits: float = _option(0.0, low=0)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW under warm-up and cosine decay."""
+    """AdamW or Adamax under warm-up and cosine decay."""
 
+    name: str = _option("adamw", choices=("adamw", "adamax"))
     learning_rate: float = _option(1e-3, low=1e-8, high=1)
     # Of the peak, reached at the last step.
     final_fraction: float = _option(0.02, low=0, high=1)
@@ -136,6 +167,8 @@ class OptimizerConfig:
     weight_decay: float = _option(1e-4, low=0)
     # Of the gradient of the loss in nats per dimension.
     clip_norm: float = _option(1.0, low=1e-8)
+    # Times the run's own typical norm above which a gradient is shortened, too; 0: never.
+    guard: float = _option(0.0, low=0)
     ema_decay: float = _option(0.999, low=0, high=0.999999)
 
 
@@ -181,6 +214,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -196,6 +230,28 @@ def default_config() -> ml_collections.ConfigDict:
     the nearest right key, in words.
     """
     return ml_collections.ConfigDict(dataclasses.asdict(Config()), type_safe=False)
+
+
+def ladder_config() -> ml_collections.ConfigDict:
+    """The defaults of a ladder, for a config file to change: Efficient-VDVAE's recipe, guarded."""
+    config = default_config()
+    config.model.name = "ladder"
+    config.model.patch = 1
+    config.likelihood.name = "mixture"
+    # The groups' priors are trained with them.
+    config.prior.fitted = ()
+    config.objective.balance = True
+    config.objective.warmup_steps = 2_000
+    config.optimizer.name = "adamax"
+    config.optimizer.b2 = 0.999
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.warmup_steps = 100
+    config.optimizer.final_fraction = 0.1
+    config.optimizer.guard = 5.0
+    config.optimizer.ema_decay = 0.9999
+    config.train.batch_size = 32
+    config.eval.importance_samples = 16
+    return config
 
 
 def cache_root() -> Path:

@@ -10,7 +10,7 @@ from vaejax import step
 from vaejax.config import Config
 from vaejax.data.pipeline import batch_indices
 from vaejax.evidence import evidence
-from vaejax.likelihoods import LIKELIHOODS, Images
+from vaejax.likelihoods import Images, build_likelihood
 
 
 def explain_not_finite(
@@ -47,33 +47,33 @@ def _first_not_finite(
     Looks at the parameters, then at every module's output in the order of data, then at the
     ELBO's terms, then at the gradients. Runs step by step and is slow.
     """
-    likelihood = LIKELIHOODS[config.likelihood.name]
+    likelihood = build_likelihood(config)
     flip_key, noise_key = step.step_keys(config, jnp.asarray(at))
     if config.data.flip:
         images = step.mirror(images, flip_key)
-    noise = jax.random.normal(noise_key, (images.shape[0], config.model.latent_size), jnp.float32)
+    keys = jax.random.split(noise_key, images.shape[0])
+    terms = evidence(model, params, likelihood, images, keys, dropout=keys)
 
-    def capture(method: str, *inputs: jax.Array) -> dict:
+    def capture(method: str, *inputs: PyTree) -> dict:
         _, extra = model.apply(
             {"params": params}, *inputs, method=method, capture_intermediates=True
         )
         return extra["intermediates"]
 
-    terms = evidence(model, params, likelihood, images, noise)
-    z = terms.mean + jnp.exp(terms.log_std) * noise
-
     def loss(params: dict) -> jax.Array:
-        terms = evidence(model, params, likelihood, images, noise)
-        return jnp.mean(jnp.sum(terms.kl, axis=-1) - terms.log_likelihood)
+        terms = evidence(model, params, likelihood, images, keys, dropout=keys)
+        return -jnp.mean(terms.elbo())
+
+    def features() -> PyTree:
+        return model.apply({"params": params}, images, keys, method="features")
 
     stages = {
         "parameters": lambda: params,
-        "encoder": lambda: capture("encode", images),
-        "z": lambda: z,
-        "prior": lambda: capture("log_prior", z),
-        "decoder": lambda: capture("decode", z),
+        "encoder": lambda: capture("features", images, keys),
+        "features": features,
+        "decoder and prior": lambda: capture("infer", features(), keys),
         "log_likelihood": lambda: terms.log_likelihood,
-        "kl": lambda: terms.kl,
+        "kl": lambda: terms.inference.kl,
         "gradient": lambda: jax.grad(loss)(params),
     }
     for name, tensors in stages.items():

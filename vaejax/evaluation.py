@@ -1,8 +1,7 @@
 """Likelihood and reconstruction of a set of pictures, each counted once."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,9 @@ from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.evidence import Sums, evidence, sums_of
 from vaejax.evidence import summarize as evidence_summary
-from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
+from vaejax.likelihoods import Images, Likelihood, build_likelihood
 from vaejax.metrics.image import psnr, ssim
+from vaejax.noise import picture_keys
 from vaejax.parallel import replicated, split_batch, to_devices
 
 # Noise of evaluations, apart from that of any training seed's first steps.
@@ -45,37 +45,25 @@ LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
 EvalStep = Callable[[dict, Images, Array, Array], Totals]
 
 
-def posterior_noise(
-    key: PRNGKeyArray, index: Int[Array, "batch"], sample: Int[Array, ""], latent_size: int
-) -> Float[Array, "batch latent"]:
-    """Standard normal noise that depends on a picture's index alone, not on its company."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), sample))(index)
-    return jax.vmap(lambda k: jax.random.normal(k, (latent_size,)))(keys)
-
-
 def make_importance_bound(
-    model: nn.Module, likelihood: Likelihood, samples: int, prior: LogPrior | None = None
+    model: nn.Module, likelihood: Likelihood, samples: int, **how: Any
 ) -> Callable[..., Float[Array, "batch"]]:
     """(params, images, index, key) -> the importance-weighted bound of log p(x), nats.
 
     Args:
-      model: the VAE.
+      model: of `models.build_model`.
       likelihood: p(x|z).
       samples: K codes for each picture.
-      prior: log p(z) of a fitted prior in place of the model's own.
+      **how: what the model's `infer` takes beside pictures and keys.
     """
 
     def bound(params: dict, images: Images, index: Array, key: PRNGKeyArray) -> Array:
-        variables = {"params": params}
-        log_prior = prior or partial(model.apply, variables, method="log_prior")
-        mean, log_std = model.apply(variables, images, method="encode")
+        features = model.apply({"params": params}, images, method="features")
 
         def log_weight(sample: Int[Array, ""]) -> Float[Array, "batch"]:
-            noise = posterior_noise(key, index, sample, mean.shape[1])
-            z = objectives.reparameterize(mean, log_std, noise)
-            pixels = model.apply(variables, z, method="decode")
-            log_posterior = objectives.gaussian_log_prob(z, mean, log_std)
-            return likelihood.log_prob(images, pixels) + log_prior(z) - log_posterior
+            keys = picture_keys(key, index, sample)
+            terms = evidence_from(model, params, likelihood, images, features, keys, **how)
+            return terms.log_weight()
 
         # One sample at a time: K of them at once would be K times the memory.
         weights = jax.lax.map(log_weight, jnp.arange(1, samples + 1))
@@ -103,22 +91,22 @@ def make_eval_step(
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
       prior: log p(z) of a fitted prior in place of the model's own.
     """
-    likelihood = LIKELIHOODS[config.likelihood.name]
+    likelihood = build_likelihood(config)
     root = jax.random.key(EVALUATION_SEED)
-
-    bound = make_importance_bound(model, likelihood, importance_samples, prior)
+    how = {} if prior is None else {"log_prior": prior}
+    bound = make_importance_bound(model, likelihood, importance_samples, **how)
 
     def step(params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]) -> Totals:
         with jax.default_matmul_precision("highest"):
-            noise = posterior_noise(root, index, jnp.int32(0), config.model.latent_size)
-            terms = evidence(model, params, likelihood, images, noise, log_prior=prior)
+            keys = picture_keys(root, index)
+            terms = evidence(model, params, likelihood, images, keys, **how)
             importance = jnp.zeros_like(terms.log_likelihood)
             if importance_samples:
                 importance = bound(params, images, index, root)
-            likeness = model.apply({"params": params}, terms.mean, method="decode")
+            likeness = model.apply({"params": params}, images, method="likeness")
         shown = jnp.round(likelihood.mean(likeness))
         squared = jnp.mean(((images.astype(jnp.float32) - shown) / 255.0) ** 2, axis=(1, 2, 3))
-        elbo = terms.log_likelihood - jnp.sum(terms.kl, axis=-1)
+        elbo = terms.elbo()
 
         def total(values: Float[Array, "batch"]) -> Float[Array, ""]:
             return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
@@ -153,11 +141,14 @@ def evaluate(
     return totals
 
 
-def summarize(totals: Totals, config: Config, importance_samples: int = 0) -> dict[str, float]:
+def summarize(
+    totals: Totals, model: nn.Module, config: Config, importance_samples: int = 0
+) -> dict[str, float]:
     """`evidence.summarize` with what only an evaluation has.
 
     Adds the number of pictures, the standard error of the ELBO, PSNR and SSIM as means over
-    pictures (the posterior mean decoded and rounded), and the importance-weighted bound.
+    pictures (the posterior mean decoded and rounded), the importance-weighted bound, and the
+    part of the bits/dim that each resolution of a ladder's latents takes.
     """
     height, width = config.data.image_size
     dimensions = height * width * config.data.channels
@@ -171,6 +162,9 @@ def summarize(totals: Totals, config: Config, importance_samples: int = 0) -> di
         "psnr": totals.psnr / count,
         "ssim": totals.ssim / count,
     }
+    for resolution, kl in zip(model.resolutions(), totals.sums.kl):
+        name = f"kl_{resolution}_bits_per_dim"
+        values[name] = values.get(name, 0.0) - objectives.bits_per_dim(kl / count, dimensions)
     if importance_samples:
         bound = totals.importance / count
         values["importance_nats"] = bound

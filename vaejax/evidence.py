@@ -1,18 +1,17 @@
 """The terms of the ELBO for a batch, their sums over many, and what a person reads of them."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from vaejax import objectives
-from vaejax.likelihoods import Images, Likelihood, Pixels, to_unit
-from vaejax.objectives import Codes, LatentMoments, PerExample
-from vaejax.priors import StandardNormal
+from vaejax.likelihoods import Images, Likelihood, to_unit
+from vaejax.models import Inference
+from vaejax.noise import Keys
+from vaejax.objectives import LatentMoments, PerExample
 
 
 class Evidence(NamedTuple):
@@ -20,18 +19,19 @@ class Evidence(NamedTuple):
 
     Attributes:
       log_likelihood: log p(x|z), nats.
-      kl: KL(q(z|x) || p(z)), nats; one column for each factor of the prior. Under N(0, I)
-        every dimension is a factor and the KL is in closed form. Any other prior is one
-        factor, with the entropy of q in closed form and log p(z) at the sample.
-      mean, log_std: of q(z|x).
-      pixels: the distribution of the picture's values given z.
+      inference: what the model says of the pictures.
     """
 
     log_likelihood: PerExample
-    kl: Float[Array, "batch factor"]
-    mean: Codes
-    log_std: Codes
-    pixels: Pixels
+    inference: Inference
+
+    def elbo(self) -> PerExample:
+        """The evidence lower bound, nats."""
+        return self.log_likelihood - jnp.sum(self.inference.kl, axis=-1)
+
+    def log_weight(self) -> PerExample:
+        """log p(x, z) - log q(z|x), nats, of which the importance-weighted bound is made."""
+        return self.log_likelihood - self.inference.log_ratio
 
 
 def evidence(
@@ -39,30 +39,39 @@ def evidence(
     params: dict,
     likelihood: Likelihood,
     images: Images,
-    noise: Codes,
-    log_prior: Callable[[Codes], PerExample] | None = None,
+    keys: Keys,
+    *,
+    dropout: Keys | None = None,
+    **how: Any,
 ) -> Evidence:
-    """Encodes, samples z with the given standard normal `noise`, decodes and compares.
+    """Encodes, samples z, decodes and compares.
 
     Args:
-      model: a `models.vae.VAE`.
+      model: of `models.build_model`.
       params: its parameters.
       likelihood: of the pictures given the decoded pixels.
       images: the pictures.
-      noise: standard normal, one row for each picture.
-      log_prior: log p(z) in place of the model's own prior.
+      keys: of the noise of z, one for each picture.
+      dropout: of what is left out in training; None leaves nothing out.
+      **how: what the model's `infer` takes beside these.
     """
-    variables = {"params": params}
-    mean, log_std = model.apply(variables, images, method="encode")
-    z = objectives.reparameterize(mean, log_std, noise)
-    pixels = model.apply(variables, z, method="decode")
-    if log_prior is None and isinstance(model.prior, StandardNormal):
-        kl = objectives.standard_kl(mean, log_std)
-    else:
-        if log_prior is None:
-            log_prior = partial(model.apply, variables, method="log_prior")
-        kl = (-objectives.gaussian_entropy(log_std) - log_prior(z))[:, None]
-    return Evidence(likelihood.log_prob(images, pixels), kl, mean, log_std, pixels)
+    features = model.apply({"params": params}, images, dropout, method="features")
+    how["dropout"] = dropout
+    return evidence_from(model, params, likelihood, images, features, keys, **how)
+
+
+def evidence_from(
+    model: nn.Module,
+    params: dict,
+    likelihood: Likelihood,
+    images: Images,
+    features: PyTree,
+    keys: Keys,
+    **how: Any,
+) -> Evidence:
+    """The same from what the model's encoder makes of the pictures, its `features`."""
+    inference = model.apply({"params": params}, features, keys, method="infer", **how)
+    return Evidence(likelihood.log_prob(images, inference.pixels), inference)
 
 
 class Sums(NamedTuple):
@@ -70,41 +79,55 @@ class Sums(NamedTuple):
 
     Attributes:
       count: pictures.
-      log_likelihood, kl: nats.
+      log_likelihood: nats.
+      kl: nats, of each factor of the prior.
       squared_error: mean over a picture's values, on the scale 0..1.
       squared_z: the same in units of the likelihood's variance: 1 where it is calibrated.
+      log_std: of the likelihood, mean over a picture's values, on the scale of `to_unit`.
+      moments: of the codes; None where the model has none.
     """
 
     count: Float[Array, ""]
     log_likelihood: Float[Array, ""]
-    kl: Float[Array, ""]
+    kl: Float[Array, "factor"]
     squared_error: Float[Array, ""]
     squared_z: Float[Array, ""]
-    moments: LatentMoments
+    log_std: Float[Array, ""]
+    moments: LatentMoments | None
 
 
 def sums_of(terms: Evidence, likelihood: Likelihood, images: Images, mask: PerExample) -> Sums:
     """The sums of one batch; pictures whose `mask` is 0 do not count."""
-    squared = (0.5 * (to_unit(images) - to_unit(likelihood.mean(terms.pixels)))) ** 2
-    variance = jnp.broadcast_to(0.25 * likelihood.variance(terms.pixels), squared.shape)
+    log_likelihood, (kl, _, pixels, codes) = terms
+    squared = (to_unit(images) - to_unit(likelihood.mean(pixels))) ** 2
+    variance = jnp.broadcast_to(likelihood.variance(pixels), squared.shape)
 
-    def total(values: PerExample) -> Float[Array, ""]:
-        return jnp.sum(jnp.where(mask > 0, values, jnp.zeros_like(values)))
+    def total(values: Float[Array, "batch *rest"]) -> Float[Array, "*rest"]:
+        counts = mask.reshape(-1, *[1] * (values.ndim - 1)) > 0
+        return jnp.sum(jnp.where(counts, values, jnp.zeros_like(values)), axis=0)
+
+    def of_picture(values: Array) -> Float[Array, ""]:
+        return total(jnp.mean(values, axis=(1, 2, 3)))
 
     return Sums(
         count=jnp.sum(mask),
-        log_likelihood=total(terms.log_likelihood),
-        kl=total(jnp.sum(terms.kl, axis=-1)),
-        squared_error=total(jnp.mean(squared, axis=(1, 2, 3))),
-        squared_z=total(jnp.mean(squared / variance, axis=(1, 2, 3))),
-        moments=objectives.latent_moments(terms.mean, terms.log_std, mask),
+        log_likelihood=total(log_likelihood),
+        kl=total(kl),
+        squared_error=of_picture(0.25 * squared),
+        squared_z=of_picture(squared / variance),
+        log_std=of_picture(0.5 * jnp.log(variance)),
+        moments=codes and objectives.latent_moments(*codes, mask),
     )
 
 
-def empty_sums(latent_size: int) -> Sums:
-    """The sums of no pictures."""
-    zero, zeros = jnp.zeros((), jnp.float32), jnp.zeros((latent_size,), jnp.float32)
-    return Sums(*[zero] * 5, LatentMoments(zero, zeros, zeros, zeros, zeros))
+def empty_sums(factors: int, code_size: int | None) -> Sums:
+    """The sums of no pictures, for a prior of so many factors and codes of this size, if any."""
+    zero = jnp.zeros((), jnp.float32)
+    moments = None
+    if code_size is not None:
+        zeros = jnp.zeros((code_size,), jnp.float32)
+        moments = LatentMoments(zero, zeros, zeros, zeros, zeros)
+    return Sums(zero, zero, jnp.zeros((factors,), jnp.float32), zero, zero, zero, moments)
 
 
 def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
@@ -118,13 +141,13 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
     Returns:
       elbo_nats and elbo_bits_per_dim, log_likelihood_nats and kl_nats per picture,
       psnr_pooled (of the mean squared error over all pictures), effective_beta (`beta`
-      relative to a likelihood whose scale fits the errors), active_units, and
-      information_nats, what the codes tell about the pictures, summed over dimensions.
+      relative to a likelihood whose scale fits the errors) and log_std (of the likelihood).
+      Where there are codes, active_units and information_nats, what they tell about the
+      pictures, summed over dimensions.
     """
-    sums = Sums(*(np.float64(value) for value in sums[:-1]), sums.moments)
-    likelihood, kl = sums.log_likelihood / sums.count, sums.kl / sums.count
+    sums = Sums(*(np.asarray(value, np.float64) for value in sums[:-1]), sums.moments)
+    likelihood, kl = sums.log_likelihood / sums.count, np.sum(sums.kl) / sums.count
     elbo = likelihood - kl
-    usage = objectives.latent_usage(sums.moments)
     values = {
         "elbo_nats": elbo,
         "elbo_bits_per_dim": objectives.bits_per_dim(elbo, dimensions),
@@ -132,7 +155,23 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
         "kl_nats": kl,
         "psnr_pooled": -10.0 * np.log10(max(sums.squared_error / sums.count, 1e-12)),
         "effective_beta": beta / (sums.squared_z / sums.count),
-        "active_units": usage.active,
-        "information_nats": np.sum(usage.information),
+        "log_std": sums.log_std / sums.count,
     }
+    if sums.moments is not None:
+        usage = objectives.latent_usage(sums.moments)
+        values |= {
+            "active_units": usage.active,
+            "information_nats": np.sum(usage.information),
+        }
     return {name: float(value) for name, value in values.items()}
+
+
+def per_factor(sums: Sums) -> dict[str, list[float]]:
+    """What each part of z tells: of codes the information of each dimension, of groups the KL.
+
+    In nats per picture.
+    """
+    if sums.moments is not None:
+        usage = objectives.latent_usage(sums.moments)
+        return {"information_per_dimension": usage.information.tolist()}
+    return {"kl_per_group": (sums.kl / sums.count).tolist()}

@@ -41,6 +41,8 @@ def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
             f"no prior {', '.join(unknown) or 'at all'!r} can be fitted; choose from "
             f"{', '.join(FITTED_PRIORS)}"
         )
+    if trained.config.model.name == "ladder":
+        raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
     dataset = data.open_dataset(trained.config.data)
     check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
     images = dataset.splits["train"].images

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from vaejax import pictures
 from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.data import Dataset
-from vaejax.likelihoods import LIKELIHOODS
+from vaejax.likelihoods import build_likelihood
 from vaejax.reporting import Reporter
 
 # A stream of its own, so that a gallery never shares noise with a training step.
@@ -28,7 +29,7 @@ class Gallery:
         source = dataset.splits.get("valid", dataset.splits["train"]).images
         rows = min(self._columns // 2, max(1, len(source) // self._columns))
         self._faces = np.asarray(source[: self._columns * rows])
-        likelihood = LIKELIHOODS[config.likelihood.name]
+        likelihood = build_likelihood(config)
         key = jax.random.key(GALLERY_SEED)
         count = self._columns**2
 
@@ -39,16 +40,13 @@ class Gallery:
         @jit
         def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             variables = {"params": params}
-            codes, _ = model.apply(variables, faces, method="encode")
+            codes, _ = model.apply(variables, faces, method="posterior")
             samples = model.apply(variables, key, count, method="sample_prior")
             # Each row leads from one face to the next in equal steps of the prior's noise: a
             # straight line between codes may leave the region that the prior knows.
-            noise = model.apply(variables, codes, method=lambda vae, z: vae.prior.to_noise(z))
-            share = jnp.linspace(0.0, 1.0, self._columns)[None, :, None]
-            start, end = noise[:-1, None], noise[1:, None]
-            path = (start * (1.0 - share) + end * share)[: self._columns]
-            path = path.reshape(-1, codes.shape[-1])
-            between = model.apply(variables, path, method=lambda vae, z: vae.prior.from_noise(z))
+            noise = model.apply(variables, codes, method="to_noise")
+            path = jax.tree.map(lambda leaf: _paths(leaf, self._columns), noise)
+            between = model.apply(variables, path, method="from_noise")
             return levels(params, codes), levels(params, samples), levels(params, between)
 
         self._draw = draw
@@ -65,3 +63,10 @@ class Gallery:
             sheet = pictures.grid(images, self._columns)
             pictures.save(self._directory / f"{name}_{step:08d}.png", sheet)
             reporter.picture(step, name, sheet)
+
+
+def _paths(noise: Float[Array, "face *rest"], steps: int) -> Float[Array, "picture *rest"]:
+    """Straight lines from each face's noise to the next one's, `steps` pictures each."""
+    share = jnp.linspace(0.0, 1.0, steps).reshape(1, steps, *[1] * (noise.ndim - 1))
+    path = noise[:-1, None] * (1.0 - share) + noise[1:, None] * share
+    return path[:steps].reshape(-1, *noise.shape[1:])

@@ -35,8 +35,9 @@ class Health:
         return [text for _, text in fresh]
 
     def _training(self, values: dict[str, float]) -> Iterator[tuple[str, str]]:
+        # A ladder has no units to count.
         size = self._config.model.latent_size
-        active = values["active_units"]
+        active = values.get("active_units", size)
         if values["kl_nats"] < 1.0 or active < 1:
             yield (
                 "collapse",
@@ -51,7 +52,7 @@ class Health:
                 "config.model.latent_size could be smaller, or grant config.objective.free_bits",
             )
         learned = self._config.likelihood.scale != "fixed"
-        if learned and values["log_scale"] < MIN_LOG_SCALE + 0.5:
+        if learned and values["log_std"] < MIN_LOG_SCALE + 1.1:
             yield (
                 "saturated",
                 "saturated scale: the likelihood's scale is at its floor, as for pictures with "

@@ -1,6 +1,5 @@
 """An evaluation with everything one must know to compare its numbers."""
 
-import dataclasses
 import datetime
 import json
 import os
@@ -51,9 +50,6 @@ def measure(
       UserError: the data is missing or other data, or the prior cannot be used.
     """
     config = trained.config
-    if data_path is not None:
-        moved = dataclasses.replace(config.data, path=data_path)
-        config = dataclasses.replace(config, data=moved)
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
     if prior == "flow_matching":
@@ -62,7 +58,7 @@ def measure(
             "model, gaussian or mixture"
         )
     log_prior = None if prior == OWN_PRIOR else trained.fitted_prior(prior).log_prob
-    dataset = data.open_dataset(config.data)
+    dataset = data.open_dataset(data.moved(config.data, data_path))
     check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
@@ -77,7 +73,7 @@ def measure(
     batches = pipeline.eval_batches(images, batch_size=config.eval.batch_size)
     with counting("evaluating", len(images)) as advance:
         totals = evaluate(step, trained.params, _counted(batches, advance), mesh)
-    results = summarize(totals, config, importance_samples)
+    results = summarize(totals, trained.model, config, importance_samples)
     results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
     report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),
               "results": results}  # fmt: skip
@@ -134,6 +130,7 @@ def _protocol(
         "image_size": trained.config.data.image_size,
         "data": dataset.fingerprint,
         "likelihood": trained.config.likelihood.name,
+        "bits": trained.config.likelihood.bits,
         "prior": prior,
         "bounds": "ELBO with one sample of z; importance-weighted bound with K samples",
         "importance_samples": samples,

@@ -7,6 +7,7 @@ given by mean and log of the standard deviation.
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -39,13 +40,32 @@ def standard_kl(mean: Codes, log_std: Codes) -> Codes:
     return 0.5 * (mean**2 + jnp.exp(2.0 * log_std) - 1.0) - log_std
 
 
-def free_bits_kl(kl_per_dimension: Float[Array, "batch factor"], free: float) -> Float[Array, ""]:
-    """Mean KL, each factor counted as no less than `free` nats (Kingma et al. 2016, eq. 15).
+def free_bits_kl(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float[Array, ""]:
+    """The KL in which each factor counts as no less than `free` nats (Kingma et al. 2016, eq. 15).
 
-    The minimum is taken on the batch mean, so that a factor that is unused everywhere is
-    not pressed, while one picture may use less than another.
+    Args:
+      kl: of each factor, its mean over a batch: a factor that is unused everywhere is not
+        pressed, while one picture may use less than another.
+      free: of each factor.
     """
-    return jnp.sum(jnp.maximum(jnp.mean(kl_per_dimension, axis=0), free))
+    return jnp.sum(jnp.maximum(kl, free))
+
+
+def balance(
+    kl: Float[Array, "factor"], sizes: Float[Array, "factor"], warmth: Float[Array, ""]
+) -> Float[Array, "factor"]:
+    """Weights of the factors' KL terms during the warm-up (Vahdat and Kautz 2020, appendix A).
+
+    A factor that tells more for each of its dimensions weighs more, so that a small one is not
+    given up before it has learned to tell anything. The weights have mean 1 and no gradient.
+
+    Args:
+      kl: of each factor, nats.
+      sizes: dimensions of each.
+      warmth: share of the warm-up that is over; at 1 all weights are 1.
+    """
+    told = jax.lax.stop_gradient(kl) / sizes + 1e-6
+    return warmth + (1.0 - warmth) * told / jnp.mean(told)
 
 
 def importance_bound(log_weights: Float[Array, "sample batch"]) -> PerExample:

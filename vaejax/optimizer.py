@@ -1,4 +1,4 @@
-"""AdamW and the running average of the parameters: what one update makes of a gradient.
+"""AdamW, Adamax and the running average of the parameters: what becomes of a gradient.
 
 Optax has the same arithmetic. Here an update that must be skipped is skipped by its
 coefficients, and every result is written over what it replaces before the next one reads it:
@@ -15,10 +15,15 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from vaejax.config import Config, OptimizerConfig
 
 _EPSILON = 1e-8
+# How much of the typical norm stays at each update: it follows the run over some fifty.
+_TYPICAL_DECAY = 0.98
 
 
 class Moments(NamedTuple):
-    """Running means of the gradient and of its square, float32, in the shape of the parameters."""
+    """Running means of the gradient and of its square, float32, in the shape of the parameters.
+
+    Adamax keeps a running maximum of the absolute gradient in the place of the second.
+    """
 
     first: PyTree
     second: PyTree
@@ -41,6 +46,33 @@ def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
     return settings.learning_rate * rise * fall
 
 
+def shortening(
+    settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The factor that brings a gradient of this norm down to the limit, or 1.
+
+    The limit is `clip_norm` and, where there is a guard, so many times the norm that is typical
+    of the run. No update is left out, so none can be left out for ever, as where a fixed limit
+    decides which gradients are skipped (VDVAE's runs that never take another step).
+    """
+    limit = jnp.asarray(settings.clip_norm)
+    if settings.guard:
+        limit = jnp.where(typical > 0, jnp.minimum(limit, settings.guard * typical), limit)
+    return jnp.minimum(1.0, limit / norm)
+
+
+def typical_norm(
+    settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The running geometric mean of the gradients' norms as they were used.
+
+    One outlier moves it by little; gradients that stay large raise it until they pass.
+    """
+    used = jnp.maximum(norm * shortening(settings, norm, typical), 1e-20)
+    mean = used * (jnp.maximum(typical, 1e-20) / used) ** _TYPICAL_DECAY
+    return jnp.where(typical > 0, mean, used)
+
+
 def update(
     settings: OptimizerConfig,
     params: PyTree,
@@ -48,20 +80,22 @@ def update(
     average: PyTree,
     gradients: PyTree,
     *,
-    norm: Float[Array, ""],
+    shorten: Float[Array, ""],
     count: Int[Array, ""],
     rate: Float[Array, ""],
     apply: Bool[Array, ""],
 ) -> tuple[PyTree, Moments, PyTree]:
-    """One step of AdamW (Loshchilov and Hutter 2019) on a clipped gradient, and of the average.
+    """One step of AdamW (Loshchilov and Hutter 2019) or Adamax (Kingma and Ba 2015, section 7.1).
+
+    Both with decoupled weight decay; the average of the parameters follows.
 
     Args:
-      settings: betas, weight decay of the kernels, clipping norm, decay of the average.
+      settings: name, betas, weight decay of the kernels, decay of the average.
       params: before the step.
       moments: of their earlier gradients.
       average: the running average of the parameters.
       gradients: in the shape of the parameters.
-      norm: of all gradients together; above the clipping norm they are shortened to it.
+      shorten: factor for all gradients.
       count: steps before this one.
       rate: the learning rate.
       apply: False leaves every number as it is, whatever the gradient.
@@ -69,7 +103,6 @@ def update(
     Returns:
       params, moments and average after the step.
     """
-    clip = jnp.minimum(1.0, settings.clip_norm / norm)
     age = count.astype(jnp.float32)
     corrections = [1.0 - b ** (age + 1.0) for b in (settings.b1, settings.b2)]
     # Young averages forget faster, so that the first pictures are not of the start.
@@ -79,11 +112,15 @@ def update(
     rate = jnp.where(apply, rate, 0.0)
 
     def one(path, param, first, second, mean, gradient):
-        gradient = jnp.where(apply, clip * gradient, 0.0)
+        gradient = jnp.where(apply, shorten * gradient, 0.0)
         first = b1 * first + (1.0 - b1) * gradient
-        second = b2 * second + (1.0 - b2) * gradient**2
+        if settings.name == "adamax":
+            second = jnp.maximum(b2 * second, jnp.abs(gradient))
+        else:
+            second = b2 * second + (1.0 - b2) * gradient**2
         first, second = jax.lax.optimization_barrier((first, second))
-        direction = (first / corrections[0]) / (jnp.sqrt(second / corrections[1]) + _EPSILON)
+        scale = second if settings.name == "adamax" else jnp.sqrt(second / corrections[1])
+        direction = (first / corrections[0]) / (scale + _EPSILON)
         if path[-1].key == "kernel":
             direction = direction + settings.weight_decay * param
         param = jax.lax.optimization_barrier(param - rate * direction)

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from vaejax import progress, step
 from vaejax.checkpoints import METRIC
 from vaejax.config import Config
 from vaejax.evaluation import Totals, summarize
+from vaejax.evidence import per_factor
 from vaejax.evidence import summarize as evidence_summary
 from vaejax.goodput import Clock
 from vaejax.health import Health
-from vaejax.objectives import latent_usage
 from vaejax.optimizer import learning_rate
 from vaejax.progress import say
 from vaejax.reporting import NoReporter, Reporter
@@ -26,16 +27,18 @@ class Reports:
       progress: to be told of each step.
     """
 
-    def __init__(self, config: Config, workdir: Path, clock: Clock, speaks: bool):
+    def __init__(self, model: nn.Module, config: Config, workdir: Path, clock: Clock, speaks: bool):
         """Opens nothing yet.
 
         Args:
+          model: of the run.
           config: of the run.
           workdir: where its metrics are kept.
           clock: of the run, which `progress` tells of the waits.
           speaks: of several processes one does.
         """
-        self._config, self._workdir, self._clock = config, workdir, clock
+        self._model, self._config = model, config
+        self._workdir, self._clock = workdir, clock
         self._kind = Reporter if speaks else NoReporter
         self._health = Health(config)
         self._train_values: dict[str, float] | None = None
@@ -70,7 +73,7 @@ class Reports:
 
     def validation(self, at: int, totals: Totals) -> dict[str, float]:
         """Tells of the validation at step `at`, and gives its figures."""
-        values = summarize(totals, self._config)
+        values = summarize(totals, self._model, self._config)
         self.reporter.write(at, "valid", values)
         say(
             f"step {at}  validation: {values[METRIC]:.4f} bits/dim (ELBO)  "
@@ -90,9 +93,8 @@ class Reports:
         return {
             **evidence_summary(window.sums, dimensions, beta),
             "gradient_norm": float(window.gradient_norm / window.updates),
-            "log_scale": float(window.log_scale / window.updates),
             "beta": beta,
             "learning_rate": float(learning_rate(config, last)) * float(state.learning_rate_scale),
             "skipped": int(state.skipped),
-            "information_per_dimension": latent_usage(window.sums.moments).information.tolist(),
+            **per_factor(window.sums),
         }

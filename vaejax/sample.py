@@ -13,7 +13,9 @@ OUT = flags.DEFINE_string(
 )
 SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the directory --out.")
 PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
-TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Spread of the noise.", lower_bound=0)
+TEMPERATURE = flags.DEFINE_list(
+    "temperature", ["1"], "Spread of the noise; of a ladder also one for each resolution or group."
+)
 SEED = flags.DEFINE_integer(
     "seed", 0, "The same seed gives the same faces.", lower_bound=0, upper_bound=2**32 - 1
 )
@@ -28,8 +30,12 @@ def main() -> None:
     from vaejax.progress import say
     from vaejax.trained import load
 
+    try:
+        temperature = [float(word) for word in TEMPERATURE.value]
+    except ValueError:
+        raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
     images = load(workdir, CHECKPOINT.value).sample(
-        COUNT.value, seed=SEED.value, temperature=TEMPERATURE.value, prior=PRIOR.value
+        COUNT.value, seed=SEED.value, temperature=temperature, prior=PRIOR.value
     )
     if SEPARATE.value:
         directory = Path(OUT.value or workdir / "samples").expanduser()

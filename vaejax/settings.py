@@ -203,6 +203,12 @@ def _check_together(config: Config) -> None:
             f"config.model.blocks={model.blocks} must have one number for each of "
             f"config.model.widths={model.widths}"
         )
+    hidden = config.ladder.hidden
+    if model.name == "ladder" and hidden and len(hidden) != len(model.widths):
+        raise UserError(
+            f"config.ladder.hidden={hidden} must have one number for each of "
+            f"config.model.widths={model.widths}, or none at all"
+        )
     if not model.widths:
         raise UserError("config.model.widths=() must name at least one level, such as (64, 128)")
     shrink = model.patch * 2 ** (len(model.widths) - 1)
@@ -211,6 +217,21 @@ def _check_together(config: Config) -> None:
             f"config.model.widths={model.widths} with config.model.patch={model.patch} divides "
             f"the side by {shrink}, more than config.data.image_size={data.image_size} has; "
             "name fewer widths"
+        )
+    if model.name == "ladder" and config.prior.fitted:
+        raise UserError(
+            f"config.prior.fitted={config.prior.fitted} names priors of a flat z, and "
+            "config.model.name=ladder has none; set config.prior.fitted=()"
+        )
+    if model.name == "ladder" and not any(model.blocks):
+        raise UserError(
+            f"config.model.blocks={model.blocks} leaves a ladder without latents; name a number "
+            "from 1 on at one level at least"
+        )
+    if config.likelihood.bits != 8 and config.likelihood.name not in ("logistic", "mixture"):
+        raise UserError(
+            f"config.likelihood.bits={config.likelihood.bits} is not known to "
+            f"config.likelihood.name={config.likelihood.name!r}; name logistic or mixture"
         )
     if config.likelihood.name == "bernoulli" and config.likelihood.scale != "fixed":
         raise UserError(

@@ -15,9 +15,9 @@ from vaejax import objectives
 from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.evidence import Evidence, Sums, empty_sums, evidence, sums_of
-from vaejax.likelihoods import LIKELIHOODS, Images, Likelihood
+from vaejax.likelihoods import Images, Likelihood, build_likelihood
 from vaejax.models import init_params
-from vaejax.optimizer import learning_rate, no_moments, update
+from vaejax.optimizer import learning_rate, no_moments, shortening, typical_norm, update
 from vaejax.parallel import replicated, split_batch, state_shardings
 
 # Purposes folded into the key of a step; each random number has one.
@@ -33,7 +33,6 @@ class Window(NamedTuple):
 
     updates: Float[Array, ""]
     gradient_norm: Float[Array, ""]
-    log_scale: Float[Array, ""]
     sums: Sums
 
 
@@ -49,6 +48,7 @@ class TrainState(struct.PyTreeNode):
       moments: of the gradients, as `optimizer.update` keeps them.
       skipped: int32, updates skipped because loss or gradient was not finite.
       skipped_in_row: int32, those since the last applied update.
+      typical_norm: float32, of the gradient; 0 before the first update.
       rollbacks: int32, so far.
       learning_rate_scale: float32, lowered at each rollback.
       window: the sums since the last log.
@@ -60,15 +60,21 @@ class TrainState(struct.PyTreeNode):
     moments: PyTree
     skipped: PyTree
     skipped_in_row: PyTree
+    typical_norm: PyTree
     rollbacks: PyTree
     learning_rate_scale: PyTree
     window: Window
 
 
+def warmth_at(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The share of the KL term's warm-up that is over."""
+    warmup = max(config.objective.warmup_steps, 1)
+    return jnp.minimum(1.0, (step.astype(jnp.float32) + 1.0) / warmup)
+
+
 def beta_at(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
     """The weight of the KL term, grown linearly from 0 over the warm-up."""
-    warmup = max(config.objective.warmup_steps, 1)
-    return config.objective.beta * jnp.minimum(1.0, (step.astype(jnp.float32) + 1.0) / warmup)
+    return config.objective.beta * warmth_at(config, step)
 
 
 def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainState:
@@ -82,9 +88,10 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
         moments=no_moments(params),
         skipped=zero,
         skipped_in_row=zero,
+        typical_norm=jnp.zeros((), jnp.float32),
         rollbacks=zero,
         learning_rate_scale=jnp.ones((), jnp.float32),
-        window=empty_window(config.model.latent_size),
+        window=empty_window(model),
     )
     # An update donates every buffer, so no two fields may share one.
     return jax.tree.map(jnp.copy, state)
@@ -95,10 +102,10 @@ def state_shapes(model: nn.Module, config: Config) -> TrainState:
     return jax.eval_shape(lambda: init_state(model, config, jax.random.key(0)))
 
 
-def empty_window(latent_size: int) -> Window:
+def empty_window(model: nn.Module) -> Window:
     """A window over no updates."""
     zero = jnp.zeros((), jnp.float32)
-    return Window(zero, zero, zero, empty_sums(latent_size))
+    return Window(zero, zero, empty_sums(len(model.factors()), model.code_size()))
 
 
 def step_keys(config: Config, step: Int[Array, ""]) -> tuple[PRNGKeyArray, PRNGKeyArray]:
@@ -131,39 +138,42 @@ def make_train_step(
       on_device: every device holds all training pictures: the function takes (state, index
         [dispatch, batch], pictures), and picks each batch out of `pictures` itself.
     """
-    likelihood = LIKELIHOODS[config.likelihood.name]
+    likelihood = build_likelihood(config)
     parts = config.train.accumulate
+    sizes = jnp.asarray(model.factors(), jnp.float32)
     everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
     placed = state_shardings(mesh, state_shapes(model, config))
 
-    def loss_of(params, images, noise, beta):
+    def loss_of(params, images, keys, warmth):
         # Shards of parameters are put together for their use, never activations in their place.
         params = jax.lax.with_sharding_constraint(params, everywhere)
-        terms = evidence(model, params, likelihood, images, noise)
-        # A factor is one dimension under N(0, I) and all of them under a learned prior.
-        free = config.objective.free_bits * (terms.mean.shape[1] / terms.kl.shape[1])
-        kl = objectives.free_bits_kl(terms.kl, free)
+        terms = evidence(model, params, likelihood, images, keys, dropout=keys)
+        kl = jnp.mean(terms.inference.kl, axis=0)
+        if config.objective.balance:
+            kl = kl * objectives.balance(kl, sizes, warmth)
+        kl = objectives.free_bits_kl(kl, config.objective.free_bits * sizes)
+        beta = config.objective.beta * warmth
         # In nats per dimension, so that one learning rate and one clipping norm serve every
         # picture size.
         loss = (beta * kl - jnp.mean(terms.log_likelihood)) / images[0].size
         return loss, _window_of(terms, images, likelihood)
 
-    def gradients_of(params, images, noise, beta):
+    def gradients_of(params, images, keys, warmth):
         """Mean loss, window and gradient over the equal parts of a batch, one at a time."""
         value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
         if parts == 1:
-            return value_and_grad(params, images, noise, beta)
+            return value_and_grad(params, images, keys, warmth)
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, value_and_grad(params, *part, beta)), None
+            return jax.tree.map(jnp.add, total, value_and_grad(params, *part, warmth)), None
 
         # Part i takes every parts-th example, so that no example changes its device.
-        split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (images, noise)]
-        shapes = jax.eval_shape(value_and_grad, params, split[0][0], split[1][0], beta)
+        split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (images, keys)]
+        shapes = jax.eval_shape(value_and_grad, params, split[0][0], split[1][0], warmth)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         ((loss, window), gradients), _ = jax.lax.scan(add, zeros, tuple(split))
-        # Sums stay sums; the loss, the gradients and the window's means are averaged.
-        window = window._replace(updates=window.updates / parts, log_scale=window.log_scale / parts)
+        # Sums stay sums; the loss and the gradients are averaged.
+        window = window._replace(updates=window.updates / parts)
         mean = jax.tree.map(lambda leaf: leaf / parts, (loss, gradients))
         return (mean[0], window), mean[1]
 
@@ -171,10 +181,9 @@ def make_train_step(
         flip_key, noise_key = step_keys(config, state.step)
         if config.data.flip:
             images = mirror(images, flip_key)
-        shape = (images.shape[0], config.model.latent_size)
-        noise = jax.random.normal(noise_key, shape, jnp.float32)
-        beta = beta_at(config, state.step)
-        (loss, window), gradients = gradients_of(state.params, images, noise, beta)
+        keys = jax.random.split(noise_key, images.shape[0])
+        warmth = warmth_at(config, state.step)
+        (loss, window), gradients = gradients_of(state.params, images, keys, warmth)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         params, moments, ema_params = update(
@@ -183,7 +192,7 @@ def make_train_step(
             state.moments,
             state.ema_params,
             gradients,
-            norm=norm,
+            shorten=shortening(config.optimizer, norm, state.typical_norm),
             count=state.step - state.skipped,
             rate=learning_rate(config, state.step) * state.learning_rate_scale,
             apply=finite,
@@ -198,6 +207,9 @@ def make_train_step(
             moments=moments,
             skipped=state.skipped + skip,
             skipped_in_row=(state.skipped_in_row + skip) * skip,
+            typical_norm=jnp.where(
+                finite, typical_norm(config.optimizer, norm, state.typical_norm), state.typical_norm
+            ),
             rollbacks=state.rollbacks,
             learning_rate_scale=state.learning_rate_scale,
             window=_where(finite, new_window, old_window),
@@ -238,7 +250,6 @@ def _window_of(terms: Evidence, images: Images, likelihood: Likelihood) -> Windo
     window = Window(
         updates=jnp.ones((), jnp.float32),
         gradient_norm=jnp.zeros((), jnp.float32),
-        log_scale=jnp.mean(terms.pixels.log_scale),
         sums=sums_of(terms, likelihood, images, everyone),
     )
     return jax.lax.stop_gradient(window)

@@ -1,13 +1,14 @@
 """A trained model as its user meets it: pictures in, pictures out."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from vaejax import step
 from vaejax.checkpoints import Checkpoints
@@ -15,13 +16,17 @@ from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
-from vaejax.likelihoods import LIKELIHOODS
-from vaejax.models import build_model
+from vaejax.likelihoods import build_likelihood
+from vaejax.models import build_model, ladder
+from vaejax.noise import Keys, picture_keys
 from vaejax.parallel import single_device_mesh, state_shardings
 from vaejax.priors.fitted import load_prior
 from vaejax.settings import load_json
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
+# z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
+Latents = Float[np.ndarray, "batch latent"] | ladder.Latents
+Temperature = float | Sequence[float]
 # The prior that was trained with the model; any other name is one fitted to its codes.
 OWN_PRIOR = "model"
 
@@ -87,9 +92,12 @@ class TrainedModel:
         self.config, self.params, self.step = config, params, step
         self.model = build_model(config)
         self.workdir = workdir
-        self._likelihood = LIKELIHOODS[config.likelihood.name]
-        self._encode = jit(lambda p, x: self.model.apply({"params": p}, x, method="encode"))
+        self._likelihood = build_likelihood(config)
+        self._posterior = jit(
+            lambda p, x, *keys: self.model.apply({"params": p}, x, *keys, method="posterior")
+        )
         self._decode = jit(self._decode_levels)
+        self._generate = jit(self._generate_levels)
         self._importance_bound = functools.cache(
             lambda samples: jit(make_importance_bound(self.model, self._likelihood, samples))
         )
@@ -100,38 +108,49 @@ class TrainedModel:
             static_argnums=2,
         )
 
-    def encode(
-        self, images: Pictures
-    ) -> tuple[Float[np.ndarray, "batch latent"], Float[np.ndarray, "batch latent"]]:
-        """Mean and standard deviation of q(z|x)."""
+    def encode(self, images: Pictures) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of q(z|x).
+
+        Those of a ladder's groups, each given the means of all groups above.
+        """
         self._check(images)
-        mean, log_std = self._in_batches(lambda x: self._encode(self.params, x), images)
-        return mean, np.exp(log_std)
+        return self._in_batches(lambda x: self._posterior(self.params, x), images)
 
-    def sample_posterior(
-        self, images: Pictures, *, seed: int = 0
-    ) -> Float[np.ndarray, "batch latent"]:
-        """A code z ~ q(z|x) of each picture."""
-        mean, std = self.encode(images)
-        return mean + std * np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
+    def sample_posterior(self, images: Pictures, *, seed: int = 0) -> Latents:
+        """Latents z ~ q(z|x) of each picture."""
+        self._check(images)
+        key = jax.random.key(seed)
 
-    def decode(self, z: Float[np.ndarray | Array, "batch latent"]) -> Pictures:
-        """The picture of each code: the mean of p(x|z), rounded."""
-        return self._in_batches(lambda z: self._decode(self.params, z), np.asarray(z, np.float32))
+        def sample(images: Array, index: Array) -> Array:
+            return self._posterior(self.params, images, picture_keys(key, index))[0]
+
+        return self._in_batches(sample, images, np.arange(len(images)))
+
+    def decode(self, z: Latents) -> Pictures:
+        """The picture of each z: the mean of p(x|z), rounded."""
+        z = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), z)
+        return self._in_batches(lambda z: self._decode(self.params, z), z)
 
     def reconstruct(self, images: Pictures) -> Pictures:
-        """Each picture encoded to its posterior mean and decoded."""
+        """Each picture encoded to its posterior's mean and decoded."""
         return self.decode(self.encode(images)[0])
 
     def sample(
-        self, count: int, *, seed: int = 0, temperature: float = 1.0, prior: str = OWN_PRIOR
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
     ) -> Pictures:
         """New pictures.
 
         Args:
           count: how many.
           seed: the same seed gives the same pictures.
-          temperature: scales the spread of the prior's noise; lower is safer and duller.
+          temperature: scales the spread of the prior's noise; lower is safer and duller. Of a
+            ladder also one for each of its resolutions, or for each of its groups, coarsest
+            first.
           prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
         """
         return self.decode(
@@ -139,17 +158,51 @@ class TrainedModel:
         )
 
     def sample_codes(
-        self, count: int, *, seed: int = 0, temperature: float = 1.0, prior: str = OWN_PRIOR
-    ) -> Float[np.ndarray, "count latent"]:
-        """The codes that `sample` decodes."""
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
+    ) -> Latents:
+        """The latents that `sample` decodes."""
         if count < 1:
             raise UserError(f"count={count} must be at least 1")
-        if not 0 <= temperature < float("inf"):
-            raise UserError(f"temperature={temperature} must be a number from 0 on")
+        temperatures = self._temperatures(temperature)
         key = jax.random.key(seed)
         if prior == OWN_PRIOR:
-            return np.asarray(self._sample_own(self.params, key, count, float(temperature)))
-        return np.asarray(self.fitted_prior(prior).sample(key, count, float(temperature)))
+            return jax.device_get(self._sample_own(self.params, key, count, temperatures))
+        return np.asarray(self.fitted_prior(prior).sample(key, count, temperatures))
+
+    def generate(
+        self,
+        z: ladder.Latents,
+        *,
+        keep: Float[np.ndarray, "group"],
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+    ) -> tuple[Pictures, ladder.Latents]:
+        """Pictures from some groups of a ladder and new latents in place of the others.
+
+        Args:
+          z: latents, such as those of `encode` or `sample_posterior`.
+          keep: 1 for each group that stays, from the top; the others, 0, are drawn from their
+            prior given all groups above.
+          seed: of what is drawn.
+          temperature: as in `sample`.
+
+        Returns:
+          The pictures and all their latents.
+        """
+        groups = len(self.model.factors())
+        temperatures = np.broadcast_to(np.float32(self._temperatures(temperature)), (groups,))
+        key = jax.random.key(seed)
+
+        def generate(z: ladder.Latents, index: Array) -> tuple[Array, ladder.Latents]:
+            keys = picture_keys(key, index)
+            return self._generate(self.params, z, np.asarray(keep) > 0, keys, temperatures)
+
+        return self._in_batches(generate, z, np.arange(len(z[0])))
 
     def log_likelihood(
         self, images: Pictures, *, samples: int = 64, seed: int = 0
@@ -170,6 +223,11 @@ class TrainedModel:
         Raises:
           UserError: it was not fitted, or to another checkpoint.
         """
+        if self.config.model.name == "ladder":
+            raise UserError(
+                f"prior {name!r}: no prior is fitted to a ladder, whose groups' priors are trained "
+                f"with it; name {OWN_PRIOR}"
+            )
         path = self.prior_path(name)
         remedy = f"run python -m vaejax.fit --workdir={self.workdir} --prior={name}"
         if not path.exists():
@@ -182,22 +240,48 @@ class TrainedModel:
             )
         return prior
 
+    def _temperatures(self, temperature: Temperature) -> Float[np.ndarray, "#group"] | float:
+        """One for all, or one for each group of a ladder."""
+        values = np.atleast_1d(np.asarray(temperature, np.float32))
+        if not np.all((values >= 0) & (values < np.inf)):
+            raise UserError(f"temperature={temperature} must be a number from 0 on")
+        if np.ndim(temperature) == 0 or len(values) == 1:
+            return float(values[0])
+        groups = [depth for depth in reversed(self.config.model.blocks) if depth]
+        if self.config.model.name != "ladder" or len(values) not in (len(groups), sum(groups)):
+            known = "one number"
+            if self.config.model.name == "ladder":
+                known += f", or {len(groups)} (of resolutions), or {sum(groups)} (of groups)"
+            raise UserError(f"temperature={temperature} has {len(values)} numbers; name {known}")
+        return np.repeat(values, groups) if len(values) == len(groups) else values
+
     def prior_path(self, name: str) -> Path:
         """Where the fitted prior of that name is kept."""
         return self.workdir / "priors" / f"{name}.npz"
 
-    def _decode_levels(self, params: dict, z: Array) -> Array:
-        pixels = self.model.apply({"params": params}, z, method="decode")
+    def _decode_levels(self, params: dict, z: Latents) -> Array:
+        return self._shown(self.model.apply({"params": params}, z, method="decode"))
+
+    def _generate_levels(
+        self, params: dict, z: ladder.Latents, keep: Array, keys: Keys, temperatures: Array
+    ) -> tuple[Array, ladder.Latents]:
+        variables = {"params": params}
+        noise = self.model.apply(variables, keys, method="noise")
+        pixels, z, _ = self.model.apply(variables, z, keep, noise, temperatures, method="generate")
+        return self._shown(pixels), z
+
+    def _shown(self, pixels: Any) -> Array:
         return jnp.round(self._likelihood.mean(pixels)).astype(jnp.uint8)
 
-    def _in_batches(self, function: Callable, *inputs: np.ndarray):
+    def _in_batches(self, function: Callable, *inputs: PyTree):
         """Applies `function` to equal, padded batches, so that it is compiled once."""
-        size, count = self.config.eval.batch_size, len(inputs[0])
+        size, count = self.config.eval.batch_size, len(jax.tree.leaves(inputs)[0])
         outputs = []
         for start in range(0, count, size):
             # The last picture fills the last batch.
             rows = np.minimum(np.arange(start, start + size), count - 1)
-            outputs.append(jax.device_get(function(*(jnp.asarray(x[rows]) for x in inputs))))
+            batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
+            outputs.append(jax.device_get(function(*batch)))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *outputs)
 
     def _check(self, images: Pictures) -> None:

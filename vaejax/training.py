@@ -103,7 +103,7 @@ class Run:
         )
         self.eval_step = make_eval_step(self.model, config, self.mesh)
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
-        self.reports = Reports(config, workdir, self.clock, speaks=group.index == 0)
+        self.reports = Reports(self.model, config, workdir, self.clock, speaks=group.index == 0)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
         with ExitStack() as on_failure:

@@ -1,17 +1,24 @@
 """Networks, and the one function that builds a model from a config."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from vaejax.config import Config
 from vaejax.models.conv import ConvDecoder, ConvEncoder
-from vaejax.models.vae import VAE, PixelHead
+from vaejax.models.heads import MixtureHead, PixelHead
+from vaejax.models.inference import Codes, Inference
+from vaejax.models.ladder import Ladder
+from vaejax.models.vae import VAE
 from vaejax.priors import build_prior
 
+__all__ = ["VAE", "Codes", "Inference", "Ladder", "build_model", "init_params"]
 
-def build_model(config: Config) -> VAE:
-    """The VAE that `config` describes, without parameters."""
+
+def build_model(config: Config) -> VAE | Ladder:
+    """The model that `config` describes, without parameters."""
     model, data = config.model, config.data
     shape = {
         "widths": model.widths,
@@ -19,18 +26,27 @@ def build_model(config: Config) -> VAE:
         "patch": model.patch,
         "dtype": jnp.dtype(model.dtype),
     }
-    values = data.channels * (2 if config.likelihood.scale == "predicted" else 1)
+    if config.likelihood.name == "mixture":
+        head = MixtureHead(
+            data.channels, config.likelihood.components, max(16, model.widths[0] // model.patch)
+        )
+    else:
+        head = PixelHead(data.channels, config.likelihood.scale, config.likelihood.fixed_scale)
+    if model.name == "ladder":
+        ladder = dataclasses.asdict(config.ladder)
+        ladder["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
+        return Ladder((*data.image_size, data.channels), head=head, **ladder, **shape)
     return VAE(
         encoder=ConvEncoder(latent_size=model.latent_size, **shape),
-        decoder=ConvDecoder(image_shape=(*data.image_size, values), **shape),
-        head=PixelHead(config.likelihood.scale, config.likelihood.fixed_scale),
+        decoder=ConvDecoder(image_shape=(*data.image_size, head.inputs()), **shape),
+        head=head,
         prior=build_prior(
             config.prior.name, model.latent_size, config.prior.layers, config.prior.width
         ),
     )
 
 
-def init_params(model: VAE, config: Config, key: PRNGKeyArray) -> dict:
+def init_params(model: VAE | Ladder, config: Config, key: PRNGKeyArray) -> dict:
     """Fresh parameters, float32."""
     height, width = config.data.image_size
     images = jax.ShapeDtypeStruct((1, height, width, config.data.channels), jnp.uint8)

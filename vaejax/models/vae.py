@@ -1,48 +1,20 @@
 """The VAE: an encoder, a decoder with its pixel scales, and a prior, as one set of parameters."""
 
-import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from vaejax.likelihoods import LEVEL, Pixels, bound_log_scale, to_unit
-
-# A learned scale starts at a sixth of the range of values, wide enough for any first guess.
-FIRST_LOG_SCALE = math.log(1 / 3)
-# A scale must shrink twenty-fold while Adam moves a parameter by its learning rate each step:
-# without this gain a short run ends with the KL term still weighed many times too heavily.
-LOG_SCALE_GAIN = 10.0
-
-
-class PixelHead(nn.Module):
-    """Turns the decoder's map into locations and scales.
-
-    Attributes:
-      scale: whose scale it is, as in `LikelihoodConfig`.
-      fixed_scale: in grey levels, for `fixed`.
-    """
-
-    scale: str
-    fixed_scale: float
-
-    @nn.compact
-    def __call__(self, values: Float[Array, "batch height width value"]) -> Pixels:
-        """Returns location and log-scale of each value."""
-        _, height, width, count = values.shape
-        if self.scale == "predicted":
-            location, log_scale = jnp.split(values, 2, axis=-1)
-            return Pixels(location, bound_log_scale(log_scale + FIRST_LOG_SCALE))
-        if self.scale == "fixed":
-            log_scale = jnp.full((1, 1, 1, 1), math.log(self.fixed_scale * LEVEL), jnp.float32)
-            return Pixels(values, log_scale)
-        shape = (1, 1, 1, count) if self.scale == "shared" else (1, height, width, count)
-        raw = self.param("log_scale", nn.initializers.zeros, shape, jnp.float32)
-        return Pixels(values, bound_log_scale(LOG_SCALE_GAIN * raw + FIRST_LOG_SCALE))
+from vaejax import objectives
+from vaejax.likelihoods import Pixels, to_unit
+from vaejax.models.inference import Codes, Inference
+from vaejax.noise import Keys, normal
+from vaejax.priors import StandardNormal
 
 
 class VAE(nn.Module):
-    """q(z|x), p(x|z) and p(z).
+    """q(z|x), p(x|z) and p(z) of one flat vector z.
 
     Attributes:
       encoder: pictures to (mean, log_std).
@@ -56,6 +28,22 @@ class VAE(nn.Module):
     head: nn.Module
     prior: nn.Module
 
+    def factors(self) -> tuple[int, ...]:
+        """Latent dimensions in each column of `Inference.kl`.
+
+        A factor is one dimension under N(0, I) and all of them under a learned prior.
+        """
+        size = self.code_size()
+        return (1,) * size if isinstance(self.prior, StandardNormal) else (size,)
+
+    def resolutions(self) -> tuple[str, ...]:
+        """A flat z has none."""
+        return ()
+
+    def code_size(self) -> int:
+        """Dimensions of z."""
+        return self.encoder.latent_size
+
     def encode(
         self, images: UInt8[Array, "batch height width channel"]
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
@@ -66,6 +54,61 @@ class VAE(nn.Module):
         """The distribution of every pixel given `z`."""
         return self.head(self.decoder(z))
 
+    def features(
+        self, images: UInt8[Array, "batch height width channel"], dropout: Keys | None = None
+    ) -> Codes:
+        """What `infer` takes of the pictures: q(z|x). Nothing is ever dropped."""
+        return Codes(*self.encode(images))
+
+    def infer(
+        self,
+        features: Codes,
+        keys: Keys,
+        *,
+        dropout: Keys | None = None,
+        log_prior: Callable[[Array], Array] | None = None,
+    ) -> Inference:
+        """Samples z ~ q(z|x) and decodes it.
+
+        Under N(0, I) the KL is in closed form; under any other prior the entropy of q is, and
+        log p(z) is taken at the sample.
+
+        Args:
+          features: of the pictures.
+          keys: one for each of them.
+          dropout: nothing is ever dropped.
+          log_prior: log p(z) in place of the model's own prior.
+        """
+        mean, log_std = features
+        z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
+        own = log_prior is None
+        at_z = self.log_prior(z) if own else log_prior(z)
+        if own and isinstance(self.prior, StandardNormal):
+            kl = objectives.standard_kl(mean, log_std)
+        else:
+            kl = (-objectives.gaussian_entropy(log_std) - at_z)[:, None]
+        log_ratio = objectives.gaussian_log_prob(z, mean, log_std) - at_z
+        return Inference(kl, log_ratio, self.decode(z), features)
+
+    def posterior(
+        self, images: UInt8[Array, "batch height width channel"], keys: Keys | None = None
+    ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
+        """Codes, and the standard deviations of the posteriors that they are of.
+
+        Args:
+          images: the pictures.
+          keys: of samples; without them the codes are the posteriors' means.
+        """
+        mean, log_std = self.encode(images)
+        z = mean
+        if keys is not None:
+            z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
+        return z, jnp.exp(log_std)
+
+    def likeness(self, images: UInt8[Array, "batch height width channel"]) -> Pixels:
+        """The pixels at the posterior mean of each picture."""
+        return self.decode(self.encode(images)[0])
+
     def log_prior(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
         """log p(z) in nats."""
         return self.prior.log_prob(z)
@@ -75,6 +118,14 @@ class VAE(nn.Module):
     ) -> Float[Array, "count latent"]:
         """Codes z ~ p(z)."""
         return self.prior.sample(key, count, temperature)
+
+    def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        """The standard normal noise that the prior makes `z` of."""
+        return self.prior.to_noise(z)
+
+    def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        """The inverse of `to_noise`."""
+        return self.prior.from_noise(noise)
 
     def __call__(self, images: UInt8[Array, "batch height width channel"]) -> None:
         """Touches every parameter once; only for initialisation."""

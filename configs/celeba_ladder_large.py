@@ -1,0 +1,20 @@
+"""CelebA at 64 px with a ladder of 62 groups and 128 M parameters: --config.data.path=DIR."""
+
+from vaejax.config import ladder_config
+
+
+def get_config():
+    config = ladder_config()
+    config.data.source = "celeba"
+    config.data.path = "data/celeba"
+    # At 64, 32, 16, 8, 4, 2 and 1 px.
+    config.model.widths = (128, 256, 512, 768, 1024, 1024, 1024)
+    config.model.blocks = (22, 16, 11, 7, 4, 0, 2)
+    config.model.dtype = "bfloat16"
+    config.ladder.hidden = (64, 128, 128, 192, 256, 256, 256)
+    config.ladder.latent = 32
+    config.ladder.remat = True
+    config.train.steps = 400_000
+    config.train.eval_every = 5_000
+    config.train.save_every = 1_000
+    return config

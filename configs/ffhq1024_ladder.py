@@ -1,0 +1,26 @@
+"""Faces at 1024 px with a ladder of 64 groups: --config.data.path=DIR, a folder or zip of FFHQ.
+
+A position of its finest level is a square of 4 x 4 pixels.
+"""
+
+from vaejax.config import ladder_config
+
+
+def get_config():
+    config = ladder_config()
+    config.data.source = "folder"
+    config.data.image_size = (1024, 1024)
+    config.model.patch = 4
+    # At 256, 128, 64, 32, 16, 8, 4, 2 and 1 px.
+    config.model.widths = (64, 64, 128, 128, 256, 512, 512, 512, 512)
+    config.model.blocks = (4, 8, 10, 14, 12, 8, 6, 0, 2)
+    config.model.dtype = "bfloat16"
+    config.ladder.hidden = (64, 64, 64, 64, 128, 128, 128, 128, 128)
+    config.ladder.latent = 32
+    config.ladder.remat = True
+    config.optimizer.learning_rate = 5e-4
+    config.train.batch_size = 16
+    config.train.steps = 800_000
+    config.train.eval_every = 10_000
+    config.train.save_every = 1_000
+    return config

@@ -1,0 +1,26 @@
+"""Faces at 256 px with a ladder of 66 groups: --config.data.path=DIR, a folder or zip of FFHQ.
+
+A position of its finest level is a square of 2 x 2 pixels: half the levels' sides, a quarter of
+what they cost and of the latents.
+"""
+
+from vaejax.config import ladder_config
+
+
+def get_config():
+    config = ladder_config()
+    config.data.source = "folder"
+    config.data.image_size = (256, 256)
+    config.model.patch = 2
+    # At 128, 64, 32, 16, 8, 4, 2 and 1 px.
+    config.model.widths = (64, 128, 128, 256, 512, 512, 512, 512)
+    config.model.blocks = (16, 14, 14, 10, 6, 4, 0, 2)
+    config.model.dtype = "bfloat16"
+    config.ladder.hidden = (64, 64, 64, 128, 128, 128, 128, 128)
+    config.ladder.latent = 32
+    config.ladder.remat = True
+    config.optimizer.learning_rate = 5e-4
+    config.train.steps = 800_000
+    config.train.eval_every = 10_000
+    config.train.save_every = 1_000
+    return config

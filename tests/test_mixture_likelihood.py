@@ -1,0 +1,207 @@
+"""The mixture of logistics sums to one, has the slopes of its closed form, and takes any size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaejax.likelihoods import (
+    LEVEL,
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+    DiscretizedLogistic,
+    MixtureOfLogistics,
+    MixturePixels,
+    Pixels,
+    to_levels,
+)
+from vaejax.likelihoods.logistic import log_mass
+from vaejax.likelihoods.mixture import first_bias, parameters_per_pixel
+
+LEVELS = np.arange(256, dtype=np.uint8)
+seeds = st.integers(0, 10_000)
+
+
+def pixels_of(parameters: np.ndarray) -> MixturePixels:
+    """Pixels whose parameters are given [batch, height, width, parameter]."""
+    count = parameters.shape[-1]
+    return MixturePixels(jnp.asarray(parameters), jnp.eye(count), jnp.zeros(count))
+
+
+def some_parameters(seed: int, channels: int, components: int, log_scale: float) -> np.ndarray:
+    """Of one pixel: locations beyond the range of values, scales about the given one."""
+    rng = np.random.default_rng(seed)
+    pairs = channels * (channels - 1) // 2
+    rows = [
+        rng.normal(scale=2.0, size=(1, components)),
+        rng.uniform(-1.5, 1.5, (channels, components)),
+        rng.normal(log_scale, 0.5, (channels, components)),
+        rng.normal(size=(pairs, components)),
+    ]
+    return np.concatenate(rows).astype(np.float32).reshape(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize(("bits", "count"), [(8, 256), (5, 32)])
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, log_scale=st.floats(MIN_LOG_SCALE - 2, MAX_LOG_SCALE + 2))
+def test_grey_masses_sum_to_one(bits, count, seed, log_scale):
+    likelihood = MixtureOfLogistics(1, bits)
+    images = (np.arange(count) << (8 - bits)).astype(np.uint8).reshape(count, 1, 1, 1)
+    parameters = np.repeat(some_parameters(seed, 1, 5, log_scale), count, axis=0)
+    masses = np.exp(np.float64(likelihood.log_prob(jnp.asarray(images), pixels_of(parameters))))
+    np.testing.assert_allclose(masses.sum(), 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("log_scale", [MIN_LOG_SCALE, -3.0, MAX_LOG_SCALE])
+@pytest.mark.parametrize("red", [0, 100, 255])
+def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
+    """All 65536 colours of 8 bits with one red."""
+    likelihood = MixtureOfLogistics(3)
+    grid = np.stack(np.meshgrid([red], LEVELS, LEVELS, indexing="ij"), -1)
+    parameters = some_parameters(red, 3, 5, log_scale)
+    mixture = likelihood.components(pixels_of(np.broadcast_to(parameters, (1, 256, 256, 50))))
+    total = jax.nn.logsumexp(likelihood.log_masses(jnp.asarray(grid, jnp.uint8), mixture))
+    first = jax.tree.map(lambda x: x[0, 0, 0], mixture)
+    masses = log_mass(jnp.full((5,), red, jnp.uint8), first.location[0], first.log_scale[0])
+    expected = jax.nn.logsumexp(first.log_weight + masses)
+    np.testing.assert_allclose(total, expected, atol=1e-4)
+
+
+def test_colour_masses_sum_to_one_over_all_colours():
+    """All 32768 colours of 5 bits, under five components."""
+    likelihood = MixtureOfLogistics(3, bits=5)
+    grid = np.stack(np.meshgrid(*[np.arange(32) << 3] * 3, indexing="ij"), -1)
+    images = grid.reshape(1, 32, 1024, 3).astype(np.uint8)
+    for seed, log_scale in [(0, -2.0), (1, -5.0), (2, 0.0)]:
+        parameters = some_parameters(seed, 3, 5, log_scale)
+        mixture = likelihood.components(pixels_of(np.broadcast_to(parameters, (1, 32, 1024, 50))))
+        total = jax.scipy.special.logsumexp(likelihood.log_masses(jnp.asarray(images), mixture))
+        np.testing.assert_allclose(np.exp(total), 1.0, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=seeds,
+    level=st.integers(0, 255),
+    log_scale=st.floats(MIN_LOG_SCALE + 0.01, MAX_LOG_SCALE - 0.01),
+    bits=st.sampled_from([5, 8]),
+)
+def test_slopes_of_a_mass_match_finite_differences_in_float64(seed, level, log_scale, bits):
+    rng = np.random.default_rng(seed)
+    # Where the mass is not lost to rounding in the reference.
+    middle = (level >> (8 - bits)) * 2 / (2**bits - 1) - 1
+    location = middle + rng.uniform(-4, 4) * np.exp(log_scale)
+
+    def reference(location: float, log_scale: float) -> float:
+        top = 2**bits - 1
+        k, scale = level >> (8 - bits), np.exp(log_scale)
+        low = -np.inf if k == 0 else (middle - 1 / top - location) / scale
+        high = np.inf if k == top else (middle + 1 / top - location) / scale
+        # log(F(b) - F(a)) without a difference of numbers near one.
+        if low + high > 0:
+            low, high = -high, -low
+        return np.log(scipy.special.expit(high) - scipy.special.expit(low))
+
+    at = np.float64(np.float32(location)), np.float64(np.float32(log_scale))
+    slopes = jax.grad(
+        lambda location, log_scale: jnp.sum(
+            log_mass(jnp.full((1,), level, jnp.uint8), location, log_scale, bits)
+        ),
+        argnums=(0, 1),
+    )(jnp.full((1,), at[0], jnp.float32), jnp.full((1,), at[1], jnp.float32))
+    for which, slope in enumerate(slopes):
+        step = 1e-5 * (np.exp(log_scale) if which == 0 else 1.0)
+        up, down = list(at), list(at)
+        up[which] += step
+        down[which] -= step
+        expected = (reference(*up) - reference(*down)) / (2 * step)
+        unit = np.exp(-log_scale) if which == 0 else 1.0
+        np.testing.assert_allclose(slope.item(), expected, rtol=2e-3, atol=2e-3 * unit)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, log_scale=st.floats(-30.0, 30.0))
+def test_gradients_of_the_mixture_are_finite_everywhere(channels, seed, log_scale):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (2, 3, 4, channels), np.uint8)
+    images.ravel()[:4] = [0, 255, 0, 255][: images.size]
+    shape = (2, 3, 4, parameters_per_pixel(channels, 5))
+    scale = 10.0 ** rng.uniform(-2, 3)
+    parameters = rng.normal(scale=scale, size=shape).astype(np.float32)
+    parameters += np.float32(log_scale)
+
+    def loss(parameters):
+        return jnp.sum(
+            MixtureOfLogistics(channels).log_prob(jnp.asarray(images), pixels_of(parameters))
+        )
+
+    value, slope = jax.value_and_grad(loss)(jnp.asarray(parameters))
+    assert np.isfinite(value) and np.all(np.isfinite(slope))
+
+
+def test_one_component_is_the_logistic_itself():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (3, 4, 5, 1), np.uint8))
+    location, log_scale = rng.normal(size=(2, 3, 4, 5, 1)).astype(np.float32) - [[0], [2]][0][0]
+    log_scale = np.clip(log_scale - 2, -6, 0)
+    parameters = np.concatenate([np.zeros_like(location), location, log_scale], -1)
+    expected = DiscretizedLogistic().log_prob(
+        images, Pixels(*map(jnp.asarray, (location, log_scale)))
+    )
+    mixture, pixels = MixtureOfLogistics(1), pixels_of(parameters)
+    np.testing.assert_allclose(mixture.log_prob(images, pixels), expected, rtol=1e-5)
+    np.testing.assert_allclose(mixture.mean(pixels), to_levels(jnp.asarray(location)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_and_variance_are_those_of_its_samples(channels):
+    parameters = some_parameters(3, channels, 4, np.log(8 * LEVEL))
+    parameters[..., 4 : 4 + 4 * channels] *= 0.3  # away from the ends of the range
+    likelihood = MixtureOfLogistics(channels)
+    mixture = jax.tree.map(
+        lambda x: np.asarray(x[0, 0, 0]), likelihood.components(pixels_of(parameters))
+    )
+    rng, count = np.random.default_rng(0), 400_000
+    which = rng.choice(
+        4, count, p=np.float64(np.exp(mixture.log_weight)) / np.exp(mixture.log_weight).sum()
+    )
+    own = rng.logistic(mixture.location[:, which], np.exp(mixture.log_scale[:, which]))
+    if channels == 3:
+        a, b, c = mixture.colour[:, which]
+        own[1] += a * own[0]
+        own[2] += b * own[0] + c * own[1]
+    pixels = pixels_of(parameters)
+    mean = (own.mean(1) + 1.0) * 127.5
+    np.testing.assert_allclose(likelihood.mean(pixels).ravel(), mean, atol=0.5)
+    np.testing.assert_allclose(likelihood.variance(pixels).ravel(), own.var(1), rtol=0.02)
+
+
+def test_strips_of_a_large_picture_make_no_difference():
+    rng = np.random.default_rng(0)
+    count, size = parameters_per_pixel(3, 10), 128
+    images = jnp.asarray(rng.integers(0, 256, (2, size, size, 3), np.uint8))
+    hidden = rng.normal(size=(2, size, size, 4)).astype(np.float32)
+    kernel = 0.3 * rng.normal(size=(4, count)).astype(np.float32)
+    bias = first_bias(3, 10)
+    likelihood = MixtureOfLogistics(3)
+    assert size * size * count > 2**19, "else there is one strip"
+
+    def total(hidden, kernel):
+        return jnp.sum(likelihood.log_prob(images, MixturePixels(hidden, kernel, bias)))
+
+    def at_once(hidden, kernel):
+        mixture = likelihood.components(MixturePixels(hidden, kernel, bias))
+        return jnp.sum(likelihood.log_masses(images, mixture))
+
+    arguments = jnp.asarray(hidden), jnp.asarray(kernel)
+    value, slopes = jax.value_and_grad(total, argnums=(0, 1))(*arguments)
+    expected, expected_slopes = jax.value_and_grad(at_once, argnums=(0, 1))(*arguments)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for slope, other in zip(slopes, expected_slopes):
+        np.testing.assert_allclose(slope, other, rtol=1e-3, atol=1e-3)
+    pixels = MixturePixels(*arguments, bias)
+    assert likelihood.mean(pixels).shape == likelihood.variance(pixels).shape == images.shape

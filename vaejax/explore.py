@@ -1,0 +1,35 @@
+"""Draws what a ladder's latents decide: `python -m vaejax.explore --workdir=DIR`."""
+
+from pathlib import Path
+
+from absl import flags
+
+from vaejax import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Of a run with config.model.name=ladder.")
+OUT = flags.DEFINE_string("out", None, "A directory (default: explored in the work directory).")
+FACES = flags.DEFINE_integer("faces", 6, "How many.", lower_bound=1, upper_bound=64)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "The same seed draws the same.", lower_bound=0, upper_bound=2**32 - 1
+)
+DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if it has moved.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+
+
+def main() -> None:
+    """Draws three sheets."""
+    workdir = cli.existing_run(WORKDIR.value)
+    from vaejax.exploring import explore
+    from vaejax.trained import load
+
+    explore(
+        load(workdir, CHECKPOINT.value),
+        Path(OUT.value or workdir / "explored").expanduser(),
+        faces=FACES.value,
+        seed=SEED.value,
+        data_path=DATA_PATH.value,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["workdir"])

@@ -1,0 +1,48 @@
+"""p(x given z) of 8-bit pictures: each sums to one over the levels of every value."""
+
+from vaejax.config import Config
+from vaejax.likelihoods.bernoulli import Bernoulli
+from vaejax.likelihoods.gaussian import DiscretizedGaussian
+from vaejax.likelihoods.logistic import DiscretizedLogistic
+from vaejax.likelihoods.mixture import MixtureOfLogistics, MixturePixels
+from vaejax.likelihoods.values import (
+    LEVEL,
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+    Images,
+    Likelihood,
+    Pixels,
+    Values,
+    bound_log_scale,
+    to_levels,
+    to_unit,
+)
+
+__all__ = [
+    "LEVEL",
+    "MAX_LOG_SCALE",
+    "MIN_LOG_SCALE",
+    "Bernoulli",
+    "DiscretizedGaussian",
+    "DiscretizedLogistic",
+    "Images",
+    "Likelihood",
+    "MixtureOfLogistics",
+    "MixturePixels",
+    "Pixels",
+    "Values",
+    "bound_log_scale",
+    "build_likelihood",
+    "to_levels",
+    "to_unit",
+]
+
+
+def build_likelihood(config: Config) -> Likelihood:
+    """The likelihood that `config` names."""
+    settings = config.likelihood
+    if settings.name == "mixture":
+        return MixtureOfLogistics(config.data.channels, settings.bits)
+    if settings.name == "logistic":
+        return DiscretizedLogistic(settings.bits)
+    return {"gaussian": DiscretizedGaussian, "bernoulli": Bernoulli}[settings.name]()

@@ -1,0 +1,185 @@
+"""A mixture of discretised logistics, autoregressive over colour (Salimans et al. 2017)."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaejax.likelihoods.logistic import log_mass, unit_of_level
+from vaejax.likelihoods.values import (
+    Images,
+    Values,
+    bound_log_scale,
+    sum_of_picture,
+    to_levels,
+)
+
+# Mixture parameters of a picture that are worked on at once, 2 MB of them: a 256 px picture has
+# 25 MB, and several arrays as large would set the peak memory of a whole training step.
+_AT_ONCE = 2**19
+
+
+class MixturePixels(NamedTuple):
+    """What a decoder says of a batch of pictures: the mixture's parameters, not yet spelt out.
+
+    Attributes:
+      hidden: the decoder's last features.
+      kernel, bias: of the linear map from a pixel's features to its parameters, as many as
+        `parameters_per_pixel` says.
+    """
+
+    hidden: Float[Array, "batch height width feature"]
+    kernel: Float[Array, "feature parameter"]
+    bias: Float[Array, "parameter"]
+
+
+class Components(NamedTuple):
+    """The components of a pixel's mixture; each is shared by the pixel's channels.
+
+    Attributes:
+      log_weight: normalised.
+      location: on the scale of `to_unit`, before colours are taken into account.
+      log_scale: within the bounds of `bound_log_scale`.
+      colour: what a channel's location gains for each unit of an earlier one: green for red,
+        blue for red, blue for green. Grey pictures have none.
+    """
+
+    log_weight: Float[Array, "batch height width component"]
+    location: Float[Array, "batch height width channel component"]
+    log_scale: Float[Array, "batch height width channel component"]
+    colour: Float[Array, "batch height width pair component"]
+
+
+def parameters_per_pixel(channels: int, components: int) -> int:
+    """Numbers that a decoder gives for each pixel: weights, locations, scales and colours."""
+    return components * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+
+def first_bias(channels: int, components: int) -> Float[Array, "parameter"]:
+    """Where the parameters start: equal weights, locations spread evenly, and wide scales."""
+    middles = (2 * jnp.arange(components) + 1) / components - 1.0
+    rows = jnp.zeros((1 + 2 * channels + channels * (channels - 1) // 2, components))
+    rows = rows.at[1 : 1 + channels].set(0.5 * middles[None])
+    return rows.at[1 + channels : 1 + 2 * channels].set(math.log(1 / 6)).reshape(-1)
+
+
+class MixtureOfLogistics:
+    """log of the sum over components of weight times the product of the channels' masses.
+
+    Attributes:
+      channels: 1 or 3.
+      bits: of each value that count, see `logistic.log_mass`.
+    """
+
+    def __init__(self, channels: int, bits: int = 8):
+        """The number of components follows from the pixels."""
+        self.channels, self.bits = channels, bits
+
+    def log_prob(self, images: Images, pixels: MixturePixels) -> Float[Array, "batch"]:
+        """Log-probability of each picture, in nats."""
+
+        def of_rows(images: Images, pixels: MixturePixels) -> Float[Array, "batch"]:
+            return sum_of_picture(self.log_masses(images, self.components(pixels))[..., None])
+
+        return jnp.sum(_in_rows(of_rows, pixels, images), axis=0)
+
+    def mean(self, pixels: MixturePixels) -> Values:
+        """The mean of the distribution, in grey levels."""
+        return to_levels(self._moments(pixels)[0])
+
+    def variance(self, pixels: MixturePixels) -> Values:
+        """The variance of the mixture, by the law of total variance."""
+        return self._moments(pixels)[1]
+
+    def components(self, pixels: MixturePixels) -> Components:
+        """The mixture of every pixel."""
+        hidden, kernel, bias = pixels
+        channels = self.channels
+        raw = hidden.astype(jnp.float32) @ kernel + bias[None, None, None]
+        rows = 1 + 2 * channels + channels * (channels - 1) // 2
+        raw = raw.reshape(*raw.shape[:3], rows, -1)
+        return Components(
+            jax.nn.log_softmax(raw[..., 0, :]),
+            raw[..., 1 : 1 + channels, :],
+            bound_log_scale(raw[..., 1 + channels : 1 + 2 * channels, :]),
+            jnp.tanh(raw[..., 1 + 2 * channels :, :]),
+        )
+
+    def log_masses(self, images: Images, mixture: Components) -> Float[Array, "batch height width"]:
+        """Log of the mass of each pixel's colour, in nats."""
+        # What is known of an earlier colour is its level, and no more bits than count.
+        known = unit_of_level(images, self.bits)[..., None]
+        location = _coloured(mixture.location, mixture.colour, known)
+        masses = log_mass(images[..., None], location, mixture.log_scale, self.bits)
+        return jax.nn.logsumexp(mixture.log_weight + jnp.sum(masses, axis=-2), axis=-1)
+
+    def _moments(self, pixels: MixturePixels) -> tuple[Values, Values]:
+        """Mean and variance of every value, on the scale of `to_unit`."""
+
+        def of_rows(pixels: MixturePixels) -> tuple[Values, Values]:
+            mixture = self.components(pixels)
+            weight = jnp.exp(mixture.log_weight)[..., None, :]
+            location, spread = mixture.location, jnp.exp(2.0 * mixture.log_scale) * _LOGISTIC
+            if self.channels == 3:
+                location, spread = _colour_moments(location, spread, mixture.colour)
+            mean = jnp.sum(weight * location, axis=-1)
+            # About the mean: the difference of two large squares would lose its digits.
+            away = (location - mean[..., None]) ** 2
+            return mean, jnp.sum(weight * (spread + away), axis=-1)
+
+        moments = _in_rows(of_rows, pixels)
+        return tuple(jnp.concatenate(list(part), axis=1) for part in moments)
+
+
+# Variance of a logistic distribution with scale 1.
+_LOGISTIC = math.pi**2 / 3
+
+
+def _coloured(location: Array, colour: Array, x: Array) -> Array:
+    """Locations given the earlier channels' values `x` [batch, height, width, channel, 1]."""
+    if location.shape[-2] == 1:
+        return location
+    green = location[..., 1, :] + colour[..., 0, :] * x[..., 0, :]
+    blue = location[..., 2, :] + colour[..., 1, :] * x[..., 0, :] + colour[..., 2, :] * x[..., 1, :]
+    return jnp.stack([location[..., 0, :], green, blue], axis=-2)
+
+
+def _colour_moments(location: Array, variance: Array, colour: Array) -> tuple[Array, Array]:
+    """Mean and variance of each channel when the earlier ones are not known."""
+    (red, green, blue), (of_red, of_green, of_blue), (a, b, c) = (
+        jnp.moveaxis(x, -2, 0) for x in (location, variance, colour)
+    )
+    green = green + a * red
+    blue = blue + b * red + c * green
+    # Blue as a sum of independent parts: of red's, of green's own and of its own.
+    of_blue = of_blue + (b + c * a) ** 2 * of_red + c**2 * of_green
+    of_green = of_green + a**2 * of_red
+    return jnp.stack([red, green, blue], -2), jnp.stack([of_red, of_green, of_blue], -2)
+
+
+def _in_rows(function, pixels: MixturePixels, *images: Images):
+    """`function(*images, pixels)` of one strip of rows after the other, stacked on a new axis.
+
+    Strips are computed again for their gradient, so that one strip's mixtures are all that is
+    ever kept. A small picture is one strip and nothing is computed twice.
+    """
+    batch, height, width, _ = pixels.hidden.shape
+    strips = next(
+        n
+        for n in range(1, height + 1)
+        if height % n == 0 and (n == height or height // n * width * pixels.bias.size <= _AT_ONCE)
+    )
+    if strips == 1:
+        return jax.tree.map(lambda x: x[None], function(*images, pixels))
+
+    def split(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(batch, strips, height // strips, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def one(strip: tuple):
+        *images, hidden = strip
+        return function(*images, pixels._replace(hidden=hidden))
+
+    return jax.lax.map(one, tuple(split(x) for x in (*images, pixels.hidden)))

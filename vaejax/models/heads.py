@@ -1,0 +1,77 @@
+"""From a decoder's last features to what a likelihood takes."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from vaejax.likelihoods import LEVEL, MixturePixels, Pixels, bound_log_scale
+from vaejax.likelihoods.mixture import first_bias, parameters_per_pixel
+from vaejax.models.blocks import activation
+
+# A learned scale starts at a sixth of the range of values, wide enough for any first guess.
+FIRST_LOG_SCALE = math.log(1 / 3)
+# A scale must shrink twenty-fold while Adam moves a parameter by its learning rate each step:
+# without this gain a short run ends with the KL term still weighed many times too heavily.
+LOG_SCALE_GAIN = 10.0
+
+
+class PixelHead(nn.Module):
+    """Turns the decoder's map into locations and scales.
+
+    Attributes:
+      channels: of the pictures.
+      scale: whose scale it is, as in `LikelihoodConfig`.
+      fixed_scale: in grey levels, for `fixed`.
+    """
+
+    channels: int
+    scale: str
+    fixed_scale: float
+
+    def inputs(self) -> int:
+        """Values that it takes for each pixel."""
+        return self.channels * (2 if self.scale == "predicted" else 1)
+
+    @nn.compact
+    def __call__(self, values: Float[Array, "batch height width value"]) -> Pixels:
+        """Returns location and log-scale of each value."""
+        _, height, width, count = values.shape
+        if self.scale == "predicted":
+            location, log_scale = jnp.split(values, 2, axis=-1)
+            return Pixels(location, bound_log_scale(log_scale + FIRST_LOG_SCALE))
+        if self.scale == "fixed":
+            log_scale = jnp.full((1, 1, 1, 1), math.log(self.fixed_scale * LEVEL), jnp.float32)
+            return Pixels(values, log_scale)
+        shape = (1, 1, 1, count) if self.scale == "shared" else (1, height, width, count)
+        raw = self.param("log_scale", nn.initializers.zeros, shape, jnp.float32)
+        return Pixels(values, bound_log_scale(LOG_SCALE_GAIN * raw + FIRST_LOG_SCALE))
+
+
+class MixtureHead(nn.Module):
+    """Turns the decoder's features into mixtures, which the likelihood spells out.
+
+    Attributes:
+      channels: of the pictures.
+      components: of a pixel's mixture.
+      features: of each pixel that they are a linear map of.
+    """
+
+    channels: int
+    components: int
+    features: int
+
+    def inputs(self) -> int:
+        """Values that it takes for each pixel."""
+        return self.features
+
+    @nn.compact
+    def __call__(self, values: Float[Array, "batch height width value"]) -> MixturePixels:
+        """Returns features and the map that makes parameters of them."""
+        count = parameters_per_pixel(self.channels, self.components)
+        # A small start leaves all pixels alike, with the components where `first_bias` has them.
+        small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+        kernel = self.param("kernel", small, (self.features, count), jnp.float32)
+        bias = self.param("bias", lambda _: first_bias(self.channels, self.components))
+        return MixturePixels(activation(values), kernel, bias)
