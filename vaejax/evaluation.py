@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from vaejax import objectives
 from vaejax.compiling import jit
 from vaejax.config import Config
-from vaejax.evidence import Sums, evidence, sums_of
+from vaejax.evidence import Sums, evidence, evidence_from, sums_of
 from vaejax.evidence import summarize as evidence_summary
 from vaejax.likelihoods import Images, Likelihood, build_likelihood
 from vaejax.metrics.image import psnr, ssim

@@ -5,9 +5,9 @@ comes down from coarse to fine; each of its blocks has a group of latents, whose
 all groups above and whose posterior also sees what the encoder's block at the same place left
 (Sonderby et al. 2016; VDVAE, Child 2021; Efficient-VDVAE, Hazami et al. 2022).
 
-No normalisation: residual branches start small for their number, standard deviations grow
-linearly, not exponentially, in what the network gives, and there is no number for a single
-position, so a ladder has parameters for every picture size at once.
+No normalisation: residual branches start small for their number, and standard deviations grow
+linearly, not exponentially, in what the network gives. No number belongs to a single position, so
+parameters serve pictures of other sizes (whose smallest levels are as small).
 """
 
 import math
@@ -17,16 +17,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from vaejax.likelihoods import to_unit
-from vaejax.models.blocks import Conv1x1, Maps, activation, depth_to_space, space_to_depth
+from vaejax.models.blocks import Conv1x1, activation, depth_to_space, space_to_depth
 from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, Generated, Group, Inferred
 from vaejax.noise import Keys, fold_in, normal
 
-# The latents of each level that has any, coarsest first.
-Latents = tuple[Float[Array, "batch group row column latent"], ...]
+# Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and
+# what the encoder's blocks leave [group, batch, row, column, channel].
+Latents = tuple[Float[Array, "batch _ _ _ _"], ...]
+Features = tuple[Float[Array, "_ batch _ _ _"], ...]
 
 
 class Ladder(nn.Module):
@@ -143,7 +145,7 @@ class Ladder(nn.Module):
 
     def features(
         self, images: UInt8[Array, "batch height width channel"], dropout: Keys | None = None
-    ) -> list[Float[Array, "group batch row column feature"]]:
+    ) -> Features:
         """What the encoder's blocks leave at each inhabited level, coarsest first.
 
         Args:
@@ -165,7 +167,7 @@ class Ladder(nn.Module):
                 # The decoder's first block at a level is the encoder's last.
                 skips.append(left[::-1])
                 first += depth
-        return skips[::-1]
+        return tuple(reversed(skips))
 
     def _descend(
         self,
@@ -190,7 +192,7 @@ class Ladder(nn.Module):
         hidden = depth_to_space(self.out(activation(x)), self.patch)[:, :height, :width]
         return self.head(hidden.astype(jnp.float32)), groups
 
-    def infer(self, features: list[Maps], keys: Keys, *, dropout: Keys | None = None) -> Inference:
+    def infer(self, features: Features, keys: Keys, *, dropout: Keys | None = None) -> Inference:
         """Samples every group from its posterior, from the top.
 
         Args:
@@ -220,7 +222,7 @@ class Ladder(nn.Module):
         return _by_picture([g.z for g in groups]), _by_picture([g.std for g in groups])
 
     def _inferred(
-        self, features: list[Maps], keys: Keys | None = None, dropout: Keys | None = None
+        self, features: Features, keys: Keys | None = None, dropout: Keys | None = None
     ) -> tuple[Any, list[Group]]:
         steps = [Inferred(*pair) for pair in zip(features, self._group_numbers())]
         return self._descend(features[0].shape[1], steps, keys, dropout)
@@ -228,7 +230,7 @@ class Ladder(nn.Module):
     def generate(
         self,
         z: Latents,
-        keep: Float[Array, "group"],
+        keep: Bool[Array, "group"],
         noise: Latents,
         temperature: Float[Array, "group"],
     ) -> tuple[Any, Latents, Latents]:
@@ -294,5 +296,5 @@ class Ladder(nn.Module):
         self.infer(self.features(images), jax.random.split(jax.random.key(0), images.shape[0]))
 
 
-def _by_picture(levels: list[Float[Array, "group batch row column latent"]]) -> Latents:
+def _by_picture(levels: list[Float[Array, "_ batch _ _ _"]]) -> Latents:
     return tuple(jnp.moveaxis(level, 0, 1) for level in levels)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, activation
+from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation
 from vaejax.noise import Keys, fold_in, normal
 
 # Purposes folded into a picture's key, beside its groups' numbers.
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Maps, keys: Keys | None = None) -> Maps:
+    def __call__(self, x: Maps, keys: Keys | None = None) -> OtherMaps:
         """Returns [batch, height, width, self.width], activated; with `keys`, some dropped."""
         conv = Conv3x3 if self.taps == 3 else Conv1x1
         x = activation(Conv1x1(self.width, self.dtype)(activation(x)))
@@ -100,7 +100,7 @@ class Linear(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Maps) -> Maps:
+    def __call__(self, x: Maps) -> OtherMaps:
         """Returns [batch, height, width, features]."""
         init = nn.initializers.variance_scaling(self.gain**2, "fan_in", "normal")
         flat = x.reshape(-1, x.shape[-1])
@@ -186,7 +186,7 @@ class DecoderBlock(nn.Module):
 
     def _gaussian(self, features: Maps, name: str) -> Spread:
         """The mean and the standard deviation, 1 at the start, from bfloat16 features."""
-        values = Linear(2 * self.latent, 0.1, jnp.float32, name=name)(features)
+        values = Linear(2 * self.latent, 0.1, jnp.dtype("float32"), name=name)(features)
         mean, raw = jnp.split(values, 2, axis=-1)
         std = jnp.exp(raw) if self.spread == "exp" else _softplus(raw)
         return Spread(mean, std + _LEAST_STD)
