@@ -1,10 +1,13 @@
-"""The Frey faces, 28 x 20 grey, with a ladder: --config.data.path=FILE.npz."""
+"""The Frey faces, 28 x 20 grey, with a ladder: --config.data.path=FILE.npz.
 
-from vaejax.config import default_config
+Under an hour on two CPU cores. Every choice was made on the validation faces.
+"""
+
+from vaejax.config import ladder_config
 
 
 def get_config():
-    config = default_config()
+    config = ladder_config()
     config.data.source = "array"
     config.data.path = "data/freyfaces.npz"
     config.data.image_size = (28, 20)
@@ -12,20 +15,24 @@ def get_config():
     # The split that the literature uses: 1565 / 200 / 200 at random.
     config.data.holdout = (200, 200)
     config.data.flip = False
-    config.model.name = "ladder"
     config.model.patch = 2
     config.model.widths = (64, 128)
     config.model.blocks = (3, 3)
     config.ladder.latent = 8
     config.ladder.dropout = 0.1
-    config.likelihood.name = "mixture"
+    # On CPUs a loop is slower than what it repeats, written out.
+    config.ladder.scan = False
     config.likelihood.components = 5
-    config.prior.fitted = ()
-    config.optimizer.name = "adamax"
-    config.optimizer.b2 = 0.999
-    config.optimizer.guard = 5.0
-    config.train.batch_size = 32
-    config.train.steps = 4_000
+    config.objective.warmup_steps = 0
+    # Adamax remembers the first, large gradients for a thousand updates: 5.2 bits/dim where AdamW
+    # has 4.5, after the same thousand.
+    config.optimizer.name = "adamw"
+    config.optimizer.b2 = 0.99
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.final_fraction = 0.02
+    config.optimizer.ema_decay = 0.999
+    config.optimizer.weight_decay = 1e-4
+    config.train.steps = 13_000
     config.train.eval_every = 500
     config.train.save_every = 500
     config.eval.batch_size = 200

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import PyTree
-from tiny import tiny
+from tiny import tiny_ladder
 
 from vaejax import objectives
 from vaejax.config import Config
@@ -20,18 +20,6 @@ from vaejax.models import Ladder, build_model, init_params
 from vaejax.noise import picture_keys
 
 COUNT = 3
-
-
-def ladder_config(ladder: dict | None = None, **sections: dict) -> Config:
-    """A ladder of three groups at two resolutions, and one between without any."""
-    sections = {
-        "data": {"image_size": (20, 16), "channels": 1},
-        "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
-        "likelihood": {"name": "mixture", "components": 3},
-        **sections,
-    }
-    sections["model"] = {"name": "ladder", **sections["model"]}
-    return tiny(ladder={"latent": 2, **(ladder or {})}, prior={"fitted": ()}, **sections)
 
 
 def start(model: Ladder, config: Config) -> dict:
@@ -54,7 +42,7 @@ def away_from_start(model: Ladder, config: Config) -> dict:
 @pytest.fixture(scope="module")
 def ladder() -> tuple[Config, Ladder, dict]:
     """A config, its model and parameters."""
-    config = ladder_config()
+    config = tiny_ladder()
     model = build_model(config)
     return config, model, away_from_start(model, config)
 
@@ -115,7 +103,7 @@ def _both_kls(terms: Evidence) -> tuple[jax.Array, jax.Array]:
 
 
 def test_with_one_group_it_is_a_plain_vae():
-    config = ladder_config(model={"widths": (4, 6, 6), "blocks": (0, 0, 1)})
+    config = tiny_ladder(model={"widths": (4, 6, 6), "blocks": (0, 0, 1)})
     model = build_model(config)
     params = away_from_start(model, config)
     images, likelihood = pictures(config), build_likelihood(config)
@@ -223,7 +211,7 @@ def test_the_bounds_are_ordered(ladder, trained):
 
 
 def test_bfloat16_stays_inside_the_networks():
-    config = ladder_config(model={"dtype": "bfloat16", "widths": (4, 6), "blocks": (1, 1)})
+    config = tiny_ladder(model={"dtype": "bfloat16", "widths": (4, 6), "blocks": (1, 1)})
     model = build_model(config)
     params = start(model, config)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -244,7 +232,7 @@ def test_parameters_fit_every_size(ladder):
 
 @pytest.mark.parametrize("choice", [{"spread": "exp"}, {"skips": "level"}, {"dropout": 0.3}])
 def test_every_parameter_gets_a_gradient(choice):
-    config = ladder_config(choice)
+    config = tiny_ladder(choice)
     model = build_model(config)
     params = away_from_start(model, config)
 
@@ -257,7 +245,7 @@ def test_every_parameter_gets_a_gradient(choice):
 
 
 def test_dropout_is_for_training_alone():
-    config = ladder_config({"dropout": 0.5})
+    config = tiny_ladder({"dropout": 0.5})
     model = build_model(config)
     params = away_from_start(model, config)
     plain = [evidence_of(config, model, params, keys_of()).elbo() for _ in range(2)]

@@ -75,11 +75,25 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"data": {"channels": 2}}, "config.data.channels=2 is not one of 1, 3"),
         ({"data": {"image_size": 64}}, "must be a tuple such as (64, 64)"),
         ({"data": {"image_size": (64,)}}, "must have 2 values"),
-        ({"data": {"image_size": (64, 600)}}, "600 must be at least 16 and at most 512"),
+        ({"data": {"image_size": (64, 2000)}}, "2000 must be at least 16 and at most 1024"),
         ({"model": {"widths": ()}}, "config.model.blocks"),
         ({"likelihood": {"name": "logistics"}}, "did you mean logistic?"),
         ({"model": {"widths": (8,) * 6, "blocks": (1,) * 6}}, "name fewer widths"),
         ({"likelihood": {"name": "bernoulli"}}, "set config.likelihood.scale=fixed"),
+        ({"likelihood": {"name": "gaussian", "bits": 5}}, "name logistic or mixture"),
+        ({"model": {"name": "ladder"}}, "set config.prior.fitted=()"),
+        (
+            {"model": {"name": "ladder", "blocks": (0, 0, 0)}, "prior": {"fitted": ()}},
+            "leaves a ladder without latents",
+        ),
+        (
+            {
+                "model": {"name": "ladder"},
+                "ladder": {"hidden": (8,)},
+                "prior": {"fitted": ()},
+            },
+            "config.ladder.hidden=(8,) must have one number for each",
+        ),
     ],
 )
 def test_a_mistake_gets_one_clear_line(values, said):

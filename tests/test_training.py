@@ -159,9 +159,9 @@ def test_accumulation_changes_nothing(uninterrupted, tmp_path):
 
 
 def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
-    good = step.beta_at
+    good = step.warmth_at
     monkeypatch.setattr(
-        step, "beta_at", lambda c, at: jax.numpy.where(at == 4, jax.numpy.nan, good(c, at))
+        step, "warmth_at", lambda c, at: jax.numpy.where(at == 4, jax.numpy.nan, good(c, at))
     )
     config = tiny()
     assert train(config, tmp_path) is Outcome.FINISHED
@@ -245,9 +245,9 @@ def test_validation_may_come_before_the_first_log(tmp_path):
 
 def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
     """Every update from step 5 on fails; the checkpoint at 8 would be a trap for the rollback."""
-    good = step.beta_at
+    good = step.warmth_at
     monkeypatch.setattr(
-        step, "beta_at", lambda c, at: jax.numpy.where(at >= 5, jax.numpy.nan, good(c, at))
+        step, "warmth_at", lambda c, at: jax.numpy.where(at >= 5, jax.numpy.nan, good(c, at))
     )
     with pytest.raises(TrainingError):
         train(tiny(train={"max_skipped": 6, "eval_every": 12}), tmp_path)

@@ -46,6 +46,18 @@ def tiny(**sections: dict) -> Config:
     return resolve(config)
 
 
+def tiny_ladder(ladder: dict | None = None, **sections: dict) -> Config:
+    """A ladder of three groups at two resolutions, and one between without any."""
+    sections = {
+        "data": {"image_size": (20, 16), "channels": 1},
+        "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
+        "likelihood": {"name": "mixture", "components": 3},
+        **sections,
+    }
+    sections["model"] = {"name": "ladder", **sections["model"]}
+    return tiny(ladder={"latent": 2, **(ladder or {})}, prior={"fitted": ()}, **sections)
+
+
 def without(config: Config, section: str, **values: object) -> Config:
     """`config` with other values in one section, unchecked."""
     part = dataclasses.replace(getattr(config, section), **values)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from vaejax import pictures
 from vaejax.compiling import jit
@@ -33,7 +33,7 @@ class Gallery:
         key = jax.random.key(GALLERY_SEED)
         count = self._columns**2
 
-        def levels(params: dict, z: jax.Array) -> jax.Array:
+        def levels(params: dict, z: PyTree) -> jax.Array:
             pixels = model.apply({"params": params}, z, method="decode")
             return jnp.round(likelihood.mean(pixels)).astype(jnp.uint8)
 

@@ -286,7 +286,10 @@ class Ladder(nn.Module):
         return self.generate(z, ones > 0, z, ones)[2]
 
     def sample_prior(
-        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, "#group"] = 1.0
+        self,
+        key: PRNGKeyArray,
+        count: int,
+        temperature: float | Float[Array, ""] | Float[Array, "group"] = 1.0,
     ) -> Latents:
         """Latents z ~ p(z); a temperature for all groups or one for each, from the top."""
         return self.from_noise(self.noise(jax.random.split(key, count)), temperature)

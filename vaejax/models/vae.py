@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vaejax import objectives
-from vaejax.likelihoods import Pixels, to_unit
+from vaejax.likelihoods import MixturePixels, Pixels, to_unit
 from vaejax.models.inference import Codes, Inference
 from vaejax.noise import Keys, normal
 from vaejax.priors import StandardNormal
@@ -50,7 +50,7 @@ class VAE(nn.Module):
         """Mean and log standard deviation of q(z|x)."""
         return self.encoder(to_unit(images))
 
-    def decode(self, z: Float[Array, "batch latent"]) -> Pixels:
+    def decode(self, z: Float[Array, "batch latent"]) -> Pixels | MixturePixels:
         """The distribution of every pixel given `z`."""
         return self.head(self.decoder(z))
 
@@ -105,7 +105,9 @@ class VAE(nn.Module):
             z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
         return z, jnp.exp(log_std)
 
-    def likeness(self, images: UInt8[Array, "batch height width channel"]) -> Pixels:
+    def likeness(
+        self, images: UInt8[Array, "batch height width channel"]
+    ) -> Pixels | MixturePixels:
         """The pixels at the posterior mean of each picture."""
         return self.decode(self.encode(images)[0])
 

@@ -1,0 +1,109 @@
+"""A ladder as its user meets it: trained, looked into, sampled, and measured."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import command, metrics, tiny, tiny_ladder
+
+import vaejax
+from vaejax.errors import UserError
+from vaejax.settings import to_json
+from vaejax.training import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained ladder's work directory."""
+    workdir = tmp_path_factory.mktemp("ladder")
+    optimizer = {"name": "adamax", "guard": 4.0}
+    objective = {"warmup_steps": 6, "balance": True}
+    config = tiny_ladder({"dropout": 0.1}, optimizer=optimizer, objective=objective)
+    train(config, workdir)
+    assert (workdir / "config.json").read_text() == to_json(config)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return vaejax.load(run)
+
+
+def test_the_metrics_tell_of_every_group_and_resolution(run):
+    lines = metrics(run)
+    trained = [line for line in lines if line["split"] == "train"]
+    assert all(len(line["kl_per_group"]) == 3 for line in trained)
+    for line in trained:
+        np.testing.assert_allclose(sum(line["kl_per_group"]), line["kl_nats"], rtol=1e-5)
+    last = [line for line in lines if line["split"] == "valid"][-1]
+    parts = last["kl_3x2_bits_per_dim"] + last["kl_10x8_bits_per_dim"]
+    np.testing.assert_allclose(parts, last["kl_nats"] / (320 * np.log(2)), rtol=1e-5)
+
+
+def test_it_encodes_decodes_and_samples(model):
+    faces = model.sample(5, seed=1)
+    assert faces.shape == (5, 20, 16, 1) and faces.dtype == np.uint8
+    z, spread = model.encode(faces)
+    assert [leaf.shape for leaf in z] == [(5, 1, 3, 2, 2), (5, 2, 10, 8, 2)]
+    assert all(np.all(leaf > 0) for leaf in spread)
+    np.testing.assert_array_equal(model.decode(z), model.reconstruct(faces))
+    assert np.all(np.isfinite(model.log_likelihood(faces, samples=2)))
+    assert jax.tree.map(np.shape, model.sample_posterior(faces)) == jax.tree.map(np.shape, z)
+
+
+def test_temperatures_are_of_all_of_resolutions_or_of_groups(model):
+    same = [model.sample(3, temperature=value) for value in (0.7, [0.7], [0.7] * 2, [0.7] * 3)]
+    for other in same[1:]:
+        np.testing.assert_array_equal(same[0], other)
+    with pytest.raises(UserError, match=r"2 \(of resolutions\), or 3 \(of groups\)"):
+        model.sample(3, temperature=[1.0] * 4)
+    with pytest.raises(UserError, match="must be a number from 0 on"):
+        model.sample(3, temperature=[1.0, -1.0])
+
+
+def test_what_is_kept_stays(model):
+    z, _ = model.encode(model.sample(4))
+    _, other = model.generate(z, keep=np.array([1, 0, 0]), seed=3)
+    np.testing.assert_allclose(other[0], z[0])
+    assert np.all(np.any(other[1] != z[1], axis=(2, 3, 4)))
+    pictures, same = model.generate(z, keep=np.ones(3))
+    np.testing.assert_array_equal(pictures, model.decode(z))
+    np.testing.assert_allclose(same[1], z[1])
+
+
+def test_no_prior_is_fitted_to_it(run, model):
+    with pytest.raises(UserError, match="trained with it"):
+        model.sample(2, prior="gaussian")
+    result = command("fit", f"--workdir={run}", "--prior=gaussian")
+    assert result.returncode == 2 and "trained with it" in result.stderr
+
+
+def test_commands(run, tmp_path):
+    result = command("explore", f"--workdir={run}", f"--out={tmp_path}", "--faces=3")
+    assert result.returncode == 0, result.stderr
+    # Cells of 80 + 2 x 100 + 2 (four times 20 x 16 pixels and a gap).
+    rows_and_columns = {"progressive": (3, 3), "resampled": (3, 5), "temperatures": (6, 3)}
+    for name, (rows, columns) in rows_and_columns.items():
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == (columns * 82 + 2, rows * 102 + 2)
+    samples = tmp_path / "samples.png"
+    flags = (f"--workdir={run}", "--count=4", f"--out={samples}")
+    assert command("sample", *flags, "--temperature=0.5,1").returncode == 0
+    assert samples.exists()
+    result = command("sample", *flags, "--temperature=warm")
+    assert result.returncode == 2 and "--temperature=warm must be numbers" in result.stderr
+    result = command("evaluate", f"--workdir={run}", "--importance_samples=2")
+    assert result.returncode == 0, result.stderr
+    (path,) = (run / "evaluations").iterdir()
+    results = json.loads(path.read_text())["results"]
+    assert results["importance_bits_per_dim"] < results["elbo_bits_per_dim"] + 0.1
+    assert "kl_3x2_bits_per_dim" in results and "active_units" not in results
+
+
+def test_a_flat_model_has_nothing_to_explore(tmp_path):
+    train(tiny(train={"steps": 4}), tmp_path)
+    result = command("explore", f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert "one flat z" in result.stderr.splitlines()[-1]

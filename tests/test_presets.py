@@ -1,0 +1,42 @@
+"""The ladders that configs/ names are of the sizes that they say."""
+
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+
+from vaejax import step
+from vaejax.config import Config
+from vaejax.models import build_model
+from vaejax.settings import resolve
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def preset(name: str) -> Config:
+    """What a config file sets."""
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return resolve(module.get_config())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "groups", "size"),
+    [
+        ("quickstart_ladder", 997_922, 8, (32, 32, 3)),
+        ("frey_ladder", 1_421_871, 6, (28, 20, 1)),
+        ("celeba_ladder", 26_425_380, 62, (64, 64, 3)),
+        ("celeba_ladder_large", 128_285_540, 62, (64, 64, 3)),
+        ("ffhq256_ladder", 54_271_460, 66, (256, 256, 3)),
+        ("ffhq1024_ladder", 61_348_004, 64, (1024, 1024, 3)),
+    ],
+)
+def test_a_ladder_has_its_size(name, parameters, groups, size):
+    config = preset(name)
+    model = build_model(config)
+    shapes = step.state_shapes(model, config)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == parameters
+    assert len(model.factors()) == groups == len(model.resolutions())
+    assert (*config.data.image_size, config.data.channels) == size
