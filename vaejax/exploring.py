@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, UInt8
 
 from vaejax import data, pictures
 from vaejax.errors import UserError
@@ -73,7 +73,7 @@ def progressive(trained: TrainedModel, originals: Sheet) -> Sheet:
     """
     z, _ = trained.encode(originals)
     columns = [originals]
-    for kept in np.cumsum(_levels(trained), axis=0):
+    for kept in np.logical_or.accumulate(_levels(trained)):
         columns.append(trained.generate(z, keep=kept, temperature=0.0)[0])
     return _rows(columns)
 
@@ -87,7 +87,7 @@ def resampled(trained: TrainedModel, originals: Sheet, seed: int) -> Sheet:
     columns = [trained.decode(z)]
     for changed in _levels(trained):
         for choice in range(CHOICES):
-            columns.append(trained.generate(z, keep=1 - changed, seed=seed + choice)[0])
+            columns.append(trained.generate(z, keep=~changed, seed=seed + choice)[0])
     return _rows(columns)
 
 
@@ -98,10 +98,10 @@ def temperatures(trained: TrainedModel, count: int, seed: int) -> Sheet:
     )
 
 
-def _levels(trained: TrainedModel) -> Float[np.ndarray, "level group"]:
+def _levels(trained: TrainedModel) -> Bool[np.ndarray, "level group"]:
     """For each resolution, from the top, which groups are of it."""
     depths = [depth for depth in reversed(trained.config.model.blocks) if depth]
-    return np.repeat(np.eye(len(depths), dtype=np.float32), depths, axis=1)
+    return np.repeat(np.eye(len(depths), dtype=bool), depths, axis=1)
 
 
 def _rows(columns: list[Sheet]) -> Sheet:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from vaejax import step
 from vaejax.checkpoints import Checkpoints
@@ -25,7 +25,8 @@ from vaejax.settings import load_json
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
 # z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
-Latents = Float[np.ndarray, "batch latent"] | ladder.Latents
+Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
+Latents = Float[np.ndarray, "batch latent"] | Groups
 Temperature = float | Sequence[float]
 # The prior that was trained with the model; any other name is one fitted to its codes.
 OWN_PRIOR = "model"
@@ -121,12 +122,12 @@ class TrainedModel:
         self._check(images)
         key = jax.random.key(seed)
 
-        def sample(images: Array, index: Array) -> Array:
+        def sample(images: Array, index: Array) -> PyTree:
             return self._posterior(self.params, images, picture_keys(key, index))[0]
 
         return self._in_batches(sample, images, np.arange(len(images)))
 
-    def decode(self, z: Latents) -> Pictures:
+    def decode(self, z: Latents | PyTree[Array]) -> Pictures:
         """The picture of each z: the mean of p(x|z), rounded."""
         z = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), z)
         return self._in_batches(lambda z: self._decode(self.params, z), z)
@@ -176,18 +177,18 @@ class TrainedModel:
 
     def generate(
         self,
-        z: ladder.Latents,
+        z: Groups,
         *,
-        keep: Float[np.ndarray, "group"],
+        keep: Bool[np.ndarray, "group"],
         seed: int = 0,
         temperature: Temperature = 1.0,
-    ) -> tuple[Pictures, ladder.Latents]:
+    ) -> tuple[Pictures, Groups]:
         """Pictures from some groups of a ladder and new latents in place of the others.
 
         Args:
           z: latents, such as those of `encode` or `sample_posterior`.
-          keep: 1 for each group that stays, from the top; the others, 0, are drawn from their
-            prior given all groups above.
+          keep: whether each group stays, from the top; the others are drawn from their prior
+            given all groups above.
           seed: of what is drawn.
           temperature: as in `sample`.
 
@@ -198,11 +199,11 @@ class TrainedModel:
         temperatures = np.broadcast_to(np.float32(self._temperatures(temperature)), (groups,))
         key = jax.random.key(seed)
 
-        def generate(z: ladder.Latents, index: Array) -> tuple[Array, ladder.Latents]:
+        def of_batch(z: PyTree, index: Array) -> PyTree:
             keys = picture_keys(key, index)
-            return self._generate(self.params, z, np.asarray(keep) > 0, keys, temperatures)
+            return self._generate(self.params, z, jnp.asarray(keep), keys, temperatures)
 
-        return self._in_batches(generate, z, np.arange(len(z[0])))
+        return self._in_batches(of_batch, z, np.arange(len(z[0])))
 
     def log_likelihood(
         self, images: Pictures, *, samples: int = 64, seed: int = 0
@@ -259,7 +260,7 @@ class TrainedModel:
         """Where the fitted prior of that name is kept."""
         return self.workdir / "priors" / f"{name}.npz"
 
-    def _decode_levels(self, params: dict, z: Latents) -> Array:
+    def _decode_levels(self, params: dict, z: PyTree) -> Array:
         return self._shown(self.model.apply({"params": params}, z, method="decode"))
 
     def _generate_levels(

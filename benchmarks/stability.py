@@ -1,0 +1,124 @@
+"""Whether a deep, narrow ladder in bfloat16 ever breaks: `python -m benchmarks.stability`.
+
+Trains a ladder of 42 groups on procedural faces at 32 px, from several seeds, at Adamax's published
+learning rate of 1e-3 and at three times that, undisturbed and with the gradients of random updates
+poisoned: some are not finite, some a million times too large.
+"""
+
+import json
+import pathlib
+import tempfile
+import zlib
+from collections.abc import Callable
+from unittest import mock
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import flags
+
+from benchmarks import report
+from vaejax import cli, step
+from vaejax.config import Config, ladder_config
+from vaejax.errors import TrainingError
+from vaejax.progress import say
+from vaejax.settings import resolve
+from vaejax.training import train
+
+SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 2_000, "Updates of each run.", lower_bound=40)
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
+
+LEARNING_RATES = (1e-3, 3e-3)
+# One update in so many is poisoned.
+POISONED = 50
+# A run has diverged when, past its first tenth, a window is so many bits/dim above its best.
+DIVERGED = 1.0
+
+
+def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.ConfigDict:
+    """A ladder with more depth than its width is good for."""
+    config = ladder_config()
+    config.data.image_size = (32, 32)
+    config.data.synthetic_counts = (4_000, 0, 0)
+    config.model.widths = (16, 16, 32, 32, 32, 32)
+    config.model.blocks = (14, 12, 8, 4, 2, 2)
+    config.model.dtype = "bfloat16"
+    config.ladder.latent = 4
+    config.likelihood.components = 5
+    config.objective.warmup_steps = 200
+    config.optimizer.learning_rate = learning_rate
+    # No help from a rate that falls.
+    config.optimizer.final_fraction = 1.0
+    config.train.seed = seed
+    config.train.batch_size = 8
+    config.train.steps = steps
+    config.train.log_every = 20
+    config.train.eval_every = config.train.save_every = steps
+    return config
+
+
+def poison(steps: int, seed: int) -> Callable:
+    """The warm-up's share with, at random updates, a number in it that ruins the gradient."""
+    rng = np.random.default_rng(seed)
+    table = np.ones(steps, np.float32)
+    chosen = rng.choice(steps, steps // POISONED, replace=False)
+    table[chosen] = rng.choice([np.nan, np.inf, 1e6], len(chosen))
+    good, factors = step.warmth_at, jnp.asarray(table)
+    return lambda config, at: good(config, at) * factors[at]
+
+
+def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
+    """Trains once and reads what happened off the metrics."""
+    warmth = step.warmth_at
+    if poisoned:
+        warmth = poison(config.train.steps, zlib.crc32(b"poison") + config.train.seed)
+    with tempfile.TemporaryDirectory() as directory:
+        workdir = pathlib.Path(directory)
+        broke = False
+        with mock.patch.object(step, "warmth_at", warmth):
+            try:
+                train(config, workdir)
+            except TrainingError as error:
+                say(str(error))
+                broke = True
+        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        windows = [line for line in lines if line["split"] == "train"]
+    bits = np.array([line["elbo_bits_per_dim"] for line in windows])
+    settled = bits[len(bits) // 10 :]
+    return {
+        "broke": broke,
+        "diverged": bool(np.any(settled > np.minimum.accumulate(settled) + DIVERGED)),
+        "skipped": windows[-1]["skipped"],
+        "start": bits[0],
+        "end": bits[-5:].mean(),
+    }
+
+
+def main() -> None:
+    """Trains, prints and keeps."""
+    rows = []
+    for rate in LEARNING_RATES:
+        for poisoned in (False, True):
+            say(f"learning rate {rate:g}, {'poisoned' if poisoned else 'undisturbed'}")
+            configs = [resolve(settings(seed, rate, STEPS.value)) for seed in range(SEEDS.value)]
+            runs = [run(config, poisoned) for config in configs]
+            rows.append(
+                {
+                    "learning rate": rate,
+                    "poisoned updates": STEPS.value // POISONED if poisoned else 0,
+                    "runs": len(runs),
+                    "broke": sum(one["broke"] for one in runs),
+                    "diverged": sum(one["diverged"] for one in runs),
+                    "updates skipped": max(one["skipped"] for one in runs),
+                    "bits/dim at first": float(np.mean([one["start"] for one in runs])),
+                    "at last": float(np.mean([one["end"] for one in runs])),
+                    "worst": float(np.max([one["end"] for one in runs])),
+                }
+            )
+    report.show(rows)
+    report.keep(rows, OUT.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
