@@ -25,7 +25,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess:
 def throughput(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmarks") / "step.json"
     result = benchmark(
-        "step_throughput", f"--config={CONFIG_FILE}", "--sweep=batch_size,dtype", "--repeats=2",
+        "step_throughput", f"--config={CONFIG_FILE}", "--sweep=batch_size", "--repeats=2",
         "--seconds=0.01", f"--out={out}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -34,16 +34,14 @@ def throughput(tmp_path_factory):
 
 def test_step_throughput_measures_every_combination(throughput):
     result, kept = throughput
-    assert [(row["batch"], row["dtype"]) for row in kept["rows"]] == [
-        (batch, dtype) for batch in (4, 8, 16) for dtype in ("float32", "bfloat16")
-    ]
+    assert [row["batch"] for row in kept["rows"]] == [4, 8, 16]
     for row in kept["rows"]:
         assert row["images/s"] > 0 and row["GFLOP/s"] > 0 and row["compile s"] > 0
         assert "MFU %" not in row, "nobody knows this device's peak"
     # Equal work for each picture, but for what a batch shares.
     costs = [row["MFLOP/image"] for row in kept["rows"]]
     assert max(costs) < 1.01 * min(costs)
-    assert len([line for line in result.stdout.splitlines() if line.startswith("|")]) == 2 + 6
+    assert len([line for line in result.stdout.splitlines() if line.startswith("|")]) == 2 + 3
     assert "large matrix product:" in result.stdout
 
 
@@ -69,8 +67,8 @@ def test_regression_says_what_became_slower(throughput, tmp_path):
     for row in kept["rows"]:
         row["spread %"] = 1.0
     old.write_text(json.dumps(kept))
-    kept["rows"][2]["images/s"] *= 0.8
-    kept["rows"][3]["images/s"] *= 0.98
+    kept["rows"][1]["images/s"] *= 0.8
+    kept["rows"][2]["images/s"] *= 0.98
     new.write_text(json.dumps(kept))
     same = benchmark("regression", f"--old={old}", f"--new={old}")
     assert same.returncode == 0 and "WORSE" not in same.stdout

@@ -139,14 +139,14 @@ def test_two_processes_cannot_train_in_one_place(tmp_path):
         )
 
 
-def test_killed_five_times_it_ends_as_if_it_never_was(tmp_path):
+def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
     """`kill -9` at random moments after training began; nothing but time may be lost."""
     changes = ("--config.train.steps=240", "--config.train.eval_every=60",
                "--config.train.save_every=20", "--config.train.log_every=10")  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
     rng, kills = random.Random(0), 0
-    while kills < 5:
+    while kills < 3:
         process = start("main", CONFIG, f"--workdir={torn}", *changes)
         if _wait_for(process, "training from step"):
             try:
@@ -157,7 +157,7 @@ def test_killed_five_times_it_ends_as_if_it_never_was(tmp_path):
         process.communicate()
         if process.returncode == 0:
             break  # it ended between two kills: what is left to tear is nothing
-    assert kills >= 3, "the run was too short to be torn"
+    assert kills >= 2, "the run was too short to be torn"
     assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
     config = tiny(train={"steps": 240, "eval_every": 60, "save_every": 20, "log_every": 10})
     assert_same(final_state(whole, config), final_state(torn, config))
