@@ -68,11 +68,16 @@ def poison(steps: int, seed: int) -> Callable:
     return lambda config, at: good(config, at) * factors[at]
 
 
+def poison_seed(config: Config) -> int:
+    """Another one for each run."""
+    return zlib.crc32(b"poison") + config.train.seed
+
+
 def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
     """Trains once and reads what happened off the metrics."""
     warmth = step.warmth_at
     if poisoned:
-        warmth = poison(config.train.steps, zlib.crc32(b"poison") + config.train.seed)
+        warmth = poison(config.train.steps, poison_seed(config))
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory)
         broke = False

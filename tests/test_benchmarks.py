@@ -5,8 +5,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from tiny import CONFIG_FILE
+from tiny import CONFIG_FILE, tiny_ladder
+
+from benchmarks import stability
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -116,3 +120,34 @@ def test_input_throughput_follows_the_pictures_to_the_step(tmp_path):
     assert all(row["images/s"] > 0 for row in rows)
     assert 0 <= rows[-2]["wait %"] <= 100
     assert rows[-2]["of the step %"] > 0
+
+
+def test_frey_puts_a_run_beside_published_ones(tmp_path):
+    faces = np.random.default_rng(0).integers(0, 256, (80, 28, 20), np.uint8)
+    np.savez(tmp_path / "faces.npz", faces=faces)
+    result = benchmark(
+        "frey", f"--config={CONFIG_FILE}", "--config.data.source=array",
+        f"--config.data.path={tmp_path / 'faces.npz'}", "--config.data.image_size=(28, 20)",
+        "--config.data.channels=1", "--config.data.holdout=(8, 8)", "--seeds=1",
+        f"--out={tmp_path / 'frey.json'}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads((tmp_path / "frey.json").read_text())["rows"]
+    assert row["seed"] == 0 and row["best step"] in (6, 12)
+    assert row["test, K = 64"] <= row["test"] and row["minutes to 4.39"] is None
+    assert "VAE with FFJORD" in result.stdout and "vaejax: conv" in result.stdout
+
+
+def test_frey_needs_test_faces():
+    result = benchmark("frey", f"--config={CONFIG_FILE}")
+    assert result.returncode == 2 and "config.data.holdout" in result.stderr.splitlines()[-1]
+
+
+def test_stability_counts_what_poison_does():
+    settings = {"steps": 100, "log_every": 10, "eval_every": 100, "save_every": 100}
+    config = tiny_ladder(train=settings, data={"image_size": (16, 16), "channels": 1})
+    result = stability.run(config, poisoned=True)
+    assert not result["broke"] and not result["diverged"]
+    poison = stability.poison(100, stability.poison_seed(config))
+    ruined = [at for at in range(100) if not np.isfinite(poison(config, jnp.int32(at)))]
+    assert result["skipped"] == len(ruined)
