@@ -17,7 +17,7 @@ from vaejax.config import Config
 from vaejax.data.building import available_cores
 from vaejax.likelihoods import LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE
 from vaejax.models.conv import lowest_size
-from vaejax.models.vae import FIRST_LOG_SCALE, LOG_SCALE_GAIN
+from vaejax.models.heads import FIRST_LOG_SCALE, LOG_SCALE_GAIN
 
 
 def space_to_depth(x: Tensor, block: int) -> Tensor:
