@@ -65,10 +65,10 @@ def test_temperatures_are_of_all_of_resolutions_or_of_groups(model):
 
 def test_what_is_kept_stays(model):
     z, _ = model.encode(model.sample(4))
-    _, other = model.generate(z, keep=np.array([True, False, False]), seed=3)
+    _, other = model.redraw(z, keep=np.array([True, False, False]), seed=3)
     np.testing.assert_allclose(other[0], z[0])
     assert np.all(np.any(other[1] != z[1], axis=(2, 3, 4)))
-    pictures, same = model.generate(z, keep=np.ones(3, bool))
+    pictures, same = model.redraw(z, keep=np.ones(3, bool))
     np.testing.assert_array_equal(pictures, model.decode(z))
     np.testing.assert_allclose(same[1], z[1])
 

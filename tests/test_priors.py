@@ -31,14 +31,12 @@ def _perturbed(flow, spread=0.3, seed=0):
     return jax.tree.map(draw, jax.eval_shape(flow.init, jax.random.key(0), z))
 
 
-def test_standard_normal_density_and_draws():
+def test_standard_normal_density():
     prior = StandardNormal(5)
-    z = prior.apply({}, jax.random.key(0), 1000, 2.0, method="sample")
+    z = 2.0 * jax.random.normal(jax.random.key(0), (1000, 5))
     assert prior.init(jax.random.key(0), z) == {}
     expected = scipy.stats.norm.logpdf(np.asarray(z)).sum(axis=1)
     np.testing.assert_allclose(prior.apply({}, z, method="log_prob"), expected, rtol=1e-5)
-    assert np.std(z) == pytest.approx(2.0, rel=0.05)
-    assert np.all(np.asarray(prior.apply({}, jax.random.key(0), 3, 0.0, method="sample")) == 0)
     np.testing.assert_array_equal(prior.apply({}, z, method="to_noise"), z)
     np.testing.assert_array_equal(prior.apply({}, z, method="from_noise"), z)
 
@@ -95,17 +93,6 @@ def test_flow_inverts_exactly(latent_size):
     z = _apply(flow, "from_noise", params, noise)
     assert np.abs(z - noise).max() > 0.05
     np.testing.assert_allclose(_apply(flow, "to_noise", params, z), noise, atol=1e-4)
-
-
-def test_flow_draws_are_images_of_scaled_noise():
-    flow = CouplingFlow(4, layers=2, width=8)
-    params = _perturbed(flow)
-    key = jax.random.key(7)
-    draw = jax.jit(lambda temperature: flow.apply(params, key, 6, temperature, method="sample"))
-    noise = jax.random.normal(key, (6, 4))
-    for temperature in (1.0, 0.5, 0.0):
-        expected = _apply(flow, "from_noise", params, temperature * noise)
-        np.testing.assert_allclose(draw(jnp.float32(temperature)), expected, atol=1e-5)
 
 
 def test_flow_runs_in_float32_on_bfloat16_codes():

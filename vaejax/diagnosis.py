@@ -9,7 +9,7 @@ from jaxtyping import PyTree, UInt8
 from vaejax import step
 from vaejax.config import Config
 from vaejax.data.pipeline import batch_indices
-from vaejax.evidence import evidence
+from vaejax.evidence import Evidence, evidence
 from vaejax.likelihoods import Images, build_likelihood
 
 
@@ -44,40 +44,38 @@ def _first_not_finite(
 ) -> str:
     """The tensor's path, if any is not finite.
 
-    Looks at the parameters, then at every module's output in the order of data, then at the
-    ELBO's terms, then at the gradients. Runs step by step and is slow.
+    Looks at the parameters, then at the outputs of the modules, stage by stage and within one by
+    name, then at the ELBO's terms, then at the gradients.
     """
     likelihood = build_likelihood(config)
     flip_key, noise_key = step.step_keys(config, jnp.asarray(at))
     if config.data.flip:
         images = step.mirror(images, flip_key)
     keys = jax.random.split(noise_key, images.shape[0])
-    terms = evidence(model, params, likelihood, images, keys, dropout=keys)
 
-    def capture(method: str, *inputs: PyTree) -> dict:
+    def features(params: dict) -> PyTree:
+        return model.apply({"params": params}, images, keys, method="features")
+
+    def capture(params: dict, method: str, *inputs: PyTree) -> dict:
         _, extra = model.apply(
             {"params": params}, *inputs, method=method, capture_intermediates=True
         )
         return extra["intermediates"]
 
-    def loss(params: dict) -> jax.Array:
-        terms = evidence(model, params, likelihood, images, keys, dropout=keys)
-        return -jnp.mean(terms.elbo())
-
-    def features() -> PyTree:
-        return model.apply({"params": params}, images, keys, method="features")
+    def terms(params: dict) -> Evidence:
+        return evidence(model, params, likelihood, images, keys, dropout=keys)
 
     stages = {
-        "parameters": lambda: params,
-        "encoder": lambda: capture("features", images, keys),
+        "parameters": lambda params: params,
+        "encoder": lambda params: capture(params, "features", images, keys),
         "features": features,
-        "decoder and prior": lambda: capture("infer", features(), keys),
-        "log_likelihood": lambda: terms.log_likelihood,
-        "kl": lambda: terms.inference.kl,
-        "gradient": lambda: jax.grad(loss)(params),
+        "decoder and prior": lambda params: capture(params, "infer", features(params), keys),
+        "log_likelihood": lambda params: terms(params).log_likelihood,
+        "kl": lambda params: terms(params).inference.kl,
+        "gradient": jax.grad(lambda params: -jnp.mean(terms(params).elbo())),
     }
     for name, tensors in stages.items():
-        found = _first(tensors())
+        found = _first(jax.jit(tensors)(params))
         if found is not None:
             return f"{name}{found}"
     return "none: the batch is finite now, so look for numbers that differ from run to run"

@@ -74,7 +74,7 @@ def progressive(trained: TrainedModel, originals: Sheet) -> Sheet:
     z, _ = trained.encode(originals)
     columns = [originals]
     for kept in np.logical_or.accumulate(_levels(trained)):
-        columns.append(trained.generate(z, keep=kept, temperature=0.0)[0])
+        columns.append(trained.redraw(z, keep=kept, temperature=0.0)[0])
     return _rows(columns)
 
 
@@ -87,7 +87,7 @@ def resampled(trained: TrainedModel, originals: Sheet, seed: int) -> Sheet:
     columns = [trained.decode(z)]
     for changed in _levels(trained):
         for choice in range(CHOICES):
-            columns.append(trained.generate(z, keep=~changed, seed=seed + choice)[0])
+            columns.append(trained.redraw(z, keep=~changed, seed=seed + choice)[0])
     return _rows(columns)
 
 
@@ -100,8 +100,8 @@ def temperatures(trained: TrainedModel, count: int, seed: int) -> Sheet:
 
 def _levels(trained: TrainedModel) -> Bool[np.ndarray, "level group"]:
     """For each resolution, from the top, which groups are of it."""
-    depths = [depth for depth in reversed(trained.config.model.blocks) if depth]
-    return np.repeat(np.eye(len(depths), dtype=bool), depths, axis=1)
+    resolutions = np.array(trained.model.resolutions())
+    return np.array([resolutions == each for each in dict.fromkeys(resolutions)])
 
 
 def _rows(columns: list[Sheet]) -> Sheet:

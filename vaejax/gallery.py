@@ -1,5 +1,6 @@
 """Pictures of a run as it learns: always the same faces, codes and noise."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -30,24 +31,22 @@ class Gallery:
         rows = min(self._columns // 2, max(1, len(source) // self._columns))
         self._faces = np.asarray(source[: self._columns * rows])
         likelihood = build_likelihood(config)
-        key = jax.random.key(GALLERY_SEED)
-        count = self._columns**2
+        keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)
 
-        def levels(params: dict, z: PyTree) -> jax.Array:
-            pixels = model.apply({"params": params}, z, method="decode")
+        def levels(pixels: PyTree) -> jax.Array:
             return jnp.round(likelihood.mean(pixels)).astype(jnp.uint8)
 
         @jit
         def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            variables = {"params": params}
-            codes, _ = model.apply(variables, faces, method="posterior")
-            samples = model.apply(variables, key, count, method="sample_prior")
+            apply = functools.partial(model.apply, {"params": params})
+            codes, _ = apply(faces, method="posterior")
+            samples = apply(apply(keys, method="noise"), method="generate")
             # Each row leads from one face to the next in equal steps of the prior's noise: a
             # straight line between codes may leave the region that the prior knows.
-            noise = model.apply(variables, codes, method="to_noise")
+            noise = apply(codes, method="to_noise")
             path = jax.tree.map(lambda leaf: _paths(leaf, self._columns), noise)
-            between = model.apply(variables, path, method="from_noise")
-            return levels(params, codes), levels(params, samples), levels(params, between)
+            likenesses, between = apply(codes, method="decode"), apply(path, method="generate")
+            return levels(likenesses), levels(samples), levels(between)
 
         self._draw = draw
 

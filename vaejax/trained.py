@@ -1,9 +1,9 @@
 """A trained model as its user meets it: pictures in, pictures out."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
 from vaejax.likelihoods import build_likelihood
-from vaejax.models import build_model, ladder
+from vaejax.models import build_model
 from vaejax.noise import Keys, picture_keys
 from vaejax.parallel import single_device_mesh, state_shardings
 from vaejax.priors.fitted import load_prior
@@ -94,19 +94,27 @@ class TrainedModel:
         self.model = build_model(config)
         self.workdir = workdir
         self._likelihood = build_likelihood(config)
-        self._posterior = jit(
-            lambda p, x, *keys: self.model.apply({"params": p}, x, *keys, method="posterior")
-        )
-        self._decode = jit(self._decode_levels)
-        self._generate = jit(self._generate_levels)
+
+        def apply(method: str, params: dict, *inputs: PyTree) -> PyTree:
+            return self.model.apply({"params": params}, *inputs, method=method)
+
+        def shown(pixels: PyTree) -> Array:
+            return jnp.round(self._likelihood.mean(pixels)).astype(jnp.uint8)
+
+        def noise_in(method: str, params: dict, *noise: Array) -> PyTree:
+            return apply(method, params, apply("noise", params, *noise))
+
+        def redraw(params: dict, z: PyTree, keep: Array, *noise: Array) -> tuple[Array, PyTree]:
+            pixels, z, _ = apply("redraw", params, z, keep, apply("noise", params, *noise))
+            return shown(pixels), z
+
+        self._posterior = jit(functools.partial(apply, "posterior"))
+        self._decode = jit(lambda params, z: shown(apply("decode", params, z)))
+        self._sample = jit(lambda *inputs: shown(noise_in("generate", *inputs)))
+        self._sample_codes = jit(functools.partial(noise_in, "from_noise"))
+        self._redraw = jit(redraw)
         self._importance_bound = functools.cache(
             lambda samples: jit(make_importance_bound(self.model, self._likelihood, samples))
-        )
-        self._sample_own = jit(
-            lambda p, key, count, temperature: self.model.apply(
-                {"params": p}, key, count, temperature, method="sample_prior"
-            ),
-            static_argnums=2,
         )
 
     def encode(self, images: Pictures) -> tuple[Latents, Latents]:
@@ -154,9 +162,10 @@ class TrainedModel:
             first.
           prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
         """
-        return self.decode(
-            self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
-        )
+        if prior == OWN_PRIOR:
+            return self._drawn(self._sample, count, seed, temperature)
+        codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
+        return self.decode(codes)
 
     def sample_codes(
         self,
@@ -166,16 +175,14 @@ class TrainedModel:
         temperature: Temperature = 1.0,
         prior: str = OWN_PRIOR,
     ) -> Latents:
-        """The latents that `sample` decodes."""
-        if count < 1:
-            raise UserError(f"count={count} must be at least 1")
-        temperatures = self._temperatures(temperature)
-        key = jax.random.key(seed)
+        """The latents that `sample` shows."""
         if prior == OWN_PRIOR:
-            return jax.device_get(self._sample_own(self.params, key, count, temperatures))
-        return np.asarray(self.fitted_prior(prior).sample(key, count, temperatures))
+            return self._drawn(self._sample_codes, count, seed, temperature)
+        fitted, temperature = self.fitted_prior(prior), self._temperatures(temperature)
+        _check_count(count)
+        return np.asarray(fitted.sample(jax.random.key(seed), count, temperature))
 
-    def generate(
+    def redraw(
         self,
         z: Groups,
         *,
@@ -195,15 +202,23 @@ class TrainedModel:
         Returns:
           The pictures and all their latents.
         """
-        groups = len(self.model.factors())
-        temperatures = np.broadcast_to(np.float32(self._temperatures(temperature)), (groups,))
-        key = jax.random.key(seed)
 
-        def of_batch(z: PyTree, index: Array) -> PyTree:
-            keys = picture_keys(key, index)
-            return self._generate(self.params, z, jnp.asarray(keep), keys, temperatures)
+        def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
+            return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
 
-        return self._in_batches(of_batch, z, np.arange(len(z[0])))
+        return self._drawn(of_batch, len(z[0]), seed, temperature, z)
+
+    def _drawn(
+        self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
+    ) -> PyTree:
+        """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
+        _check_count(count)
+        temperature, key = self._temperatures(temperature), jax.random.key(seed)
+
+        def of_batch(index: Array, *inputs: PyTree) -> PyTree:
+            return function(self.params, picture_keys(key, index), temperature, *inputs)
+
+        return self._in_batches(of_batch, np.arange(count), *inputs)
 
     def log_likelihood(
         self, images: Pictures, *, samples: int = 64, seed: int = 0
@@ -241,38 +256,26 @@ class TrainedModel:
             )
         return prior
 
-    def _temperatures(self, temperature: Temperature) -> Float[np.ndarray, "#group"] | float:
+    def _temperatures(
+        self, temperature: Temperature
+    ) -> Float[np.ndarray, ""] | Float[np.ndarray, "group"]:
         """One for all, or one for each group of a ladder."""
-        values = np.atleast_1d(np.asarray(temperature, np.float32))
+        values = np.squeeze(np.asarray(temperature, np.float32))
         if not np.all((values >= 0) & (values < np.inf)):
             raise UserError(f"temperature={temperature} must be a number from 0 on")
-        if np.ndim(temperature) == 0 or len(values) == 1:
-            return float(values[0])
-        groups = [depth for depth in reversed(self.config.model.blocks) if depth]
-        if self.config.model.name != "ladder" or len(values) not in (len(groups), sum(groups)):
-            known = "one number"
-            if self.config.model.name == "ladder":
-                known += f", or {len(groups)} (of resolutions), or {sum(groups)} (of groups)"
-            raise UserError(f"temperature={temperature} has {len(values)} numbers; name {known}")
-        return np.repeat(values, groups) if len(values) == len(groups) else values
+        depths = list(Counter(self.model.resolutions()).values())
+        if values.ndim == 0 or values.shape == (sum(depths),):
+            return values
+        if values.shape == (len(depths),):
+            return np.repeat(values, depths)
+        known = "one"
+        if depths:
+            known += f", or {len(depths)} (of resolutions), or {sum(depths)} (of groups)"
+        raise UserError(f"temperature={temperature} has {values.size} numbers; name {known}")
 
     def prior_path(self, name: str) -> Path:
         """Where the fitted prior of that name is kept."""
         return self.workdir / "priors" / f"{name}.npz"
-
-    def _decode_levels(self, params: dict, z: PyTree) -> Array:
-        return self._shown(self.model.apply({"params": params}, z, method="decode"))
-
-    def _generate_levels(
-        self, params: dict, z: ladder.Latents, keep: Array, keys: Keys, temperatures: Array
-    ) -> tuple[Array, ladder.Latents]:
-        variables = {"params": params}
-        noise = self.model.apply(variables, keys, method="noise")
-        pixels, z, _ = self.model.apply(variables, z, keep, noise, temperatures, method="generate")
-        return self._shown(pixels), z
-
-    def _shown(self, pixels: Any) -> Array:
-        return jnp.round(self._likelihood.mean(pixels)).astype(jnp.uint8)
 
     def _in_batches(self, function: Callable, *inputs: PyTree):
         """Applies `function` to equal, padded batches, so that it is compiled once."""
@@ -292,3 +295,8 @@ class TrainedModel:
                 f"pictures of shape {images.shape} and type {images.dtype}; this model takes "
                 f"uint8 (batch, {', '.join(map(str, expected))})"
             )
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise UserError(f"count={count} must be at least 1")

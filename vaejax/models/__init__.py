@@ -11,6 +11,7 @@ from vaejax.models.conv import ConvDecoder, ConvEncoder
 from vaejax.models.heads import MixtureHead, PixelHead
 from vaejax.models.inference import Codes, Inference
 from vaejax.models.ladder import Ladder
+from vaejax.models.levels import Levels
 from vaejax.models.vae import VAE
 from vaejax.priors import build_prior
 
@@ -20,12 +21,6 @@ __all__ = ["VAE", "Codes", "Inference", "Ladder", "build_model", "init_params"]
 def build_model(config: Config) -> VAE | Ladder:
     """The model that `config` describes, without parameters."""
     model, data = config.model, config.data
-    shape = {
-        "widths": model.widths,
-        "blocks": model.blocks,
-        "patch": model.patch,
-        "dtype": jnp.dtype(model.dtype),
-    }
     if config.likelihood.name == "mixture":
         head = MixtureHead(
             data.channels, config.likelihood.components, max(16, model.widths[0] // model.patch)
@@ -33,9 +28,17 @@ def build_model(config: Config) -> VAE | Ladder:
     else:
         head = PixelHead(data.channels, config.likelihood.scale, config.likelihood.fixed_scale)
     if model.name == "ladder":
-        ladder = dataclasses.asdict(config.ladder)
-        ladder["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
-        return Ladder((*data.image_size, data.channels), head=head, **ladder, **shape)
+        own = dataclasses.asdict(config.ladder)
+        own["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
+        shape = (*data.image_size, data.channels)
+        levels = Levels(shape, model.patch, model.blocks, own.pop("latent"))
+        return Ladder(levels, model.widths, head=head, dtype=jnp.dtype(model.dtype), **own)
+    shape = {
+        "widths": model.widths,
+        "blocks": model.blocks,
+        "patch": model.patch,
+        "dtype": jnp.dtype(model.dtype),
+    }
     return VAE(
         encoder=ConvEncoder(latent_size=model.latent_size, **shape),
         decoder=ConvDecoder(image_shape=(*data.image_size, head.inputs()), **shape),

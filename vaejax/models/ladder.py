@@ -17,12 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vaejax.likelihoods import to_unit
 from vaejax.models.blocks import Conv1x1, activation, depth_to_space, space_to_depth
 from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, Generated, Group, Inferred
+from vaejax.models.levels import Levels
 from vaejax.noise import Keys, fold_in, normal
 
 # Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and
@@ -35,11 +36,8 @@ class Ladder(nn.Module):
     """q(z|x), p(z) and p(x|z), z in groups.
 
     Attributes:
-      image_shape: height, width and channels.
-      widths: channels of each level, finest first; each halves height and width.
-      blocks: of encoder and decoder, and groups of latents, at each level.
-      patch: side of the square of pixels that the finest level sees as one position.
-      latent: channels of a group.
+      levels: where its groups lie.
+      widths: channels of each level, finest first.
       hidden: channels inside the residual branches of each level.
       spread: softplus | exp.
       skips: whether a decoder block sees the encoder's `block` at its place, or the last one of
@@ -52,11 +50,8 @@ class Ladder(nn.Module):
       dtype: of the activations; Gaussians and their KL are float32.
     """
 
-    image_shape: tuple[int, int, int]
+    levels: Levels
     widths: tuple[int, ...]
-    blocks: tuple[int, ...]
-    patch: int
-    latent: int
     hidden: tuple[int, ...]
     spread: str
     skips: str
@@ -69,21 +64,19 @@ class Ladder(nn.Module):
     def setup(self):
         """One stack of encoder and of decoder blocks for each level that has any."""
         levels = range(len(self.widths))
-        gain = 1.0 / math.sqrt(sum(self.blocks))
         self.downs = [Conv1x1(width, self.dtype) for width in self.widths]
-        self.ups = [Conv1x1(width, self.dtype) for width in self.widths[:-1]]
+        self.encoders = [self._stack(EncoderBlock, level, 1) for level in levels]
         self.start = self.param("start", nn.initializers.normal(0.1), self.widths[-1:], jnp.float32)
-        self.encoders = [self._stack(EncoderBlock, level, gain, 1) for level in levels]
+        # Numbered as data meets them, from the top.
+        of_group = {"latent": self.levels.latent, "spread": self.spread}
         self.decoders = [
-            self._stack(DecoderBlock, level, gain, 2, latent=self.latent, spread=self.spread)
-            for level in levels
+            self._stack(DecoderBlock, level, 2, **of_group) for level in reversed(levels)
         ]
-        self.out = Conv1x1(self.patch**2 * self.head.inputs(), self.dtype)
+        self.ups = [Conv1x1(width, self.dtype) for width in self.widths[-2::-1]]
+        self.out = Conv1x1(self.levels.patch**2 * self.head.inputs(), self.dtype)
 
-    def _stack(
-        self, block: type[nn.Module], level: int, gain: float, keys: int, **own: Any
-    ) -> nn.Module | None:
-        depth, width = self.blocks[level], self.widths[level]
+    def _stack(self, block: type[nn.Module], level: int, keys: int, **own: Any) -> nn.Module | None:
+        depth, width = self.levels.blocks[level], self.widths[level]
         if not depth:
             return None
         if self.remat:
@@ -91,7 +84,8 @@ class Ladder(nn.Module):
             block = nn.remat(block, prevent_cse=not self.scan)
         stack = nn.scan(
             block,
-            variable_axes={"params": 0},
+            # Intermediates are for who looks for a number that is not finite.
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * keys),
             length=depth,
@@ -100,48 +94,24 @@ class Ladder(nn.Module):
         return stack(
             width=width,
             hidden=self.hidden[level],
-            taps=3 if min(self._size(level)) > 2 else 1,
-            gain=gain,
+            taps=3 if min(self.levels.size(level)) > 2 else 1,
+            gain=1.0 / math.sqrt(sum(self.levels.blocks)),
             dropout=self.dropout,
             dtype=self.dtype,
             **own,
         )
 
-    def _size(self, level: int) -> tuple[int, int]:
-        """Rows and columns of a level."""
-        unit = self.patch * 2**level
-        return math.ceil(self.image_shape[0] / unit), math.ceil(self.image_shape[1] / unit)
-
     def resolutions(self) -> tuple[str, ...]:
         """Rows x columns of each group, from the top."""
-        return tuple(
-            "{}x{}".format(*self._size(level))
-            for level in self._inhabited()
-            for _ in range(self.blocks[level])
-        )
-
-    def _inhabited(self) -> list[int]:
-        """The levels that have groups, coarsest first."""
-        return [level for level in reversed(range(len(self.blocks))) if self.blocks[level]]
-
-    def _group_numbers(self) -> list[Int[Array, "group"]]:
-        """Of each inhabited level, counted from the top."""
-        numbers, first = [], 0
-        for level in self._inhabited():
-            numbers.append(first + jnp.arange(self.blocks[level]))
-            first += self.blocks[level]
-        return numbers
-
-    def code_size(self) -> None:
-        """There is no flat z."""
+        shapes = self.levels.latent_shapes()
+        return self.levels.by_group([f"{rows}x{columns}" for rows, columns, _ in shapes])
 
     def factors(self) -> tuple[int, ...]:
         """Latent dimensions of each group, from the top."""
-        return tuple(
-            math.prod(self._size(level)) * self.latent
-            for level in self._inhabited()
-            for _ in range(self.blocks[level])
-        )
+        return self.levels.by_group([math.prod(shape) for shape in self.levels.latent_shapes()])
+
+    def code_size(self) -> None:
+        """There is no flat z."""
 
     def features(
         self, images: UInt8[Array, "batch height width channel"], dropout: Keys | None = None
@@ -153,9 +123,9 @@ class Ladder(nn.Module):
           dropout: of the channels to leave out.
         """
         x, skips, first = to_unit(images).astype(self.dtype), [], 0
-        for level, depth in enumerate(self.blocks):
-            block = self.patch if level == 0 else 2
-            rows, columns = self._size(level)
+        for level, depth in enumerate(self.levels.blocks):
+            block = self.levels.patch if level == 0 else 2
+            rows, columns = self.levels.size(level)
             # Repeating the border continues the picture; zeros would draw a grey edge.
             missing = ((0, rows * block - x.shape[1]), (0, columns * block - x.shape[2]))
             x = jnp.pad(x, ((0, 0), *missing, (0, 0)), mode="edge")
@@ -177,19 +147,20 @@ class Ladder(nn.Module):
         dropout: Keys | None = None,
     ) -> tuple[Any, list[Group]]:
         """From the top to the pixels; a step and a `Group` for each inhabited level."""
-        rows, columns = self._size(len(self.widths) - 1)
-        shape = (count, rows, columns, self.widths[-1])
+        top = len(self.widths) - 1
+        shape = (count, *self.levels.size(top), self.widths[top])
         x = jnp.broadcast_to(self.start[None, None, None], shape).astype(self.dtype)
         steps, groups = list(steps), []
         for level in reversed(range(len(self.widths))):
-            if level < len(self.widths) - 1:
-                rows, columns = self._size(level)
-                x = self.ups[level](x).repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
-            if self.blocks[level]:
-                x, group = self.decoders[level](x, steps.pop(0), keys, dropout)
+            if level < top:
+                rows, columns = self.levels.size(level)
+                x = self.ups[top - 1 - level](x)
+                x = x.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
+            if self.levels.blocks[level]:
+                x, group = self.decoders[top - level](x, steps.pop(0), keys, dropout)
                 groups.append(group)
-        height, width, _ = self.image_shape
-        hidden = depth_to_space(self.out(activation(x)), self.patch)[:, :height, :width]
+        height, width, _ = self.levels.image_shape
+        hidden = depth_to_space(self.out(activation(x)), self.levels.patch)[:, :height, :width]
         return self.head(hidden.astype(jnp.float32)), groups
 
     def infer(self, features: Features, keys: Keys, *, dropout: Keys | None = None) -> Inference:
@@ -224,75 +195,68 @@ class Ladder(nn.Module):
     def _inferred(
         self, features: Features, keys: Keys | None = None, dropout: Keys | None = None
     ) -> tuple[Any, list[Group]]:
-        steps = [Inferred(*pair) for pair in zip(features, self._group_numbers())]
+        steps = [Inferred(*pair) for pair in zip(features, self.levels.group_numbers())]
         return self._descend(features[0].shape[1], steps, keys, dropout)
 
-    def generate(
-        self,
-        z: Latents,
-        keep: Bool[Array, "group"],
-        noise: Latents,
-        temperature: Float[Array, "group"],
+    def redraw(
+        self, z: Latents, keep: Bool[Array, "group"], noise: Latents
     ) -> tuple[Any, Latents, Latents]:
         """Comes down without a picture.
 
         Args:
           z: latents, of which those of some groups are used.
-          keep: whether a group's are, from the top; the other groups are drawn from their prior
-            given all above.
-          noise: standard normal, for those.
-          temperature: of each group; scales that noise.
+          keep: whether a group's are, from the top; the prior, given all above, makes the others
+            of noise.
+          noise: for those, standard normal at temperature 1.
 
         Returns:
           The pixels, all latents, and the noise that the prior makes these of.
         """
+        levels = zip(z, noise, self.levels.group_numbers())
         steps = [
-            Generated(
-                jnp.moveaxis(latents, 1, 0),
-                keep[groups],
-                jnp.moveaxis(eps, 1, 0),
-                temperature[groups],
-            )
-            for latents, eps, groups in zip(z, noise, self._group_numbers())
+            Generated(jnp.moveaxis(of_group, 1, 0), keep[groups], jnp.moveaxis(eps, 1, 0))
+            for of_group, eps, groups in levels
         ]
         pixels, groups = self._descend(z[0].shape[0], steps)
         return pixels, _by_picture([g.z for g in groups]), _by_picture([g.noise for g in groups])
 
-    def noise(self, keys: Keys) -> Latents:
-        """Standard normal noise for every group."""
-
-        def of_level(groups: Int[Array, "group"], shape: tuple[int, ...]) -> Array:
-            return jax.vmap(lambda group: normal(fold_in(keys, group), shape), out_axes=1)(groups)
-
-        return tuple(map(of_level, self._group_numbers(), self.latent_shapes()))
-
-    def latent_shapes(self) -> list[tuple[int, int, int]]:
-        """Rows, columns and channels of a group at each inhabited level."""
-        return [(*self._size(level), self.latent) for level in self._inhabited()]
-
     def decode(self, z: Latents) -> Any:
         """The distribution of every pixel given `z`."""
-        ones = jnp.ones(len(self.factors()))
-        return self.generate(z, ones > 0, z, ones)[0]
+        return self.redraw(z, self._every(True), z)[0]
 
-    def from_noise(self, noise: Latents, temperature: float | Array = 1.0) -> Latents:
-        """The latents that the prior makes of standard normal noise."""
-        ones = jnp.ones(len(self.factors()))
-        return self.generate(noise, ones < 0, noise, temperature * ones)[1]
+    def noise(
+        self, keys: Keys, temperature: float | Float[Array, ""] | Float[Array, "group"] = 1.0
+    ) -> Latents:
+        """Noise for every group of each picture.
+
+        Args:
+          keys: one for each picture.
+          temperature: its standard deviation, for all groups or for each, from the top.
+        """
+        temperatures = jnp.broadcast_to(jnp.asarray(temperature), len(self.factors()))
+
+        def of_level(groups: Int[Array, "group"], shape: tuple[int, ...]) -> Array:
+            def of_group(group: Int[Array, ""]) -> Array:
+                return temperatures[group] * normal(fold_in(keys, group), shape)
+
+            return jax.vmap(of_group, out_axes=1)(groups)
+
+        return tuple(map(of_level, self.levels.group_numbers(), self.levels.latent_shapes()))
+
+    def from_noise(self, noise: Latents) -> Latents:
+        """The latents that the prior makes of noise."""
+        return self.redraw(noise, self._every(False), noise)[1]
 
     def to_noise(self, z: Latents) -> Latents:
         """The inverse of `from_noise`."""
-        ones = jnp.ones(len(self.factors()))
-        return self.generate(z, ones > 0, z, ones)[2]
+        return self.redraw(z, self._every(True), z)[2]
 
-    def sample_prior(
-        self,
-        key: PRNGKeyArray,
-        count: int,
-        temperature: float | Float[Array, ""] | Float[Array, "group"] = 1.0,
-    ) -> Latents:
-        """Latents z ~ p(z); a temperature for all groups or one for each, from the top."""
-        return self.from_noise(self.noise(jax.random.split(key, count)), temperature)
+    def generate(self, noise: Latents) -> Any:
+        """The pixels that `decode` makes of what the prior makes of noise, on one way down."""
+        return self.redraw(noise, self._every(False), noise)[0]
+
+    def _every(self, keep: bool) -> Bool[Array, "group"]:
+        return jnp.full(len(self.factors()), keep)
 
     def __call__(self, images: UInt8[Array, "batch height width channel"]) -> None:
         """Touches every parameter once; only for initialisation."""

@@ -36,13 +36,12 @@ class Generated(NamedTuple):
 
     Attributes:
       z: latents, used where `keep` is true.
-      keep: else they are mean + temperature * std * noise of the prior.
+      keep: else they are mean + std * noise of the prior.
     """
 
     z: Maps
     keep: Array
     noise: Maps
-    temperature: Array
 
 
 class Group(NamedTuple):
@@ -175,8 +174,7 @@ class DecoderBlock(nn.Module):
                 noise = normal(fold_in(keys, step.group), prior.mean.shape[1:])
             group = _sampled(posterior, prior, noise)
         else:
-            sampled = prior.mean + step.temperature * prior.std * step.noise
-            z = jnp.where(step.keep, step.z, sampled)
+            z = jnp.where(step.keep, step.z, prior.mean + prior.std * step.noise)
             nothing = jnp.zeros(x.shape[0], jnp.float32)
             group = Group(z, prior.std, (z - prior.mean) / prior.std, nothing, nothing)
         x = x + Linear(self.width, self.gain, self.dtype, name="residual")(features)

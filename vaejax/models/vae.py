@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from vaejax import objectives
 from vaejax.likelihoods import MixturePixels, Pixels, to_unit
@@ -20,7 +20,7 @@ class VAE(nn.Module):
       encoder: pictures to (mean, log_std).
       decoder: codes to a map of values for each pixel.
       head: that map to `Pixels`.
-      prior: with `log_prob(z)` and `sample(key, count, temperature)`.
+      prior: with `log_prob(z)`, `to_noise(z)` and its inverse `from_noise(noise)`.
     """
 
     encoder: nn.Module
@@ -115,19 +115,23 @@ class VAE(nn.Module):
         """log p(z) in nats."""
         return self.prior.log_prob(z)
 
-    def sample_prior(
-        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
-    ) -> Float[Array, "count latent"]:
-        """Codes z ~ p(z)."""
-        return self.prior.sample(key, count, temperature)
-
-    def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The standard normal noise that the prior makes `z` of."""
-        return self.prior.to_noise(z)
+    def noise(
+        self, keys: Keys, temperature: float | Float[Array, ""] = 1.0
+    ) -> Float[Array, "batch latent"]:
+        """Noise for each picture; `temperature` is its standard deviation."""
+        return temperature * normal(keys, (self.code_size(),))
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The inverse of `to_noise`."""
+        """The codes that the prior makes of noise."""
         return self.prior.from_noise(noise)
+
+    def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        """The inverse of `from_noise`."""
+        return self.prior.to_noise(z)
+
+    def generate(self, noise: Float[Array, "batch latent"]) -> Pixels | MixturePixels:
+        """The pixels that `decode` makes of what the prior makes of noise."""
+        return self.decode(self.from_noise(noise))
 
     def __call__(self, images: UInt8[Array, "batch height width channel"]) -> None:
         """Touches every parameter once; only for initialisation."""

@@ -4,13 +4,12 @@
 `Gaussian`, `Mixture` and `FlowMatching` are fitted afterwards, to the codes of the training
 pictures; `fitted.py` fits them by name, and saves and loads them.
 
-Every prior has
+Every prior has `log_prob(z)`, in nats. Those of the model also have `to_noise(z)` and its inverse
+`from_noise(noise)`, between codes and N(0, I); those fitted have
 
-    log_prob(z: Float[Array, "batch latent"]) -> Float[Array, "batch"]           in nats
     sample(key, count, temperature=1.0) -> Float[Array, "count latent"]
 
-where `temperature` scales the standard deviation of the base noise. Those of the model also
-have `to_noise(z)` and its inverse `from_noise(noise)`, between codes and N(0, I).
+where `temperature` scales the standard deviation of the base noise.
 """
 
 import flax.linen as nn

@@ -4,10 +4,9 @@ Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP" (ICLR 2017)
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from vaejax.priors.standard_normal import standard_normal_log_prob
 
@@ -82,17 +81,6 @@ class CouplingFlow(nn.Module):
         noise, log_det = self._to_noise(z)
         return standard_normal_log_prob(noise) + log_det
 
-    def sample(
-        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
-    ) -> Float[Array, "count latent"]:
-        """`count` draws, with base noise from N(0, temperature² I).
-
-        At temperature 0 all are the image of zero noise, which is the flow's centre but in
-        general neither its mode nor its mean.
-        """
-        noise = jax.random.normal(key, (count, self.latent_size), jnp.float32)
-        return self.from_noise(temperature * noise)
-
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
         """The base noise of `z`, standard normal if `z` follows the prior.
 
@@ -101,7 +89,10 @@ class CouplingFlow(nn.Module):
         return self._to_noise(z)[0]
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The code of base noise: the inverse of `to_noise`."""
+        """The code of base noise: the inverse of `to_noise`.
+
+        Zero noise becomes the flow's centre, in general neither its mode nor its mean.
+        """
         z = noise.astype(jnp.float32)
         for i in reversed(range(len(self.conditioners))):
             kept, moved = self._split(z, i)

@@ -3,9 +3,8 @@
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 
 def standard_normal_log_prob(z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
@@ -26,12 +25,6 @@ class StandardNormal(nn.Module):
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
         """Log-density in nats."""
         return standard_normal_log_prob(z)
-
-    def sample(
-        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
-    ) -> Float[Array, "count latent"]:
-        """`count` draws from N(0, temperature² I)."""
-        return temperature * jax.random.normal(key, (count, self.latent_size), jnp.float32)
 
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
         """The base noise of `z`: here `z` itself."""
