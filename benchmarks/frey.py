@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report
-from benchmarks.runs import start_run
+from benchmarks.runs import check, start_run
 from vaejax import cli, data
 from vaejax.data import pipeline
 from vaejax.errors import UserError
@@ -55,8 +55,7 @@ def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
         if found := re.match(r"step (\d+)  validation: ([\d.]+)", said):
             minutes[int(found[1])] = (time.monotonic() - begin) / 60
             say(f"seed {seed}, {minutes[int(found[1])]:.1f} minutes: {said.strip()}")
-    if process.wait():
-        raise UserError(f"the run failed: {said.strip().removeprefix('error: ')}")
+    check(process, said)
     if not minutes:
         raise UserError(f"{workdir} holds a run that is over; name another directory with --runs")
     return minutes

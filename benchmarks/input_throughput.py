@@ -5,7 +5,6 @@ run beside the compiled step alone: what waiting for data and the host's other w
 """
 
 import itertools
-import json
 import pathlib
 import statistics
 import tempfile
@@ -17,13 +16,12 @@ from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.programs import Step
-from benchmarks.runs import start_run
+from benchmarks.runs import finished_run, metrics
 from vaejax import cli, data
 from vaejax.config import Config
 from vaejax.data import pipeline, sources
 from vaejax.data.building import available_cores
 from vaejax.data.decoding import decode, quiet_pillow
-from vaejax.errors import UserError
 from vaejax.models import build_model
 from vaejax.settings import resolve
 
@@ -90,18 +88,14 @@ def running(steps: int, cache: str) -> report.Row:
     """
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory, "run")
-        with start_run(
+        finished_run(
             workdir,
             f"data.cache_dir={cache}",
             f"train.steps={steps}",
             f"train.log_every={max(1, steps // 4)}",
             "prior.fitted=()",
-        ) as process:
-            said = process.stderr.readlines()
-        if process.returncode:
-            raise UserError(f"the run failed: {said[-1].strip().removeprefix('error: ')}")
-        lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    windows = [line for line in map(json.loads, lines) if line["split"] == "train"]
+        )
+        windows = metrics(workdir, "train")
     # The first window is part compilation.
     windows = windows[1:] or windows
     return {

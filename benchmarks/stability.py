@@ -5,7 +5,6 @@ learning rate of 1e-3 and at three times that, undisturbed and with the gradient
 poisoned: some are not finite, some a million times too large.
 """
 
-import json
 import pathlib
 import tempfile
 import zlib
@@ -18,6 +17,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import report
+from benchmarks.runs import metrics
 from vaejax import cli, step
 from vaejax.config import Config, ladder_config
 from vaejax.errors import TrainingError
@@ -87,8 +87,7 @@ def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
             except TrainingError as error:
                 say(str(error))
                 broke = True
-        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-        windows = [line for line in lines if line["split"] == "train"]
+        windows = metrics(workdir, "train")
     bits = np.array([line["elbo_bits_per_dim"] for line in windows])
     settled = bits[len(bits) // 10 :]
     return {

@@ -119,8 +119,8 @@ def step_keys(config: Config, step: Int[Array, ""]) -> tuple[PRNGKeyArray, PRNGK
 
 def mirror(images: Images, key: PRNGKeyArray) -> Images:
     """Mirrors half of the pictures at random."""
-    mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1], images)
+    mirrored = jax.random.bernoulli(key, 0.5, images.shape[:1])
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def make_train_step(

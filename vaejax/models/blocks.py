@@ -1,11 +1,14 @@
 """What the convolutional networks share: sub-pixel resampling and the residual block."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vaejax.noise import normal_in_a_row
 
 Maps = Float[Array, "batch height width channel"]
 # The same after a change of size or width.
@@ -25,6 +28,16 @@ def depth_to_space(x: Maps, block: int) -> OtherMaps:
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, block, block, c // (block * block))
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // (block * block))
+
+
+def kernel_init(gain: float = 1.0) -> Callable[..., Array]:
+    """Normal weights with which a sum is `gain` times as large as what it is of (LeCun 1998)."""
+
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        scale = gain / math.sqrt(math.prod(shape[:-1]))
+        return (scale * normal_in_a_row(key, shape)).astype(dtype)
+
+    return init
 
 
 @jax.custom_vjp
@@ -65,7 +78,7 @@ class Conv3x3(nn.Module):
 
     features: int
     dtype: jnp.dtype
-    kernel_init: Callable = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    kernel_init: Callable = kernel_init()
 
     @nn.compact
     def __call__(self, x: Maps) -> OtherMaps:
@@ -90,7 +103,7 @@ class Conv1x1(nn.Module):
         # a convolution of transposed maps. The barrier has what comes before, which is reshuffled
         # by resampling, computed once and not again in each product. Together 5% of a step.
         flat = jax.lax.optimization_barrier(x).reshape(-1, x.shape[-1])
-        out = nn.Dense(self.features, dtype=self.dtype)(flat)
+        out = nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init())(flat)
         return out.reshape(*x.shape[:-1], self.features)
 
 

@@ -18,6 +18,7 @@ from vaejax.models.blocks import (
     ResidualBlock,
     activation,
     depth_to_space,
+    kernel_init,
     space_to_depth,
 )
 
@@ -63,8 +64,8 @@ class ConvEncoder(nn.Module):
             for _ in range(count):
                 x = ResidualBlock(self.dtype)(x)
         x = activation(x).reshape(x.shape[0], -1)
-        x = nn.Dense(2 * self.latent_size, dtype=self.dtype)(x).astype(jnp.float32)
-        mean, raw = jnp.split(x, 2, axis=-1)
+        x = nn.Dense(2 * self.latent_size, dtype=self.dtype, kernel_init=kernel_init())(x)
+        mean, raw = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         # Bounded, so that no step can send exp() out of range; linear around zero.
         return mean, 8.0 * jnp.tanh((raw - 1.0) / 8.0)
 
@@ -88,7 +89,8 @@ class ConvDecoder(nn.Module):
         height, width, values = self.image_shape
         levels = len(self.widths)
         bottom = tuple(lowest_size(side, self.patch, levels) for side in (height, width))
-        x = nn.Dense(bottom[0] * bottom[1] * self.widths[-1], dtype=self.dtype)(z)
+        size = bottom[0] * bottom[1] * self.widths[-1]
+        x = nn.Dense(size, dtype=self.dtype, kernel_init=kernel_init())(z)
         x = x.reshape(z.shape[0], *bottom, self.widths[-1])
         for level in reversed(range(levels)):
             for _ in range(self.blocks[level]):
@@ -96,6 +98,5 @@ class ConvDecoder(nn.Module):
             if level > 0:
                 x = depth_to_space(Conv1x1(4 * self.widths[level - 1], self.dtype)(x), 2)
         # A small start leaves the first pictures grey instead of loud.
-        small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        x = Conv3x3(self.patch**2 * values, self.dtype, small)(activation(x))
+        x = Conv3x3(self.patch**2 * values, self.dtype, kernel_init(0.1))(activation(x))
         return depth_to_space(x, self.patch)[:, :height, :width].astype(jnp.float32)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from vaejax.likelihoods import LEVEL, MixturePixels, Pixels, bound_log_scale
 from vaejax.likelihoods.mixture import first_bias, parameters_per_pixel
-from vaejax.models.blocks import activation
+from vaejax.models.blocks import activation, kernel_init
 
 # A learned scale starts at a sixth of the range of values, wide enough for any first guess.
 FIRST_LOG_SCALE = math.log(1 / 3)
@@ -71,7 +71,6 @@ class MixtureHead(nn.Module):
         """Returns features and the map that makes parameters of them."""
         count = parameters_per_pixel(self.channels, self.components)
         # A small start leaves all pixels alike, with the components where `first_bias` has them.
-        small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        kernel = self.param("kernel", small, (self.features, count), jnp.float32)
+        kernel = self.param("kernel", kernel_init(0.1), (self.features, count), jnp.float32)
         bias = self.param("bias", lambda _: first_bias(self.channels, self.components))
         return MixturePixels(activation(values), kernel, bias)

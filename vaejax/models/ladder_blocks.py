@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation
+from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation, kernel_init
 from vaejax.noise import Keys, fold_in, normal
 
 # Purposes folded into a picture's key, beside its groups' numbers.
@@ -85,10 +85,9 @@ class Bottleneck(nn.Module):
         x = activation(conv(self.width, self.dtype)(x))
         if keys is None or self.dropout == 0.0:
             return x
-        kept = jax.vmap(
-            lambda key: jax.random.bernoulli(key, 1.0 - self.dropout, (1, 1, self.width))
-        )
-        return jnp.where(kept(keys), x / (1.0 - self.dropout), 0.0).astype(self.dtype)
+        share = 1.0 - self.dropout
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, share, (self.width,)))(keys)
+        return jnp.where(kept[:, None, None], x / share, 0.0).astype(self.dtype)
 
 
 class Linear(nn.Module):
@@ -101,9 +100,8 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Maps) -> OtherMaps:
         """Returns [batch, height, width, features]."""
-        init = nn.initializers.variance_scaling(self.gain**2, "fan_in", "normal")
         flat = x.reshape(-1, x.shape[-1])
-        out = nn.Dense(self.features, dtype=self.dtype, kernel_init=init)(flat)
+        out = nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init(self.gain))(flat)
         return out.reshape(*x.shape[:-1], self.features)
 
 
