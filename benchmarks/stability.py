@@ -37,14 +37,18 @@ DIVERGED = 1.0
 
 
 def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.ConfigDict:
-    """A ladder with more depth than its width is good for."""
+    """A ladder with more depth than its width is good for, which a CPU can train twenty times."""
     config = ladder_config()
     config.data.image_size = (32, 32)
     config.data.synthetic_counts = (4_000, 0, 0)
-    config.model.widths = (16, 16, 32, 32, 32, 32)
-    config.model.blocks = (14, 12, 8, 4, 2, 2)
+    config.model.patch = 4
+    # At 8, 4, 2 and 1 px.
+    config.model.widths = (32, 32, 32, 32)
+    config.model.blocks = (6, 10, 14, 12)
     config.model.dtype = "bfloat16"
     config.ladder.latent = 4
+    # In a loop, CPUs convert all that is kept for the gradient at every turn.
+    config.ladder.remat = True
     config.likelihood.components = 5
     config.objective.warmup_steps = 200
     config.optimizer.learning_rate = learning_rate

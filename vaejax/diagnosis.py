@@ -48,7 +48,7 @@ def _first_not_finite(
     name, then at the ELBO's terms, then at the gradients.
     """
     likelihood = build_likelihood(config)
-    flip_key, noise_key = step.step_keys(config, jnp.asarray(at))
+    flip_key, noise_key = step.step_keys(jax.random.key(config.train.seed), jnp.asarray(at))
     if config.data.flip:
         images = step.mirror(images, flip_key)
     keys = jax.random.split(noise_key, images.shape[0])

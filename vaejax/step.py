@@ -37,13 +37,15 @@ class Window(NamedTuple):
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything an update changes. With step, seed and data it determines the rest of a run.
+    """What an update changes or draws from. With the data it determines the rest of a run.
 
     The fields carry no array types: JAX and Orbax rebuild the state with shapes, shardings and
     placeholders in their places.
 
     Attributes:
       step: int32, updates tried so far, applied or skipped.
+      key: uint32[2], the root of all random numbers. In the state and not in the program, so that
+        runs from several seeds share what was compiled once.
       params, ema_params: float32, of the model and their running average.
       moments: of the gradients, as `optimizer.update` keeps them.
       skipped: int32, updates skipped because loss or gradient was not finite.
@@ -55,6 +57,7 @@ class TrainState(struct.PyTreeNode):
     """
 
     step: PyTree
+    key: PyTree
     params: PyTree
     ema_params: PyTree
     moments: PyTree
@@ -83,6 +86,7 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(
         step=zero,
+        key=jax.random.key_data(key),
         params=params,
         ema_params=params,
         moments=no_moments(params),
@@ -108,12 +112,12 @@ def empty_window(model: nn.Module) -> Window:
     return Window(zero, zero, empty_sums(len(model.factors()), model.code_size()))
 
 
-def step_keys(config: Config, step: Int[Array, ""]) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+def step_keys(root: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PRNGKeyArray, PRNGKeyArray]:
     """The keys of one step: (flips, posterior noise).
 
     Threefry is partitionable, so an example's numbers do not depend on the devices.
     """
-    key = jax.random.fold_in(jax.random.key(config.train.seed), step)
+    key = jax.random.fold_in(root, step)
     return jax.random.fold_in(key, FLIP), jax.random.fold_in(key, POSTERIOR)
 
 
@@ -178,7 +182,7 @@ def make_train_step(
         return (mean[0], window), mean[1]
 
     def advance(state: TrainState, images: Images) -> tuple[TrainState, Float[Array, ""]]:
-        flip_key, noise_key = step_keys(config, state.step)
+        flip_key, noise_key = step_keys(jax.random.wrap_key_data(state.key), state.step)
         if config.data.flip:
             images = mirror(images, flip_key)
         keys = jax.random.split(noise_key, images.shape[0])
@@ -202,6 +206,7 @@ def make_train_step(
         skip = (~finite).astype(jnp.int32)
         return TrainState(
             step=state.step + 1,
+            key=state.key,
             params=params,
             ema_params=ema_params,
             moments=moments,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vaejax.noise import normal_in_a_row
@@ -33,7 +34,7 @@ def depth_to_space(x: Maps, block: int) -> OtherMaps:
 def kernel_init(gain: float = 1.0) -> Callable[..., Array]:
     """Normal weights with which a sum is `gain` times as large as what it is of (LeCun 1998)."""
 
-    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         scale = gain / math.sqrt(math.prod(shape[:-1]))
         return (scale * normal_in_a_row(key, shape)).astype(dtype)
 
