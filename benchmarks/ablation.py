@@ -32,7 +32,7 @@ SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each variant.", lower_bound=1)
 ONLY = flags.DEFINE_list("only", [], "Names of variants, instead of all.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
-# Rounds of timing, and seconds of each variant in a round.
+# Rounds of timing, and seconds of each variant in a round at most.
 ROUNDS, ROUND_SECONDS = 5, 2.0
 
 
@@ -60,7 +60,8 @@ def _one_width(config: Config) -> tuple[int, ...]:
 def seconds_per_step(configs: dict[str, Config]) -> dict[str, float]:
     """Of each variant's compiled step, measured in turn."""
     programs = {name: Step(build_model(config), config) for name, config in configs.items()}
-    times = timing.in_turn(programs, repeats=ROUNDS, seconds=ROUND_SECONDS)
+    seconds = min(ROUND_SECONDS, SECONDS.value / 100)
+    times = timing.in_turn(programs, repeats=ROUNDS, seconds=seconds)
     dispatches = {name: config.train.steps_per_dispatch for name, config in configs.items()}
     return {name: statistics.median(values) / dispatches[name] for name, values in times.items()}
 

@@ -143,6 +143,30 @@ def test_frey_needs_test_faces():
     assert result.returncode == 2 and "config.data.holdout" in result.stderr.splitlines()[-1]
 
 
+LADDER = (
+    f"--config={CONFIG_FILE}", "--config.model.name=ladder", "--config.likelihood.name=mixture",
+    "--config.likelihood.components=2", "--config.prior.fitted=()", "--config.ladder.latent=2",
+)  # fmt: skip
+
+
+def test_ablation_takes_parts_out_at_equal_time(tmp_path):
+    out = tmp_path / "ablation.json"
+    flags = ("--only=widths", "--seconds=0.05", f"--out={out}")
+    result = benchmark("ablation", *LADDER, *flags)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["without"] for row in rows] == ["widths"]
+    assert rows[0]["steps"] >= 1 and rows[0]["bits/dim"] > 0
+
+
+def test_ablation_names_what_it_does_not_know():
+    result = benchmark("ablation", *LADDER, "--only=luck")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: --only=luck is none of nothing, ")
+    result = benchmark("ablation", f"--config={CONFIG_FILE}")
+    assert result.returncode == 2 and "only a ladder" in result.stderr.splitlines()[-1]
+
+
 def test_stability_counts_what_poison_does():
     settings = {"steps": 100, "log_every": 10, "eval_every": 100, "save_every": 100}
     config = tiny_ladder(train=settings, data={"image_size": (16, 16), "channels": 1})

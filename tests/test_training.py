@@ -14,6 +14,7 @@ from tiny import metrics, tiny
 from vaejax import progress, step, training
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import TrainingError, UserError
+from vaejax.estimates import traced_step
 from vaejax.likelihoods import DiscretizedLogistic
 from vaejax.models import build_model
 from vaejax.parallel import make_mesh, state_shardings
@@ -61,6 +62,17 @@ def test_several_updates_in_one_call_are_the_same_updates(uninterrupted, tmp_pat
             np.testing.assert_allclose(
                 one["elbo_bits_per_dim"], other["elbo_bits_per_dim"], rtol=1e-4
             )
+
+
+def test_runs_from_several_seeds_share_a_program():
+    programs, starts = set(), []
+    for seed in (0, 1):
+        config = tiny(train={"seed": seed})
+        model = build_model(config)
+        programs.add(traced_step(model, config, make_mesh(8)).lower().as_text())
+        starts.append(step.init_state(model, config, jax.random.key(seed)))
+    assert len(programs) == 1
+    assert not np.array_equal(starts[0].key, starts[1].key)
 
 
 def of_split(workdir, split):

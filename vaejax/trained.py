@@ -178,7 +178,7 @@ class TrainedModel:
         """The latents that `sample` shows."""
         if prior == OWN_PRIOR:
             return self._drawn(self._sample_codes, count, seed, temperature)
-        fitted, temperature = self.fitted_prior(prior), self._temperatures(temperature)
+        fitted, temperature = self.fitted_prior(prior), float(self._temperatures(temperature))
         _check_count(count)
         return np.asarray(fitted.sample(jax.random.key(seed), count, temperature))
 
