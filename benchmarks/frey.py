@@ -21,10 +21,11 @@ from vaejax import cli, data
 from vaejax.data import pipeline
 from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
+from vaejax.loading import load
 from vaejax.parallel import single_device_mesh
 from vaejax.progress import say
 from vaejax.settings import load_json, resolve
-from vaejax.trained import TrainedModel, load
+from vaejax.trained import TrainedModel
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)

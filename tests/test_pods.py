@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, metrics, start
 
-from vaejax.trained import load
+from vaejax.loading import load
 
 # Nothing is fitted after the training.
 BRIEF = "--config.prior.fitted=()"

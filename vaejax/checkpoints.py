@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, PyTree, UInt32
+from jaxtyping import Array, PyTree, Shaped, UInt32
 from orbax.checkpoint import checkpoint_managers
 
 from vaejax.errors import DamagedCheckpoint, UserError
@@ -81,7 +81,7 @@ class Checkpoints:
         if step in self._manager.all_steps():  # saved on the way out, before its evaluation
             self._manager.delete(step)
         meta = {**meta, _LAYOUT: _layout(state)}
-        meta = {**meta, _DIGESTS: {STATE: int(_digest(state)), META: _json_digest(meta)}}
+        meta = {**meta, _DIGESTS: {STATE: _digest(state), META: _json_digest(meta)}}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -124,7 +124,7 @@ class Checkpoints:
             shardings,
         )
         state = self._restore(step, STATE, ocp.args.StandardRestore(target))
-        self._check(step, STATE, saved_meta, int(_digest(state)))
+        self._check(step, STATE, saved_meta, _digest(state))
         return state
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -215,17 +215,22 @@ def _json_digest(value: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-@jax.jit
-def _digest(state: PyTree) -> UInt32[Array, ""]:
+def _digest(state: PyTree) -> int:
     """One number for all bits of a state, whatever devices it lies on."""
-    total = jnp.zeros((), jnp.uint32)
-    for leaf in jax.tree.leaves(state):
-        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-        place = jnp.zeros(leaf.shape, jnp.uint32)
-        for axis, size in enumerate(leaf.shape):
-            place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-        # Odd factors that differ from place to place (Knuth's multiplicative hash): neither a
-        # changed bit nor two numbers that changed places go unnoticed. Sums wrap around.
-        mixed = (bits + np.uint32(1)) * (place * np.uint32(2654435761) | np.uint32(1))
-        total = total * np.uint32(31) + jnp.sum(mixed, dtype=jnp.uint32)
+    total = 0
+    # One program for each shape, not one for all: a state has few shapes and many leaves.
+    for leaf in jax.device_get([_leaf_digest(leaf) for leaf in jax.tree.leaves(state)]):
+        total = (total * 31 + int(leaf)) % 2**32
     return total
+
+
+@jax.jit
+def _leaf_digest(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    place = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis, size in enumerate(leaf.shape):
+        place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+    # Odd factors that differ from place to place (Knuth's multiplicative hash): neither a
+    # changed bit nor two numbers that changed places go unnoticed. Sums wrap around.
+    mixed = (bits + np.uint32(1)) * (place * np.uint32(2654435761) | np.uint32(1))
+    return jnp.sum(mixed, dtype=jnp.uint32)

@@ -66,7 +66,10 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     except (UserError, flags.Error) as error:
         _leave(str(error), USER_ERROR)
     except KeyboardInterrupt:
-        _leave("interrupted; run the same command to go on", INTERRUPTED)
+        _say("interrupted; run the same command to go on")
+        # Not by the interpreter's own end, which would take away what XLA still computes with.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
     except OSError as error:
         if error.filename is None and not everything:
             raise
@@ -78,10 +81,14 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
 
 
 def _leave(message: str, status: int) -> NoReturn:
+    _say(message)
+    raise SystemExit(status)
+
+
+def _say(message: str) -> None:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     print("error: " + " ".join(lines), file=sys.stderr)
     sys.stderr.flush()
-    raise SystemExit(status)
 
 
 def _check_config_flags(argv: list[str]) -> None:

@@ -19,8 +19,8 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 def main() -> None:
     """Evaluates, prints, and writes JSON into `evaluations/` of the work directory."""
     workdir = cli.existing_run(WORKDIR.value)
+    from vaejax.loading import load
     from vaejax.measuring import measure
-    from vaejax.trained import load
 
     measure(
         load(workdir, CHECKPOINT.value),

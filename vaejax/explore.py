@@ -20,7 +20,7 @@ def main() -> None:
     """Draws three sheets."""
     workdir = cli.existing_run(WORKDIR.value)
     from vaejax.exploring import explore
-    from vaejax.trained import load
+    from vaejax.loading import load
 
     explore(
         load(workdir, CHECKPOINT.value),

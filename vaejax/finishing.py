@@ -9,9 +9,10 @@ import jax
 from vaejax import data, pictures
 from vaejax.config import FITTED_PRIORS
 from vaejax.errors import UserError
+from vaejax.loading import load
 from vaejax.priors.fitted import fit_prior, save_prior
 from vaejax.progress import say
-from vaejax.trained import TrainedModel, load
+from vaejax.trained import TrainedModel
 from vaejax.workdir import check_same_data
 
 

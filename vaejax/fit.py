@@ -16,7 +16,7 @@ def main() -> None:
     """Fits and saves."""
     workdir = cli.existing_run(WORKDIR.value)
     from vaejax.finishing import fit
-    from vaejax.trained import load
+    from vaejax.loading import load
 
     fit(load(workdir, CHECKPOINT.value), PRIOR.value, seed=SEED.value)
 

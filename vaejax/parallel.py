@@ -132,7 +132,12 @@ def to_every_device(array: np.ndarray, mesh: Mesh) -> jax.Array:
 
 def gathered(tree: PyTree, mesh: Mesh) -> PyTree:
     """`tree` whole on every device; all processes must ask for it together."""
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.jit(_same, out_shardings=replicated(mesh))(tree)
+
+
+def _same(tree: PyTree) -> PyTree:
+    """By its name JAX knows it again, and compiles it once."""
+    return tree
 
 
 def own_copy(tree: PyTree) -> PyTree:

@@ -27,8 +27,8 @@ def main() -> None:
     workdir = cli.existing_run(WORKDIR.value)
     from vaejax import pictures
     from vaejax.errors import UserError
+    from vaejax.loading import load
     from vaejax.progress import say
-    from vaejax.trained import load
 
     try:
         temperature = [float(word) for word in TEMPERATURE.value]

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
-from vaejax import step
-from vaejax.checkpoints import Checkpoints
 from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.errors import UserError
@@ -19,9 +17,7 @@ from vaejax.evaluation import make_importance_bound
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.noise import Keys, picture_keys
-from vaejax.parallel import single_device_mesh, state_shardings
 from vaejax.priors.fitted import load_prior
-from vaejax.settings import load_json
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
 # z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
@@ -30,48 +26,6 @@ Latents = Float[np.ndarray, "batch latent"] | Groups
 Temperature = float | Sequence[float]
 # The prior that was trained with the model; any other name is one fitted to its codes.
 OWN_PRIOR = "model"
-
-
-def load(workdir: str | Path, checkpoint: str = "best") -> "TrainedModel":
-    """The model that was trained in `workdir`.
-
-    Args:
-      workdir: of a run of `python -m vaejax.main`.
-      checkpoint: `best` (by validation), `latest`, or a step.
-
-    Raises:
-      UserError: no run, no checkpoint, or not this one.
-    """
-    workdir = Path(workdir).expanduser()
-    config = load_json(workdir / "config.json")
-    directory = workdir / "checkpoints"
-    if not directory.is_dir():
-        raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
-    checkpoints = Checkpoints(directory, read_only=True)
-    try:
-        at = _choose(checkpoints, checkpoint, workdir)
-        model = build_model(config)
-        like = step.state_shapes(model, config)
-        state = checkpoints.restore(at, like, state_shardings(single_device_mesh(), like))
-        fingerprint = checkpoints.meta(at)["data"]
-    finally:
-        checkpoints.close()
-    return TrainedModel(config, state.ema_params, at, workdir, fingerprint)
-
-
-def _choose(checkpoints: Checkpoints, name: str, workdir: Path) -> int:
-    steps = checkpoints.steps()
-    if not steps:
-        raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
-    if name == "best":
-        return checkpoints.best_step()
-    if name == "latest":
-        return steps[-1]
-    if not name.isdecimal() or int(name) not in steps:
-        raise UserError(
-            f"checkpoint {name!r} is not one of best, latest, {', '.join(map(str, steps))}"
-        )
-    return int(name)
 
 
 class TrainedModel:
@@ -88,7 +42,7 @@ class TrainedModel:
     def __init__(
         self, config: Config, params: dict, step: int, workdir: Path, data_fingerprint: dict
     ):
-        """Use `load`."""
+        """Use `vaejax.load`."""
         self.data_fingerprint = data_fingerprint
         self.config, self.params, self.step = config, params, step
         self.model = build_model(config)
