@@ -1,6 +1,7 @@
 """CelebA at 64 px with a ladder of 62 groups and 26 M parameters: --config.data.path=DIR.
 
-The compact class of Efficient-VDVAE: narrow where positions are many, wide where they are few.
+The compact class of Efficient-VDVAE: narrow where positions are many, wide where they are few. A
+position of its finest level is a square of 2 x 2 pixels: the 128 lanes of a TPU are filled.
 For accelerators; ask first what a device can hold:
 python -m vaejax.aot --config=configs/celeba_ladder.py --topology=v5e:1x1
 """
@@ -12,11 +13,12 @@ def get_config():
     config = ladder_config()
     config.data.source = "celeba"
     config.data.path = "data/celeba"
-    # At 64, 32, 16, 8, 4, 2 and 1 px.
-    config.model.widths = (32, 64, 128, 256, 512, 512, 512)
-    config.model.blocks = (22, 16, 11, 7, 4, 0, 2)
+    config.model.patch = 2
+    # At 32, 16, 8, 4, 2 and 1 px.
+    config.model.widths = (128, 128, 128, 256, 512, 512)
+    config.model.blocks = (30, 16, 10, 4, 0, 2)
     config.model.dtype = "bfloat16"
-    config.ladder.hidden = (32, 64, 64, 64, 128, 128, 128)
+    config.ladder.hidden = (64, 64, 64, 64, 128, 128)
     config.ladder.latent = 32
     config.ladder.remat = True
     config.train.steps = 400_000

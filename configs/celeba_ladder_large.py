@@ -1,4 +1,4 @@
-"""CelebA at 64 px with a ladder of 62 groups and 128 M parameters: --config.data.path=DIR."""
+"""CelebA at 64 px with a ladder of 62 groups and 132 M parameters: --config.data.path=DIR."""
 
 from vaejax.config import ladder_config
 
@@ -7,11 +7,12 @@ def get_config():
     config = ladder_config()
     config.data.source = "celeba"
     config.data.path = "data/celeba"
-    # At 64, 32, 16, 8, 4, 2 and 1 px.
-    config.model.widths = (128, 256, 512, 768, 1024, 1024, 1024)
-    config.model.blocks = (22, 16, 11, 7, 4, 0, 2)
+    config.model.patch = 2
+    # At 32, 16, 8, 4, 2 and 1 px.
+    config.model.widths = (256, 256, 512, 1024, 1024, 1024)
+    config.model.blocks = (30, 16, 10, 4, 0, 2)
     config.model.dtype = "bfloat16"
-    config.ladder.hidden = (64, 128, 128, 192, 256, 256, 256)
+    config.ladder.hidden = (128, 128, 128, 256, 256, 256)
     config.ladder.latent = 32
     config.ladder.remat = True
     config.train.steps = 400_000
