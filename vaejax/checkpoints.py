@@ -218,8 +218,8 @@ def _json_digest(value: dict[str, Any]) -> int:
 def _digest(state: PyTree) -> int:
     """One number for all bits of a state, whatever devices it lies on."""
     total = 0
-    # One program for each shape, not one for all: a state has few shapes and many leaves. One
-    # after the other: CPUs may begin exchanges that wait together in another order than their peers.
+    # One program for each shape, not one for all: a state has few shapes and many leaves. Leaf
+    # after leaf: of exchanges that wait together, CPUs may begin another than their peers do.
     for leaf in jax.tree.leaves(state):
         total = (total * 31 + int(_leaf_digest(leaf))) % 2**32
     return total
