@@ -52,6 +52,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a 
 AGAINST = flags.DEFINE_list("rivals", list(RIVALS), f"Some of {', '.join(RIVALS)}.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Pairs of turns with each rival.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each turn.", lower_bound=0)
+PYTHAE_BATCH = flags.DEFINE_integer(
+    "pythae_batch", 100, "Pictures of pythae's batches; its examples take 100.", lower_bound=1
+)
 MINUTES = flags.DEFINE_float("minutes", 0.0, "Of pythae's training; 0: none.", lower_bound=0)
 EVAL_EVERY = flags.DEFINE_integer(
     "eval_every", 100, "Steps between vaejax's validations, with --minutes.", lower_bound=1
@@ -67,6 +70,8 @@ def speed(rival: str, ours: Worker, settings: pathlib.Path) -> report.Row:
     """
     say(f"taking turns with {rival}")
     module, *options = RIVALS[rival]
+    if rival == "pythae":
+        options = [f"--batch={PYTHAE_BATCH.value}"]
     with closing(Worker(module, str(settings), *options)) as other:
         pairs = [
             (ours.images_per_second(SECONDS.value), other.images_per_second(SECONDS.value))
@@ -97,8 +102,10 @@ def rival_quality(config: Config, settings: pathlib.Path, minutes: float) -> rep
     say(f"pythae trains for {minutes:g} minutes")
     with tempfile.TemporaryDirectory() as directory:
         out = pathlib.Path(directory, "likenesses.npz")
-        command = [sys.executable, "-m", *RIVALS["pythae"], str(settings),
-                   f"--minutes={minutes}", f"--out={out}"]  # fmt: skip
+        command = [
+            sys.executable, "-m", *RIVALS["pythae"], str(settings),
+            f"--batch={PYTHAE_BATCH.value}", f"--minutes={minutes}", f"--out={out}",
+        ]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise UserError(f"pythae failed: {result.stderr.strip().splitlines()[-1]}")

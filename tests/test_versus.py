@@ -19,7 +19,13 @@ from vaejax.noise import normal
 
 def versus(out, *flags: str) -> list[dict]:
     result = benchmark(
-        "versus", f"--config={CONFIG_FILE}", "--repeats=2", "--seconds=0.01", f"--out={out}", *flags
+        "versus",
+        f"--config={CONFIG_FILE}",
+        "--repeats=2",
+        "--seconds=0.01",
+        "--pythae_batch=8",
+        f"--out={out}",
+        *flags,
     )
     assert result.returncode == 0, result.stderr
     return json.loads(out.read_text())["rows"]

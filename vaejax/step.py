@@ -1,5 +1,6 @@
 """What happens on the devices: the training state and one update of it."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -101,9 +102,15 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
     return jax.tree.map(jnp.copy, state)
 
 
+@functools.cache
+def starting(model: nn.Module, config: Config) -> Callable[[PRNGKeyArray], TrainState]:
+    """`init_state` of a key; one function for each model, which JAX then traces only once."""
+    return functools.partial(init_state, model, config)
+
+
 def state_shapes(model: nn.Module, config: Config) -> TrainState:
     """The state as shapes and types; nothing is computed."""
-    return jax.eval_shape(lambda: init_state(model, config, jax.random.key(0)))
+    return jax.eval_shape(starting(model, config), jax.random.key(0))
 
 
 def empty_window(model: nn.Module) -> Window:

@@ -4,7 +4,6 @@ import dataclasses
 import enum
 import time
 from contextlib import ExitStack, closing
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -182,9 +181,9 @@ class Run:
             self.state, meta = restored
             self.evaluation_due = meta[DUE]
         else:
-            init = partial(step.init_state, self.model, self.config)
+            start = step.starting(self.model, self.config)
             key = jax.random.key(self.config.train.seed)
-            self.state = jax.jit(init, out_shardings=self.shardings)(key)
+            self.state = jax.jit(start, out_shardings=self.shardings)(key)
             self.evaluation_due = False
         self.step = self.saved_step = int(self.state.step)
 

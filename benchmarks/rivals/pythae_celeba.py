@@ -1,7 +1,7 @@
 """pythae's VAE for CelebA, as its users run it.
 
 Its own networks and trainer, with the settings of its repository's examples/scripts: latent size
-64, squared error, Adam at 1e-4, batches of 100. Its networks take 64 x 64 RGB and nothing else.
+64, squared error, Adam at 1e-4, batches of --batch. Its networks take 64 x 64 RGB and nothing else.
 
 Alone, it takes turns on noise pictures. With --minutes=M and --out=FILE it trains on the config's
 pictures for M minutes and keeps what it makes of the validation pictures.
@@ -25,7 +25,8 @@ from vaejax import data
 from vaejax.data.building import available_cores
 from vaejax.errors import UserError
 
-BATCH_SIZE = 100
+# Pictures whose likenesses are made at once.
+AT_ONCE = 100
 
 
 class TakeTurns(TrainingCallback):
@@ -59,12 +60,12 @@ class StopAfter(TrainingCallback):
             raise TimeIsUp
 
 
-def train(images: np.ndarray, callback: TrainingCallback, model: VAE) -> None:
+def train(images: np.ndarray, batch: int, callback: TrainingCallback, model: VAE) -> None:
     """Trains on uint8 pictures [picture, height, width, channel] until the callback ends it."""
     with tempfile.TemporaryDirectory() as directory:
         settings = BaseTrainerConfig(
             output_dir=directory,
-            per_device_train_batch_size=BATCH_SIZE,
+            per_device_train_batch_size=batch,
             learning_rate=1e-4,
             num_epochs=10**6,
         )
@@ -88,8 +89,8 @@ def likenesses(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
     """
     model.eval()
     rows = {"mean": [], "sample": [], "kl": []}
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = torch.from_numpy(to_pythae(images[start : start + BATCH_SIZE]))
+    for start in range(0, len(images), AT_ONCE):
+        batch = torch.from_numpy(to_pythae(images[start : start + AT_ONCE]))
         code = model.encoder(batch)
         mean, log_variance = code.embedding, code.log_covariance
         sample = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
@@ -112,14 +113,15 @@ def main() -> None:
     settings = VAEConfig(input_dim=(3, 64, 64), latent_dim=64, reconstruction_loss="mse")
     model = VAE(settings, Encoder_Conv_VAE_CELEBA(settings), Decoder_Conv_AE_CELEBA(settings))
     options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:])
-    if not options:
+    batch = int(options["batch"])
+    if "minutes" not in options:
         parameters = sum(value.numel() for value in model.parameters())
-        noise = np.random.default_rng(0).integers(0, 256, (1_000, 64, 64, 3), np.uint8)
-        train(noise, TakeTurns(worker.Turns(BATCH_SIZE, parameters=parameters)), model)
+        noise = np.random.default_rng(0).integers(0, 256, (10 * batch, 64, 64, 3), np.uint8)
+        train(noise, batch, TakeTurns(worker.Turns(batch, parameters=parameters)), model)
         return
     splits = data.open_dataset(config.data).splits
     try:
-        train(splits["train"].images, StopAfter(float(options["minutes"])), model)
+        train(splits["train"].images, batch, StopAfter(float(options["minutes"])), model)
     except TimeIsUp:
         np.savez(options["out"], **likenesses(model, splits["valid"].images))
 
