@@ -46,11 +46,12 @@ def variants(config: Config) -> dict[str, dict[str, Any]]:
         "guard": {"optimizer.guard": 0.0},
         "mixture": {"likelihood.name": "logistic", "likelihood.scale": "predicted"},
         "balance": {"objective.balance": False},
+        "AdamW": {"optimizer.name": "adamax", "optimizer.b2": 0.999},
     }
 
 
 def _one_width(config: Config) -> tuple[int, ...]:
-    """The same width at every level, at which the blocks cost as much."""
+    """The same width at every level, at which blocks half as wide inside cost as much."""
     widths, blocks = config.model.widths, config.model.blocks
     share = [depth / 4**level for level, depth in enumerate(blocks)]
     mean = sum(s * width**2 for s, width in zip(share, widths)) / sum(share)
@@ -108,7 +109,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, changes in parts.items():
-            steps = max(1, round(SECONDS.value / speeds[name]))
+            dispatch = base.train.steps_per_dispatch
+            steps = dispatch * max(1, round(SECONDS.value / speeds[name] / dispatch))
             say(f"without {name}: {steps} updates of {1e3 * speeds[name]:.0f} ms")
             runs = [
                 trained(pathlib.Path(scratch), name, changes, steps, seed)

@@ -48,8 +48,10 @@ def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
     """Trains; minutes from the command to each validation, by step.
 
     Raises:
-      UserError: the run failed; its own words say why.
+      UserError: the run failed, in its own words, or was begun before.
     """
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds a run already; name another directory with --runs")
     begin, minutes, said = time.monotonic(), {}, ""
     process = start_run(workdir, f"data.split_seed={seed}", f"train.seed={seed}", "train.keep=1000")
     for said in process.stderr:
@@ -57,8 +59,6 @@ def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
             minutes[int(found[1])] = (time.monotonic() - begin) / 60
             say(f"seed {seed}, {minutes[int(found[1])]:.1f} minutes: {said.strip()}")
     check(process, said)
-    if not minutes:
-        raise UserError(f"{workdir} holds a run that is over; name another directory with --runs")
     return minutes
 
 

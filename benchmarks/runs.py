@@ -6,6 +6,9 @@ import pathlib
 import subprocess
 import sys
 
+from absl import flags
+from ml_collections import config_flags
+
 from vaejax.errors import UserError
 
 
@@ -17,10 +20,12 @@ def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> sub
       *overrides: such as `train.steps=200`, after the command's own.
       **environment: variables to set.
     """
-    given = [word for word in sys.argv[1:] if word.startswith("--config")]
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    own = config_flags.get_override_values(flags.FLAGS["config"])
+    changes = [*(f"{key}={value}" for key, value in own.items()), *overrides]
     return subprocess.Popen(
-        [sys.executable, "-m", "vaejax.main", *given, f"--workdir={workdir}",
-         *(f"--config.{override}" for override in overrides)],
+        [sys.executable, "-m", "vaejax.main", f"--config={file}", f"--workdir={workdir}",
+         *(f"--config.{change}" for change in changes)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,7 +2,7 @@
 
 Trains a ladder of 42 groups on procedural faces at 32 px, from several seeds, at Adamax's published
 learning rate of 1e-3 and at three times that, undisturbed and with the gradients of random updates
-poisoned: some are not finite, some a million times too large.
+poisoned: some are not finite, of some the KL term's part is a million times too large.
 """
 
 import pathlib
@@ -63,12 +63,12 @@ def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.Conf
 
 
 def poison(steps: int, seed: int) -> Callable:
-    """The warm-up's share with, at random updates, a number in it that ruins the gradient."""
+    """The KL term's weight with, at random updates, a number in it that ruins the gradient."""
     rng = np.random.default_rng(seed)
     table = np.ones(steps, np.float32)
     chosen = rng.choice(steps, steps // POISONED, replace=False)
     table[chosen] = rng.choice([np.nan, np.inf, 1e6], len(chosen))
-    good, factors = step.warmth_at, jnp.asarray(table)
+    good, factors = step.beta_at, jnp.asarray(table)
     return lambda config, at: good(config, at) * factors[at]
 
 
@@ -79,13 +79,13 @@ def poison_seed(config: Config) -> int:
 
 def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
     """Trains once and reads what happened off the metrics."""
-    warmth = step.warmth_at
+    weight = step.beta_at
     if poisoned:
-        warmth = poison(config.train.steps, poison_seed(config))
+        weight = poison(config.train.steps, poison_seed(config))
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory)
         broke = False
-        with mock.patch.object(step, "warmth_at", warmth):
+        with mock.patch.object(step, "beta_at", weight):
             try:
                 train(config, workdir)
             except TrainingError as error:
@@ -97,6 +97,7 @@ def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
     return {
         "broke": broke,
         "diverged": bool(np.any(settled > np.minimum.accumulate(settled) + DIVERGED)),
+        "rollbacks": windows[-1]["rollbacks"],
         "skipped": windows[-1]["skipped"],
         "start": bits[0],
         "end": bits[-5:].mean(),
@@ -118,6 +119,7 @@ def main() -> None:
                     "runs": len(runs),
                     "broke": sum(one["broke"] for one in runs),
                     "diverged": sum(one["diverged"] for one in runs),
+                    "rollbacks": sum(one["rollbacks"] for one in runs),
                     "updates skipped": max(one["skipped"] for one in runs),
                     "bits/dim at first": float(np.mean([one["start"] for one in runs])),
                     "at last": float(np.mean([one["end"] for one in runs])),

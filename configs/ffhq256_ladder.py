@@ -23,4 +23,6 @@ def get_config():
     config.train.steps = 800_000
     config.train.eval_every = 10_000
     config.train.save_every = 1_000
+    config.eval.batch_size = 25
+    config.eval.grid = 4
     return config

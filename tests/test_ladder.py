@@ -246,12 +246,21 @@ def test_every_parameter_gets_a_gradient(choice):
         assert np.any(slope != 0), jax.tree_util.keystr(path)
 
 
-def test_the_level_where_numbers_overflow_is_named(ladder):
+@pytest.mark.parametrize(
+    ("stack", "branch", "block", "named"),
+    [
+        ("encoders_0", "Bottleneck_0", 1, "encoder['encoders_0']['Bottleneck_0']"),
+        ("decoders_0", "out", 0, "decoder and prior['decoders_0']"),
+        ("decoders_2", "posterior", 1, "decoder and prior['decoders_2']"),
+    ],
+)
+def test_the_block_where_numbers_overflow_is_named(ladder, stack, branch, block, named):
     config, model, params = ladder
     params = jax.tree.map(jnp.copy, params)
-    params["decoders_0"]["out"]["Conv1x1_0"]["Dense_0"]["bias"] += 3e38
+    bias = params[stack][branch]["Conv1x1_0"]["Dense_0"]["bias"]
+    params[stack][branch]["Conv1x1_0"]["Dense_0"]["bias"] = bias.at[block].add(3e38)
     why = explain_not_finite(model, config, params, np.asarray(pictures(config, 30)), at=0)
-    assert "decoder and prior['decoders_0']" in why
+    assert f"tensor that is not finite: {named}" in why and f", block {block};" in why
 
 
 def test_dropout_is_for_training_alone():

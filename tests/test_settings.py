@@ -84,7 +84,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"name": "ladder"}}, "set config.prior.fitted=()"),
         (
             {"model": {"name": "ladder", "blocks": (0, 0, 0)}, "prior": {"fitted": ()}},
-            "leaves a ladder without latents",
+            "the last level, without latents",
         ),
         (
             {

@@ -104,14 +104,14 @@ def make_eval_step(
             if importance_samples:
                 importance = bound(params, images, index, root)
             likeness = model.apply({"params": params}, images, method="likeness")
-        shown = jnp.round(likelihood.mean(likeness))
+            shown = jnp.round(likelihood.mean(likeness))
+            sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         squared = jnp.mean(((images.astype(jnp.float32) - shown) / 255.0) ** 2, axis=(1, 2, 3))
         elbo = terms.elbo()
 
         def total(values: Float[Array, "batch"]) -> Float[Array, ""]:
             return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
 
-        sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         return Totals(
             sums=sums._replace(squared_error=total(squared)),
             elbo_squared=total(elbo**2),

@@ -51,15 +51,16 @@ class Health:
                 f"dead units: {size - active:.0f} of {size} latents carry nothing; "
                 "config.model.latent_size could be smaller, or grant config.objective.free_bits",
             )
-        learned = self._config.likelihood.scale != "fixed"
-        if learned and values["log_std"] < MIN_LOG_SCALE + 1.1:
+        likelihood, effective = self._config.likelihood, values["effective_beta"]
+        mixture, fixed = likelihood.name == "mixture", likelihood.scale == "fixed"
+        if (mixture or not fixed) and values["log_std"] < MIN_LOG_SCALE + 1.1:
+            remedy = "" if mixture else ", or set config.likelihood.scale=fixed"
             yield (
                 "saturated",
                 "saturated scale: the likelihood's scale is at its floor, as for pictures with "
-                "constant pixels; look at the data, or set config.likelihood.scale=fixed",
+                f"constant pixels; look at the data{remedy}",
             )
-        likelihood, effective = self._config.likelihood, values["effective_beta"]
-        chosen = likelihood.scale == "fixed" and likelihood.name != "bernoulli"
+        chosen = fixed and likelihood.name not in ("bernoulli", "mixture")
         if chosen and self._config.objective.beta > 0 and not 0.2 <= effective <= 5.0:
             name = "config.likelihood.scale=shared learns it"
             yield (

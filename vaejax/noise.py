@@ -8,6 +8,9 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 # One key for each picture of a batch.
 Keys = Key[Array, "batch"]
+# Folded into a picture's key for the noise of its prior: it must not be that of its posterior.
+# Greater than the number of any group.
+PRIOR = 2**29
 
 
 def picture_keys(

@@ -40,15 +40,15 @@ def standard_kl(mean: Codes, log_std: Codes) -> Codes:
     return 0.5 * (mean**2 + jnp.exp(2.0 * log_std) - 1.0) - log_std
 
 
-def free_bits_kl(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float[Array, ""]:
-    """The KL in which each factor counts as no less than `free` nats (Kingma et al. 2016, eq. 15).
+def free_bits(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float[Array, "factor"]:
+    """The KL of each factor, counted as no less than `free` nats (Kingma et al. 2016, eq. 15).
 
     Args:
       kl: of each factor, its mean over a batch: a factor that is unused everywhere is not
         pressed, while one picture may use less than another.
       free: of each factor.
     """
-    return jnp.sum(jnp.maximum(kl, free))
+    return jnp.maximum(kl, free)
 
 
 def balance(

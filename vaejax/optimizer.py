@@ -51,11 +51,11 @@ def shortening(
 ) -> Float[Array, ""]:
     """The factor that brings a gradient of this norm down to the limit, or 1.
 
-    The limit is `clip_norm` and, where there is a guard, so many times the norm that is typical
-    of the run. No update is left out, so none can be left out for ever, as where a fixed limit
-    decides which gradients are skipped (VDVAE's runs that never take another step).
+    The limit is `clip_norm`, if there is one, and with a guard so many times the norm that is
+    typical of the run. No update is left out, so none can be left out for ever, as where a fixed
+    limit decides which gradients are skipped (VDVAE's runs that never take another step).
     """
-    limit = jnp.asarray(settings.clip_norm)
+    limit = jnp.asarray(settings.clip_norm or jnp.inf)
     if settings.guard:
         limit = jnp.where(typical > 0, jnp.minimum(limit, settings.guard * typical), limit)
     return jnp.minimum(1.0, limit / norm)

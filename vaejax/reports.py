@@ -96,5 +96,6 @@ class Reports:
             "beta": beta,
             "learning_rate": float(learning_rate(config, last)) * float(state.learning_rate_scale),
             "skipped": int(state.skipped),
+            "rollbacks": int(state.rollbacks),
             **per_factor(window.sums),
         }

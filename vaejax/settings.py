@@ -223,10 +223,10 @@ def _check_together(config: Config) -> None:
             f"config.prior.fitted={config.prior.fitted} names priors of a flat z, and "
             "config.model.name=ladder has none; set config.prior.fitted=()"
         )
-    if model.name == "ladder" and not any(model.blocks):
+    if model.name == "ladder" and not model.blocks[-1]:
         raise UserError(
-            f"config.model.blocks={model.blocks} leaves a ladder without latents; name a number "
-            "from 1 on at one level at least"
+            f"config.model.blocks={model.blocks} leaves a ladder's top, the last level, without "
+            "latents; name a number from 1 on there, or fewer levels"
         )
     if config.likelihood.bits != 8 and config.likelihood.name not in ("logistic", "mixture"):
         raise UserError(
@@ -237,6 +237,11 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for bernoulli, "
             "which has no scale; set config.likelihood.scale=fixed"
+        )
+    if config.likelihood.name == "mixture" and config.likelihood.scale == "fixed":
+        raise UserError(
+            "config.likelihood.scale='fixed' has no meaning for a mixture, whose components learn "
+            "their scales; leave it out, or name config.likelihood.name=logistic"
         )
     if train.batch_size % train.accumulate:
         raise UserError(

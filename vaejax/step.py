@@ -155,32 +155,32 @@ def make_train_step(
     everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
     placed = state_shardings(mesh, state_shapes(model, config))
 
-    def loss_of(params, images, keys, warmth):
+    def loss_of(params, images, keys, at):
         # Shards of parameters are put together for their use, never activations in their place.
         params = jax.lax.with_sharding_constraint(params, everywhere)
         terms = evidence(model, params, likelihood, images, keys, dropout=keys)
         kl = jnp.mean(terms.inference.kl, axis=0)
+        pressed = objectives.free_bits(kl, config.objective.free_bits * sizes)
         if config.objective.balance:
-            kl = kl * objectives.balance(kl, sizes, warmth)
-        kl = objectives.free_bits_kl(kl, config.objective.free_bits * sizes)
-        beta = config.objective.beta * warmth
+            pressed = pressed * objectives.balance(kl, sizes, warmth_at(config, at))
+        loss = beta_at(config, at) * jnp.sum(pressed) - jnp.mean(terms.log_likelihood)
         # In nats per dimension, so that one learning rate and one clipping norm serve every
         # picture size.
-        loss = (beta * kl - jnp.mean(terms.log_likelihood)) / images[0].size
+        loss = loss / images[0].size
         return loss, _window_of(terms, images, likelihood)
 
-    def gradients_of(params, images, keys, warmth):
+    def gradients_of(params, images, keys, at):
         """Mean loss, window and gradient over the equal parts of a batch, one at a time."""
         value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
         if parts == 1:
-            return value_and_grad(params, images, keys, warmth)
+            return value_and_grad(params, images, keys, at)
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, value_and_grad(params, *part, warmth)), None
+            return jax.tree.map(jnp.add, total, value_and_grad(params, *part, at)), None
 
         # Part i takes every parts-th example, so that no example changes its device.
         split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (images, keys)]
-        shapes = jax.eval_shape(value_and_grad, params, split[0][0], split[1][0], warmth)
+        shapes = jax.eval_shape(value_and_grad, params, split[0][0], split[1][0], at)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         ((loss, window), gradients), _ = jax.lax.scan(add, zeros, tuple(split))
         # Sums stay sums; the loss and the gradients are averaged.
@@ -193,8 +193,7 @@ def make_train_step(
         if config.data.flip:
             images = mirror(images, flip_key)
         keys = jax.random.split(noise_key, images.shape[0])
-        warmth = warmth_at(config, state.step)
-        (loss, window), gradients = gradients_of(state.params, images, keys, warmth)
+        (loss, window), gradients = gradients_of(state.params, images, keys, state.step)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         params, moments, ema_params = update(

@@ -155,7 +155,15 @@ class TrainedModel:
 
         Returns:
           The pictures and all their latents.
+
+        Raises:
+          UserError: the model is no ladder, or `keep` is not one for each of its groups.
         """
+        groups = len(self.model.resolutions())
+        if not groups:
+            raise UserError("redraw: this model has one flat z, and no groups to choose from")
+        if np.shape(keep) != (groups,):
+            raise UserError(f"keep has the shape {np.shape(keep)}; name {groups}, one of a group")
 
         def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
             return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
@@ -218,7 +226,7 @@ class TrainedModel:
         if not np.all((values >= 0) & (values < np.inf)):
             raise UserError(f"temperature={temperature} must be a number from 0 on")
         depths = list(Counter(self.model.resolutions()).values())
-        if values.ndim == 0 or values.shape == (sum(depths),):
+        if values.ndim == 0 or (depths and values.shape == (sum(depths),)):
             return values
         if values.shape == (len(depths),):
             return np.repeat(values, depths)

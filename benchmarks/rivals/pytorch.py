@@ -197,7 +197,7 @@ class Trainer:
             weight_decay=settings.weight_decay, fused=True,
         )  # fmt: skip
         self.average = [value.detach().clone() for value in self.parameters]
-        self.decay, self.clip_norm = settings.ema_decay, settings.clip_norm
+        self.decay, self.clip_norm = settings.ema_decay, settings.clip_norm or math.inf
         self.latent_size = config.model.latent_size
         self.loss_of = torch.compile(model) if compiled else model
 

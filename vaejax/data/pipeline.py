@@ -184,6 +184,7 @@ def _prefetched(
 def _iterate(load, steps: range, names, chunk: int) -> Iterator[dict[str, np.ndarray]]:
     tf = tensorflow()
 
+    @tf.autograph.experimental.do_not_convert
     def batches(first):
         types = [_TYPES[name] for name in names]
         loaded = tf.numpy_function(

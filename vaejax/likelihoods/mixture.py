@@ -54,13 +54,18 @@ class Components(NamedTuple):
 
 def parameters_per_pixel(channels: int, components: int) -> int:
     """Numbers that a decoder gives for each pixel: weights, locations, scales and colours."""
-    return components * (1 + 2 * channels + channels * (channels - 1) // 2)
+    return components * _rows(channels)
+
+
+def _rows(channels: int) -> int:
+    """Of parameters, for each component: a weight, locations, scales, and pairs of channels."""
+    return 1 + 2 * channels + channels * (channels - 1) // 2
 
 
 def first_bias(channels: int, components: int) -> Float[Array, "parameter"]:
     """Where the parameters start: equal weights, locations spread evenly, and wide scales."""
     middles = (2 * jnp.arange(components) + 1) / components - 1.0
-    rows = jnp.zeros((1 + 2 * channels + channels * (channels - 1) // 2, components))
+    rows = jnp.zeros((_rows(channels), components))
     rows = rows.at[1 : 1 + channels].set(0.5 * middles[None])
     return rows.at[1 + channels : 1 + 2 * channels].set(math.log(1 / 6)).reshape(-1)
 
@@ -98,8 +103,7 @@ class MixtureOfLogistics:
         hidden, kernel, bias = pixels
         channels = self.channels
         raw = hidden.astype(jnp.float32) @ kernel + bias[None, None, None]
-        rows = 1 + 2 * channels + channels * (channels - 1) // 2
-        raw = raw.reshape(*raw.shape[:3], rows, -1)
+        raw = raw.reshape(*raw.shape[:3], _rows(channels), -1)
         return Components(
             jax.nn.log_softmax(raw[..., 0, :]),
             raw[..., 1 : 1 + channels, :],
@@ -121,13 +125,11 @@ class MixtureOfLogistics:
         def of_rows(pixels: MixturePixels) -> tuple[Values, Values]:
             mixture = self.components(pixels)
             weight = jnp.exp(mixture.log_weight)[..., None, :]
-            location, spread = mixture.location, jnp.exp(2.0 * mixture.log_scale) * _LOGISTIC
-            if self.channels == 3:
-                location, spread = _colour_moments(location, spread, mixture.colour)
-            mean = jnp.sum(weight * location, axis=-1)
+            means, variances = _moments_of_components(mixture)
+            mean = jnp.sum(weight * means, axis=-1)
             # About the mean: the difference of two large squares would lose its digits.
-            away = (location - mean[..., None]) ** 2
-            return mean, jnp.sum(weight * (spread + away), axis=-1)
+            away = (means - mean[..., None]) ** 2
+            return mean, jnp.sum(weight * (variances + away), axis=-1)
 
         moments = _in_rows(of_rows, pixels)
         return tuple(jnp.concatenate(list(part), axis=1) for part in moments)
@@ -146,17 +148,35 @@ def _coloured(location: Array, colour: Array, x: Array) -> Array:
     return jnp.stack([location[..., 0, :], green, blue], axis=-2)
 
 
-def _colour_moments(location: Array, variance: Array, colour: Array) -> tuple[Array, Array]:
-    """Mean and variance of each channel when the earlier ones are not known."""
-    (red, green, blue), (of_red, of_green, of_blue), (a, b, c) = (
-        jnp.moveaxis(x, -2, 0) for x in (location, variance, colour)
+def _moments_of_components(mixture: Components) -> tuple[Array, Array]:
+    """Mean and variance [batch, height, width, channel, component], earlier channels not known.
+
+    Green and blue are taken at the means of what they depend on.
+    """
+    scale = jnp.exp(mixture.log_scale)
+    locations, scales, own = (
+        jnp.moveaxis(x, -2, 0) for x in (mixture.location, scale, _LOGISTIC * scale**2)
     )
-    green = green + a * red
-    blue = blue + b * red + c * green
+    red, of_red = _within_range(locations[0], scales[0], own[0])
+    if len(locations) == 1:
+        return red[..., None, :], of_red[..., None, :]
+    a, b, c = jnp.moveaxis(mixture.colour, -2, 0)
+    green, of_green = _within_range(locations[1] + a * red, scales[1], own[1] + a**2 * of_red)
     # Blue as a sum of independent parts: of red's, of green's own and of its own.
-    of_blue = of_blue + (b + c * a) ** 2 * of_red + c**2 * of_green
-    of_green = of_green + a**2 * of_red
+    of_blue = own[2] + (b + c * a) ** 2 * of_red + c**2 * own[1]
+    blue, of_blue = _within_range(locations[2] + b * red + c * green, scales[2], of_blue)
     return jnp.stack([red, green, blue], -2), jnp.stack([of_red, of_green, of_blue], -2)
+
+
+def _within_range(location: Array, scale: Array, variance: Array) -> tuple[Array, Array]:
+    """Mean and variance of a logistic variable whose values beyond -1 and 1 count as these.
+
+    E = 1 - the integral of the distribution function from -1 to 1. The variance is no larger than
+    a range with this mean allows (Bhatia and Davis 2000).
+    """
+    above, below = (jax.nn.softplus((end - location) / scale) for end in (1.0, -1.0))
+    mean = 1.0 - scale * (above - below)
+    return mean, jnp.minimum(variance, 1.0 - mean**2)
 
 
 def _in_rows(function, pixels: MixturePixels, *images: Images):

@@ -92,10 +92,11 @@ class Conv3x3(nn.Module):
 
 
 class Conv1x1(nn.Module):
-    """A linear map of the channels at every position."""
+    """A linear map of the channels at every position, whose weights start times `gain`."""
 
     features: int
     dtype: jnp.dtype
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: Maps) -> OtherMaps:
@@ -104,7 +105,7 @@ class Conv1x1(nn.Module):
         # a convolution of transposed maps. The barrier has what comes before, which is reshuffled
         # by resampling, computed once and not again in each product. Together 5% of a step.
         flat = jax.lax.optimization_barrier(x).reshape(-1, x.shape[-1])
-        out = nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init())(flat)
+        out = nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init(self.gain))(flat)
         return out.reshape(*x.shape[:-1], self.features)
 
 

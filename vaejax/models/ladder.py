@@ -6,8 +6,8 @@ all groups above and whose posterior also sees what the encoder's block at the s
 (Sonderby et al. 2016; VDVAE, Child 2021; Efficient-VDVAE, Hazami et al. 2022).
 
 No normalisation: residual branches start small for their number, and standard deviations grow
-linearly, not exponentially, in what the network gives. No number belongs to a single position, so
-parameters serve pictures of other sizes (whose smallest levels are as small).
+linearly, not exponentially, in what the network gives. No number of the networks belongs to a
+single position, so parameters serve pictures of other sizes (whose smallest levels are as small).
 """
 
 import math
@@ -22,9 +22,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from vaejax.likelihoods import to_unit
 from vaejax.models.blocks import Conv1x1, activation, depth_to_space, space_to_depth
 from vaejax.models.inference import Inference
-from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, Generated, Group, Inferred
+from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, FromPosterior, FromPrior, Group
 from vaejax.models.levels import Levels
-from vaejax.noise import Keys, fold_in, normal
+from vaejax.noise import PRIOR, Keys, fold_in, normal
 
 # Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and
 # what the encoder's blocks leave [group, batch, row, column, channel].
@@ -120,7 +120,7 @@ class Ladder(nn.Module):
 
         Args:
           images: the pictures.
-          dropout: of the channels to leave out.
+          dropout: keys, one for each picture, of the channels to leave out; without them all stay.
         """
         x, skips, first = to_unit(images).astype(self.dtype), [], 0
         for level, depth in enumerate(self.levels.blocks):
@@ -142,7 +142,7 @@ class Ladder(nn.Module):
     def _descend(
         self,
         count: int,
-        steps: Sequence[Inferred | Generated],
+        steps: Sequence[FromPosterior | FromPrior],
         keys: Keys | None = None,
         dropout: Keys | None = None,
     ) -> tuple[Any, list[Group]]:
@@ -169,7 +169,7 @@ class Ladder(nn.Module):
         Args:
           features: of the pictures.
           keys: one for each of them.
-          dropout: of the channels to leave out.
+          dropout: keys, one for each picture, of the channels to leave out; without them all stay.
         """
         pixels, groups = self._inferred(features, keys, dropout)
         kl = jnp.concatenate([group.kl for group in groups]).T
@@ -195,7 +195,7 @@ class Ladder(nn.Module):
     def _inferred(
         self, features: Features, keys: Keys | None = None, dropout: Keys | None = None
     ) -> tuple[Any, list[Group]]:
-        steps = [Inferred(*pair) for pair in zip(features, self.levels.group_numbers())]
+        steps = [FromPosterior(*pair) for pair in zip(features, self.levels.group_numbers())]
         return self._descend(features[0].shape[1], steps, keys, dropout)
 
     def redraw(
@@ -214,7 +214,7 @@ class Ladder(nn.Module):
         """
         levels = zip(z, noise, self.levels.group_numbers())
         steps = [
-            Generated(jnp.moveaxis(of_group, 1, 0), keep[groups], jnp.moveaxis(eps, 1, 0))
+            FromPrior(jnp.moveaxis(of_group, 1, 0), keep[groups], jnp.moveaxis(eps, 1, 0))
             for of_group, eps, groups in levels
         ]
         pixels, groups = self._descend(z[0].shape[0], steps)
@@ -234,6 +234,7 @@ class Ladder(nn.Module):
           temperature: its standard deviation, for all groups or for each, from the top.
         """
         temperatures = jnp.broadcast_to(jnp.asarray(temperature), len(self.factors()))
+        keys = fold_in(keys, PRIOR)
 
         def of_level(groups: Int[Array, "group"], shape: tuple[int, ...]) -> Array:
             def of_group(group: Int[Array, ""]) -> Array:

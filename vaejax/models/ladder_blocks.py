@@ -8,30 +8,31 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation, kernel_init
+from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation
 from vaejax.noise import Keys, fold_in, normal
 
 # Purposes folded into a picture's key, beside its groups' numbers.
 _ENCODER_DROPOUT, _DECODER_DROPOUT = 2**30, 2**30 + 2**20
-# No standard deviation is smaller, so that no ratio of two can leave the range of float32.
+# No standard deviation is smaller, so that those that grow linearly keep their ratios in the range
+# of float32.
 _LEAST_STD = 1e-3
 
 
-class Spread(NamedTuple):
+class Gaussian(NamedTuple):
     """A diagonal Gaussian over one group, float32."""
 
     mean: Maps
     std: Maps
 
 
-class Inferred(NamedTuple):
+class FromPosterior(NamedTuple):
     """What a decoder block takes to sample from its posterior."""
 
     skip: Maps
     group: Int[Array, ""]
 
 
-class Generated(NamedTuple):
+class FromPrior(NamedTuple):
     """What a decoder block takes to go on without a picture.
 
     Attributes:
@@ -90,21 +91,6 @@ class Bottleneck(nn.Module):
         return jnp.where(kept[:, None, None], x / share, 0.0).astype(self.dtype)
 
 
-class Linear(nn.Module):
-    """A linear map of the channels whose weights start `gain` times as large as usual."""
-
-    features: int
-    gain: float
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: Maps) -> OtherMaps:
-        """Returns [batch, height, width, features]."""
-        flat = x.reshape(-1, x.shape[-1])
-        out = nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init(self.gain))(flat)
-        return out.reshape(*x.shape[:-1], self.features)
-
-
 class EncoderBlock(nn.Module):
     """A residual block that leaves its output for the decoder."""
 
@@ -121,7 +107,7 @@ class EncoderBlock(nn.Module):
         if dropout is not None:
             dropout = fold_in(dropout, _ENCODER_DROPOUT + block)
         branch = Bottleneck(self.hidden, self.taps, self.dropout, self.dtype)(x, dropout)
-        x = x + Linear(self.width, self.gain, self.dtype)(branch)
+        x = x + Conv1x1(self.width, self.dtype, self.gain)(branch)
         return x, x
 
 
@@ -146,7 +132,7 @@ class DecoderBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Maps, step: Inferred | Generated, keys: Keys | None, dropout: Keys | None
+        self, x: Maps, step: FromPosterior | FromPrior, keys: Keys | None, dropout: Keys | None
     ) -> tuple[Maps, Group]:
         """Returns the features for the next block and what became of the group.
 
@@ -164,7 +150,7 @@ class DecoderBlock(nn.Module):
 
         features = bottleneck("prior")(x)
         prior = self._gaussian(features, "prior_gaussian")
-        if isinstance(step, Inferred):
+        if isinstance(step, FromPosterior):
             seen = jnp.concatenate([x, step.skip], axis=-1)
             posterior = self._gaussian(bottleneck("posterior")(seen), "posterior_gaussian")
             noise = jnp.zeros_like(prior.mean)
@@ -175,17 +161,17 @@ class DecoderBlock(nn.Module):
             z = jnp.where(step.keep, step.z, prior.mean + prior.std * step.noise)
             nothing = jnp.zeros(x.shape[0], jnp.float32)
             group = Group(z, prior.std, (z - prior.mean) / prior.std, nothing, nothing)
-        x = x + Linear(self.width, self.gain, self.dtype, name="residual")(features)
-        x = x + Linear(self.width, self.gain, self.dtype, name="latents")(group.z)
+        x = x + Conv1x1(self.width, self.dtype, self.gain, name="residual")(features)
+        x = x + Conv1x1(self.width, self.dtype, self.gain, name="latents")(group.z)
         branch = bottleneck("out")(x, dropout)
-        return x + Linear(self.width, self.gain, self.dtype)(branch), group
+        return x + Conv1x1(self.width, self.dtype, self.gain)(branch), group
 
-    def _gaussian(self, features: Maps, name: str) -> Spread:
-        """The mean and the standard deviation, 1 at the start, from bfloat16 features."""
-        values = Linear(2 * self.latent, 0.1, jnp.dtype("float32"), name=name)(features)
+    def _gaussian(self, features: Maps, name: str) -> Gaussian:
+        """Mean and standard deviation, 1 at the start; float32, whatever the features are."""
+        values = Conv1x1(2 * self.latent, jnp.dtype("float32"), 0.1, name=name)(features)
         mean, raw = jnp.split(values, 2, axis=-1)
         std = jnp.exp(raw) if self.spread == "exp" else _softplus(raw)
-        return Spread(mean, std + _LEAST_STD)
+        return Gaussian(mean, std + _LEAST_STD)
 
 
 def _softplus(x: Maps) -> Maps:
@@ -193,7 +179,7 @@ def _softplus(x: Maps) -> Maps:
     return jax.nn.softplus(math.log(2.0) * x) / math.log(2.0)
 
 
-def _sampled(posterior: Spread, prior: Spread, noise: Maps) -> Group:
+def _sampled(posterior: Gaussian, prior: Gaussian, noise: Maps) -> Group:
     z = posterior.mean + posterior.std * noise
     ratio = posterior.std / prior.std
     away = (posterior.mean - prior.mean) / prior.std

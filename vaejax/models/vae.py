@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt8
 from vaejax import objectives
 from vaejax.likelihoods import MixturePixels, Pixels, to_unit
 from vaejax.models.inference import Codes, Inference
-from vaejax.noise import Keys, normal
+from vaejax.noise import PRIOR, Keys, fold_in, normal
 from vaejax.priors import StandardNormal
 
 
@@ -119,7 +119,7 @@ class VAE(nn.Module):
         self, keys: Keys, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "batch latent"]:
         """Noise for each picture; `temperature` is its standard deviation."""
-        return temperature * normal(keys, (self.code_size(),))
+        return temperature * normal(fold_in(keys, PRIOR), (self.code_size(),))
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
         """The codes that the prior makes of noise."""
