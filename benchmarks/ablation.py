@@ -4,7 +4,6 @@ Takes one part out at a time and trains for as many updates as fit into the same
 variant's own speed, measured side by side before. The learning rate falls over just these.
 """
 
-import math
 import pathlib
 import statistics
 import tempfile
@@ -17,6 +16,7 @@ from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.programs import Step
+from benchmarks.recipe import variants
 from benchmarks.runs import finished_run, metrics
 from vaejax import cli
 from vaejax.config import Config
@@ -34,28 +34,6 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 # Rounds of timing, and seconds of each variant in a round at most.
 ROUNDS, ROUND_SECONDS = 5, 2.0
-
-
-def variants(config: Config) -> dict[str, dict[str, Any]]:
-    """What is set otherwise when a part is taken out, by the part's name."""
-    return {
-        "nothing": {},
-        "softplus": {"ladder.spread": "exp"},
-        "block skips": {"ladder.skips": "level"},
-        "widths": {"model.widths": _one_width(config), "ladder.hidden": ()},
-        "guard": {"optimizer.guard": 0.0},
-        "mixture": {"likelihood.name": "logistic", "likelihood.scale": "predicted"},
-        "balance": {"objective.balance": False},
-        "AdamW": {"optimizer.name": "adamax", "optimizer.b2": 0.999},
-    }
-
-
-def _one_width(config: Config) -> tuple[int, ...]:
-    """The same width at every level, at which blocks half as wide inside cost as much."""
-    widths, blocks = config.model.widths, config.model.blocks
-    share = [depth / 4**level for level, depth in enumerate(blocks)]
-    mean = sum(s * width**2 for s, width in zip(share, widths)) / sum(share)
-    return (round(math.sqrt(mean)),) * len(widths)
 
 
 def seconds_per_step(configs: dict[str, Config]) -> dict[str, float]:

@@ -29,7 +29,7 @@ def get_config():
     config.optimizer.final_fraction = 0.02
     config.optimizer.ema_decay = 0.999
     config.optimizer.weight_decay = 0.1
-    config.train.steps = 8_000
+    config.train.steps = 6_000
     config.train.eval_every = 500
     config.train.save_every = 500
     config.eval.batch_size = 200

@@ -77,6 +77,8 @@ def test_what_is_kept_stays(model):
     _, other = model.redraw(z, keep=np.array([True, False, False]), seed=3)
     np.testing.assert_allclose(other[0], z[0])
     assert np.all(np.any(other[1] != z[1], axis=(2, 3, 4)))
+    with pytest.raises(UserError, match=r"keep has the shape \(2,\); name 3"):
+        model.redraw(z, keep=np.ones(2, bool))
     pictures, same = model.redraw(z, keep=np.ones(3, bool))
     np.testing.assert_array_equal(pictures, model.decode(z))
     np.testing.assert_allclose(same[1], z[1])

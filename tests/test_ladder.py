@@ -14,11 +14,14 @@ from tiny import tiny_ladder
 from vaejax import objectives
 from vaejax.config import Config
 from vaejax.diagnosis import explain_not_finite
-from vaejax.evaluation import make_importance_bound
+from vaejax.evaluation import make_eval_step, make_importance_bound
 from vaejax.evidence import Evidence, evidence
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import Ladder, build_model, init_params
+from vaejax.models.ladder_blocks import Bottleneck
 from vaejax.noise import picture_keys
+from vaejax.parallel import single_device_mesh
+from vaejax.step import init_state, make_train_step
 
 COUNT = 3
 
@@ -127,8 +130,8 @@ def test_with_one_group_it_is_a_plain_vae():
     np.testing.assert_allclose(terms.inference.log_ratio, log_ratio, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_looped_and_unrolled_are_the_same(ladder, remat):
+@pytest.mark.parametrize("how", [(False, False), (False, True), (True, True)])
+def test_looped_or_computed_again_it_is_the_same(ladder, how):
     config, looped, params = ladder
 
     def loss(model: Ladder) -> Callable[[dict], jax.Array]:
@@ -142,7 +145,7 @@ def test_looped_and_unrolled_are_the_same(ladder, remat):
         )
 
     value, slopes = loss(looped)(params)
-    other = looped.clone(scan=False, remat=remat)
+    other = looped.clone(**dict(zip(("scan", "remat"), how)))
     other_value, other_slopes = loss(other)(params)
     np.testing.assert_allclose(value, other_value, rtol=1e-6)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slopes))
@@ -179,6 +182,18 @@ def test_sampling_group_by_group_is_sampling_at_once(ladder):
         apply(model, params, "generate", noise),
     ):
         np.testing.assert_allclose(pixels.hidden, other.hidden, atol=1e-5)
+
+
+def test_noise_of_the_prior_is_not_that_of_the_posterior(ladder):
+    """Else what is drawn anew from a seed would be what the same seed drew before."""
+    _, model, params = ladder
+    keys = keys_of(100)
+    z, std = apply(model, params, "posterior", pictures(ladder[0], 100), keys)
+    mean, _ = apply(model, params, "posterior", pictures(ladder[0], 100))
+    # The top group's mean depends on no sample.
+    of_posterior = np.ravel((z[0] - mean[0]) / std[0])
+    of_prior = np.ravel(apply(model, params, "noise", keys)[0])
+    assert abs(np.corrcoef(of_posterior, of_prior)[0, 1]) < 0.15
 
 
 def test_temperature_scales_the_noise_of_its_own_group(ladder):
@@ -264,10 +279,29 @@ def test_the_block_where_numbers_overflow_is_named(ladder, stack, branch, block,
 
 
 def test_dropout_is_for_training_alone():
-    config = tiny_ladder({"dropout": 0.5})
-    model = build_model(config)
-    params = away_from_start(model, config)
-    plain = [evidence_of(config, model, params, keys_of()).elbo() for _ in range(2)]
-    dropped = evidence_of(config, model, params, keys_of(), dropout=keys_of()).elbo()
-    np.testing.assert_array_equal(*plain)
-    assert np.all(np.abs(dropped - plain[0]) > 0.01)
+    """An update differs with it, a validation does not."""
+    losses, totals = [], []
+    for dropout in (0.0, 0.5):
+        config = tiny_ladder({"dropout": dropout})
+        model, mesh = build_model(config), single_device_mesh()
+        params = away_from_start(model, config)
+        state = init_state(model, config, jax.random.key(0)).replace(params=params)
+        _, loss = make_train_step(model, config, mesh)(state, pictures(config, 8)[None])
+        losses.append(float(loss))
+        everyone = jnp.arange(8), jnp.ones(8, bool)
+        evaluate = make_eval_step(model, config, mesh)
+        totals.append(evaluate(away_from_start(model, config), pictures(config, 8), *everyone))
+    assert abs(losses[0] - losses[1]) > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, *totals)
+
+
+def test_what_is_not_dropped_weighs_more():
+    """So that the mean stays: each channel is left out whole, at its share."""
+    x = jax.random.normal(jax.random.key(0), (2000, 1, 1, 6))
+    block = Bottleneck(8, taps=1, dropout=0.25, dtype=jnp.dtype("float32"))
+    params = block.init(jax.random.key(1), x)
+    whole = block.apply(params, x)
+    dropped = block.apply(params, x, picture_keys(jax.random.key(2), jnp.arange(2000)))
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-6)
+    np.testing.assert_allclose(np.mean(kept), 0.75, atol=0.02)

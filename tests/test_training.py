@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tiny as tiny_run
 from tiny import metrics, tiny
@@ -182,6 +183,23 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     state = final_state(tmp_path, config)
     assert state.step == 12 and state.skipped == 1 and state.rollbacks == 0
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_guard_shortens_what_an_update_takes(tmp_path):
+    """It alone: without a fixed limit, the second gradient comes down to a thousandth."""
+    states = []
+    for steps in (1, 2):
+        config = tiny(
+            optimizer={"clip_norm": 0.0, "guard": 1e-3, "b1": 0.0},
+            train={"steps": steps, "log_every": 1, "eval_every": steps, "save_every": steps},
+        )
+        train(config, tmp_path / str(steps))
+        states.append(final_state(tmp_path / str(steps), config))
+    one, two = states
+    assert two.typical_norm == pytest.approx(one.typical_norm * 1e-3**0.02, rel=1e-4)
+    # With b1 = 0 the first moment is the last gradient that was taken.
+    taken = [float(optax.tree.norm(state.moments.first)) for state in states]
+    np.testing.assert_allclose(taken, one.typical_norm * np.array([1, 1e-3]), rtol=1e-4)
 
 
 def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
