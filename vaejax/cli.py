@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from vaejax.compiling import keep_compiled_programs
 from vaejax.errors import TrainingError, UserError
+from vaejax.pages import use_large_pages
 from vaejax.settings import check_key
 from vaejax.signals import interrupt_on_signal
 
@@ -46,9 +46,13 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
         logging.set_verbosity(logging.WARNING)
         with _one_line_errors():
             interrupt_on_signal()
+            # A mistake in the flags is told before JAX is imported.
+            from vaejax.compiling import keep_compiled_programs
+
             keep_compiled_programs()
             return command()
 
+    use_large_pages()
     app.run(main, flags_parser=parse)
 
 

@@ -1,14 +1,18 @@
 """Trains a VAE: `python -m vaejax.main --config=configs/celeba.py`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
-from vaejax import cli, processes
+from vaejax import cli
 from vaejax.errors import UserError
 from vaejax.meeting import Meeting
 from vaejax.settings import resolve
+
+if TYPE_CHECKING:
+    from vaejax.processes import Group
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 WORKDIR = flags.DEFINE_string(
@@ -49,8 +53,10 @@ def main() -> int:
     return 0
 
 
-def _join() -> processes.Group:
+def _join() -> "Group":
     """The processes that the flags name, or this one alone."""
+    from vaejax import processes
+
     explicit = [COORDINATOR.value, PROCESSES.value, PROCESS.value]
     if DISTRIBUTED.value:
         return processes.start_detected(START_TIMEOUT.value)

@@ -1,0 +1,47 @@
+"""Commands ask for large pages, once, and leave alone what the user has asked for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vaejax import pages
+
+CONFIG = """
+import os
+raise ValueError(os.environ.get("GLIBC_TUNABLES"))
+"""
+
+
+def tunables_of_a_command(directory, **environment: str) -> str:
+    """What GLIBC_TUNABLES is when a command reads its config."""
+    config = directory / "config.py"
+    config.write_text(CONFIG)
+    inherited = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    result = subprocess.run(
+        [sys.executable, "-m", "vaejax.main", f"--config={config}"],
+        env={**inherited, **environment}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 2
+    return result.stderr.strip().removeprefix("error: --config: ValueError: ")
+
+
+@pytest.mark.skipif(not pages._offered(), reason="this system has no large pages to ask for")
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        ({}, "glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}, "glibc.malloc.perturb=0:glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
+    ],
+)  # fmt: skip
+def test_a_command_asks_for_them(tmp_path, given, becomes):
+    assert tunables_of_a_command(tmp_path, **given) == becomes
+
+
+def test_nothing_is_done_where_they_are_not_offered(tmp_path, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(pages, "_OFFERED", tmp_path / "absent")
+    pages.use_large_pages()
+    assert "GLIBC_TUNABLES" not in os.environ
