@@ -1,6 +1,6 @@
 """The Frey faces, 28 x 20 grey, with a ladder: --config.data.path=FILE.npz.
 
-Under an hour on two CPU cores. Every choice was made on the validation faces.
+25 minutes on two CPU cores. Every choice was made on the validation faces.
 """
 
 from vaejax.config import ladder_config
@@ -19,7 +19,7 @@ def get_config():
     config.model.widths = (64, 128)
     config.model.blocks = (3, 3)
     config.ladder.latent = 8
-    # With half the dropout and little decay, validation turned after 5,000 updates.
+    # With half the dropout and little decay, validation turned earlier.
     config.ladder.dropout = 0.2
     # On CPUs a loop is slower than what it repeats, written out.
     config.ladder.scan = False
