@@ -1,6 +1,6 @@
 """Whether a deep, narrow ladder in bfloat16 ever breaks: `python -m benchmarks.stability`.
 
-Trains a ladder of 42 groups on procedural faces at 32 px, from several seeds, at Adamax's published
+Trains a ladder of 42 groups on procedural faces at 32 px, from several seeds, at the published
 learning rate of 1e-3 and at three times that, undisturbed and with the gradients of random updates
 poisoned: some are not finite, of some the KL term's part is a million times too large.
 """

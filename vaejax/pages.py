@@ -13,8 +13,9 @@ def use_large_pages() -> None:
     """Starts this program again with an allocator that asks for large pages, if it does not yet.
 
     XLA takes the memory for a CPU's step anew each time, and the kernel gives it page by page, each
-    one cleared: of a ladder's step that was a third with pages of 4 KiB, and is nothing with 2 MiB
-    (benchmarks/README.md). `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves it as it is.
+    one cleared: of a ladder's step that was over a quarter of the CPU time with pages of 4 KiB, and
+    is a tenth with 2 MiB (benchmarks/README.md). `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves it
+    as it is.
     """
     given = os.environ.get(_VARIABLE, "")
     if _ASK in given or not sys.executable or not _offered():
