@@ -8,39 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import PyTree
+from ladders import COUNT, apply, away_from_start, keys_of, pictures, start
 from tiny import tiny_ladder
 
 from vaejax import objectives
 from vaejax.config import Config
-from vaejax.diagnosis import explain_not_finite
-from vaejax.evaluation import make_eval_step, make_importance_bound
+from vaejax.evaluation import make_importance_bound
 from vaejax.evidence import Evidence, evidence
 from vaejax.likelihoods import build_likelihood
-from vaejax.models import Ladder, build_model, init_params
-from vaejax.models.ladder_blocks import Bottleneck
-from vaejax.noise import picture_keys
-from vaejax.parallel import single_device_mesh
-from vaejax.step import init_state, make_train_step
-
-COUNT = 3
-
-
-def start(model: Ladder, config: Config) -> dict:
-    """Fresh parameters."""
-    return jax.jit(functools.partial(init_params, model, config))(jax.random.key(0))
-
-
-def apply(model: Ladder, params: dict, method: str, *inputs: PyTree) -> PyTree:
-    """What a method gives, compiled: one operation at a time would take minutes."""
-    return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *inputs)
-
-
-def away_from_start(model: Ladder, config: Config) -> dict:
-    """Parameters at which all that starts small shows."""
-    leaves, tree = jax.tree.flatten(start(model, config))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+from vaejax.models import Ladder, build_model
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +25,6 @@ def ladder() -> tuple[Config, Ladder, dict]:
     config = tiny_ladder()
     model = build_model(config)
     return config, model, away_from_start(model, config)
-
-
-def pictures(config: Config, count: int = COUNT) -> jax.Array:
-    shape = (count, *config.data.image_size, config.data.channels)
-    return jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-
-
-def keys_of(count: int = COUNT, sample: int = 0) -> jax.Array:
-    return picture_keys(jax.random.key(7), jnp.arange(count), sample)
 
 
 def evidence_of(
@@ -259,49 +226,3 @@ def test_every_parameter_gets_a_gradient(choice):
     for path, slope in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
         assert np.all(np.isfinite(slope)), jax.tree_util.keystr(path)
         assert np.any(slope != 0), jax.tree_util.keystr(path)
-
-
-@pytest.mark.parametrize(
-    ("stack", "branch", "block", "named"),
-    [
-        ("encoders_0", "Bottleneck_0", 1, "encoder['encoders_0']['Bottleneck_0']"),
-        ("decoders_0", "out", 0, "decoder and prior['decoders_0']"),
-        ("decoders_2", "posterior", 1, "decoder and prior['decoders_2']"),
-    ],
-)
-def test_the_block_where_numbers_overflow_is_named(ladder, stack, branch, block, named):
-    config, model, params = ladder
-    params = jax.tree.map(jnp.copy, params)
-    bias = params[stack][branch]["Conv1x1_0"]["Dense_0"]["bias"]
-    params[stack][branch]["Conv1x1_0"]["Dense_0"]["bias"] = bias.at[block].add(3e38)
-    why = explain_not_finite(model, config, params, np.asarray(pictures(config, 30)), at=0)
-    assert f"tensor that is not finite: {named}" in why and f", block {block};" in why
-
-
-def test_dropout_is_for_training_alone():
-    """An update differs with it, a validation does not."""
-    losses, totals = [], []
-    for dropout in (0.0, 0.5):
-        config = tiny_ladder({"dropout": dropout})
-        model, mesh = build_model(config), single_device_mesh()
-        params = away_from_start(model, config)
-        state = init_state(model, config, jax.random.key(0)).replace(params=params)
-        _, loss = make_train_step(model, config, mesh)(state, pictures(config, 8)[None])
-        losses.append(float(loss))
-        everyone = jnp.arange(8), jnp.ones(8, bool)
-        evaluate = make_eval_step(model, config, mesh)
-        totals.append(evaluate(away_from_start(model, config), pictures(config, 8), *everyone))
-    assert abs(losses[0] - losses[1]) > 1e-3
-    jax.tree.map(np.testing.assert_array_equal, *totals)
-
-
-def test_what_is_not_dropped_weighs_more():
-    """So that the mean stays: each channel is left out whole, at its share."""
-    x = jax.random.normal(jax.random.key(0), (2000, 1, 1, 6))
-    block = Bottleneck(8, taps=1, dropout=0.25, dtype=jnp.dtype("float32"))
-    params = block.init(jax.random.key(1), x)
-    whole = block.apply(params, x)
-    dropped = block.apply(params, x, picture_keys(jax.random.key(2), jnp.arange(2000)))
-    kept = dropped != 0
-    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-6)
-    np.testing.assert_allclose(np.mean(kept), 0.75, atol=0.02)

@@ -1,0 +1,96 @@
+"""Updates that would ruin a run: shortened, skipped, taken back, and at last explained."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from states import final_state
+from tiny import metrics, tiny
+
+from vaejax import step
+from vaejax.checkpoints import Checkpoints
+from vaejax.errors import TrainingError
+from vaejax.likelihoods import DiscretizedLogistic
+from vaejax.training import Outcome, train
+
+
+def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
+    good = step.warmth_at
+    monkeypatch.setattr(
+        step, "warmth_at", lambda c, at: jax.numpy.where(at == 4, jax.numpy.nan, good(c, at))
+    )
+    config = tiny()
+    assert train(config, tmp_path) is Outcome.FINISHED
+    skipped = [line["skipped"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert skipped == [0, 1, 1, 1]
+    state = final_state(tmp_path, config)
+    assert state.step == 12 and state.skipped == 1 and state.rollbacks == 0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_guard_shortens_what_an_update_takes(tmp_path):
+    """It alone: without a fixed limit, the second gradient comes down to a thousandth."""
+    states = []
+    for steps in (1, 2):
+        config = tiny(
+            optimizer={"clip_norm": 0.0, "guard": 1e-3, "b1": 0.0},
+            train={"steps": steps, "log_every": 1, "eval_every": steps, "save_every": steps},
+        )
+        train(config, tmp_path / str(steps))
+        states.append(final_state(tmp_path / str(steps), config))
+    one, two = states
+    assert two.typical_norm == pytest.approx(one.typical_norm * 1e-3**0.02, rel=1e-4)
+    # With b1 = 0 the first moment is the last gradient that was taken.
+    taken = [float(optax.tree.norm(state.moments.first)) for state in states]
+    np.testing.assert_allclose(taken, one.typical_norm * np.array([1, 1e-3]), rtol=1e-4)
+
+
+def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
+    """Parameters turn to NaN once, after the checkpoint at step 8: every later update fails."""
+    make, poisoned = step.make_train_step, []
+
+    def make_poisoning(model, config, mesh, **options):
+        real = make(model, config, mesh, **options)
+
+        def train_step(state, images):
+            if int(state.step) == 8 and not poisoned:
+                poisoned.append(True)
+                state = state.replace(params=jax.tree.map(lambda p: p * np.nan, state.params))
+            return real(state, images)
+
+        return train_step
+
+    monkeypatch.setattr(step, "make_train_step", make_poisoning)
+    config = tiny(train={"max_skipped": 1})
+    assert train(config, tmp_path) is Outcome.FINISHED
+    said = capsys.readouterr().err
+    assert "back to step 8 with 0.3 of the learning rate (rollback 1 of 2)" in said
+    state = final_state(tmp_path, config)
+    assert state.step == 12 and state.rollbacks == 1
+    np.testing.assert_allclose(state.learning_rate_scale, 0.3)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+    steps = [line["step"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert steps == [3, 6, 9, 12], "the lines of the steps taken back are gone"
+
+
+def test_the_third_time_it_stops_and_names_the_cause(tmp_path, monkeypatch):
+    log_prob = DiscretizedLogistic.log_prob
+    poisonous = lambda *inputs: log_prob(*inputs) * np.float32(np.nan)  # noqa: E731
+    monkeypatch.setattr(DiscretizedLogistic, "log_prob", poisonous)
+    config = tiny(train={"max_skipped": 3})
+    with pytest.raises(TrainingError) as error:
+        train(config, tmp_path)
+    assert "first tensor that is not finite: log_likelihood" in str(error.value)
+    assert "examples of that batch: [" in str(error.value)
+
+
+def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
+    """Every update from step 5 on fails; the checkpoint at 8 would be a trap for the rollback."""
+    good = step.warmth_at
+    monkeypatch.setattr(
+        step, "warmth_at", lambda c, at: jax.numpy.where(at >= 5, jax.numpy.nan, good(c, at))
+    )
+    with pytest.raises(TrainingError):
+        train(tiny(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert checkpoints.steps() == [4]

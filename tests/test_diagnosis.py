@@ -1,0 +1,29 @@
+"""Where numbers stopped being finite is told, and why."""
+
+import jax
+import numpy as np
+import pytest
+from ladders import away_from_start, pictures
+from tiny import tiny_ladder
+
+from vaejax.diagnosis import explain_not_finite
+from vaejax.models import build_model
+
+
+@pytest.mark.parametrize(
+    ("stack", "branch", "block", "named"),
+    [
+        ("encoders_0", "Bottleneck_0", 1, "encoder['encoders_0']['Bottleneck_0']"),
+        ("decoders_0", "out", 0, "decoder and prior['decoders_0']"),
+        ("decoders_2", "posterior", 1, "decoder and prior['decoders_2']"),
+    ],
+)
+def test_the_block_where_numbers_overflow_is_named(stack, branch, block, named):
+    config = tiny_ladder()
+    model = build_model(config)
+    params = away_from_start(model, config)
+    # Three layers, one after the other.
+    enlarged = jax.tree.map(lambda leaf: leaf.at[block].multiply(1e15), params[stack][branch])
+    params[stack][branch] = enlarged
+    why = explain_not_finite(model, config, params, np.asarray(pictures(config, 30)), at=0)
+    assert f"tensor that is not finite: {named}" in why and f", block {block};" in why

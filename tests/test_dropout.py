@@ -1,0 +1,43 @@
+"""Channels of a ladder are left out in training, and only there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ladders import away_from_start, pictures
+from tiny import tiny_ladder
+
+from vaejax.evaluation import make_eval_step
+from vaejax.models import build_model
+from vaejax.models.ladder_blocks import Bottleneck
+from vaejax.noise import picture_keys
+from vaejax.parallel import single_device_mesh
+from vaejax.step import init_state, make_train_step
+
+
+def test_dropout_is_for_training_alone():
+    """An update differs with it, a validation does not."""
+    losses, totals = [], []
+    for dropout in (0.0, 0.5):
+        config = tiny_ladder({"dropout": dropout})
+        model, mesh = build_model(config), single_device_mesh()
+        params = away_from_start(model, config)
+        state = init_state(model, config, jax.random.key(0)).replace(params=params)
+        _, loss = make_train_step(model, config, mesh)(state, pictures(config, 8)[None])
+        losses.append(float(loss))
+        everyone = jnp.arange(8), jnp.ones(8, bool)
+        evaluate = make_eval_step(model, config, mesh)
+        totals.append(evaluate(away_from_start(model, config), pictures(config, 8), *everyone))
+    assert abs(losses[0] - losses[1]) > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, *totals)
+
+
+def test_what_is_not_dropped_weighs_more():
+    """So that the mean stays: each channel is left out whole, at its share."""
+    x = jax.random.normal(jax.random.key(0), (2000, 1, 1, 6))
+    block = Bottleneck(8, taps=1, dropout=0.25, dtype=jnp.dtype("float32"))
+    params = block.init(jax.random.key(1), x)
+    whole = block.apply(params, x)
+    dropped = block.apply(params, x, picture_keys(jax.random.key(2), jnp.arange(2000)))
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-6)
+    np.testing.assert_allclose(np.mean(kept), 0.75, atol=0.02)
