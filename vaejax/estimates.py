@@ -20,10 +20,11 @@ from vaejax.chips import Chip, chip_of
 from vaejax.config import Config
 from vaejax.errors import DoesNotFit
 from vaejax.flops import matmul_flops
-from vaejax.hlo import Collective, Program, Traffic
+from vaejax.hlo import Collective, Program
 from vaejax.models import build_model
 from vaejax.parallel import fitting_fsdp, make_mesh
 from vaejax.tables import Row
+from vaejax.traffic import Traffic, traffic
 
 # The compiler's words for what a program needs and what there is: "Used 20.31G of 15.75G hbm".
 _SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")
@@ -168,7 +169,7 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
         flops=matmul_flops(traced.jaxpr),
         memory=memory,
-        traffic=program.traffic(),
+        traffic=traffic(program),
         collectives=program.collectives(),
         host_transfers=program.host_transfers(),
         doubles=program.has_doubles(),

@@ -1,0 +1,84 @@
+"""How many bytes a compiled program is said to move."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vaejax.hlo import Program
+from vaejax.traffic import Traffic, traffic
+
+PROGRAM = """HloModule jit_f, is_scheduled=true
+
+%fused (p: f32[8,128], q: f32[8,128]) -> (bf16[8,128], pred[8,128]) {
+  %p = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  %q = f32[8,128]{1,0:T(8,128)} parameter(1)
+  %less = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} convert(%p)
+  %above = pred[8,128]{1,0:T(8,128)(4,1)} compare(%p, %q), direction=GT
+  ROOT %both = (bf16[8,128]{1,0}, pred[8,128]{1,0}) tuple(%less, %above)
+}
+
+ENTRY %main.1 (x.1: f32[8,128]) -> (f32[8,128], s32[]) {
+  %x.1 = f32[8,128]{1,0:T(8,128)} parameter(0), metadata={op_name="x"}
+  %copy-start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) \
+copy-start(%x.1)
+  %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %bitcast = f32[1024]{0:T(1024)S(1)} bitcast(%copy-done)
+  %fusion = (bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, pred[8,128]{1,0:T(8,128)(4,1)}) \
+fusion(%copy-done, %x.1), kind=kLoop, calls=%fused, metadata={op_name="%not.an.operand"}
+  %part = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%fusion), index=0
+  ROOT %out = f32[8,128]{1,0:T(8,128)} convert(%part)
+}
+"""
+
+
+def test_bytes_are_told_apart_by_the_memory_they_lie_in():
+    # The copy reads HBM and writes VMEM; the fusion reads both and writes two bytes a number to
+    # VMEM and one to HBM; the conversion goes back.
+    numbers = 8 * 128
+    assert traffic(Program(PROGRAM)) == Traffic(
+        hbm=numbers * (4 + 4 + 1 + 4), near=numbers * (4 + 4 + 2 + 2)
+    )
+
+
+def test_of_a_part_fetched_ahead_the_part_counts_and_a_buffer_made_for_it_is_free():
+    fetch = """
+  %room = f32[2,128]{1,0:S(1)} custom-call(), custom_call_target="AllocateBuffer"
+  %slice-start = ((f32[8,128]{1,0}), f32[2,128]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x.1)
+  %slice-done = f32[2,128]{1,0:S(1)} slice-done(%slice-start)
+  ROOT %out ="""
+    part = 4 * 2 * 128
+    without = traffic(Program(PROGRAM))
+    fetched = traffic(Program(PROGRAM.replace("\n  ROOT %out =", fetch)))
+    assert fetched == without.plus(Traffic(hbm=part, near=part))
+
+
+def compiled(function, *arrays):
+    return Program(jax.jit(function, donate_argnums=0).lower(*arrays).compile().as_text())
+
+
+@pytest.mark.parametrize("rounds", [4, 256])
+def test_a_loop_moves_the_slices_it_takes_and_makes(rounds):
+    size = 1000
+
+    def loop(carry, rows):
+        return jax.lax.scan(lambda carry, row: (carry + row, jnp.exp(carry * row)), carry, rows)
+
+    moved = traffic(compiled(loop, jnp.ones(size), jnp.ones((rounds, size)))).hbm
+    # A row read and one written, and the carry; the compiler may split and copy, but nothing in it
+    # grows with the square of the rounds.
+    least = 4 * rounds * 4 * size
+    assert least <= moved <= 3 * least
+
+
+def test_an_update_in_place_writes_what_it_updates():
+    def update(table, row):
+        return jax.lax.dynamic_update_slice(table, 2.0 * row[None], (3, 0))
+
+    moved = traffic(compiled(update, jnp.ones((1000, 50)), jnp.ones(50))).hbm
+    assert 2 * 4 * 50 <= moved <= 5 * 4 * 50
+
+
+def test_branches_are_refused():
+    branches = PROGRAM.replace("convert(%part)", "conditional(%part)")
+    with pytest.raises(ValueError, match="branches"):
+        traffic(Program(branches))
