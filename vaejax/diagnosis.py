@@ -118,9 +118,13 @@ def _first(tensors: dict[str, np.ndarray]) -> str | None:
     first = next(iter(bad))
     if not (stack := _STACK.match(first)):
         return first
-    blocks = {name: _first_row(leaf) for name, leaf in bad.items() if name.startswith(stack[0])}
-    first = min(blocks, key=blocks.get)
-    return f"{first}, block {blocks[first]}"
+    # An encoder's blocks run from the last to the first.
+    turn = -1 if stack[1] == "en" else 1
+    rows = {
+        name: _first_row(leaf[::turn]) for name, leaf in bad.items() if name.startswith(stack[0])
+    }
+    first = min(rows, key=rows.get)
+    return f"{first}, block {range(len(bad[first]))[::turn][rows[first]]}"
 
 
 # Modules of a ladder whose outputs have the block as their first axis.

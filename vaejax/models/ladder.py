@@ -65,7 +65,8 @@ class Ladder(nn.Module):
         """One stack of encoder and of decoder blocks for each level that has any."""
         levels = range(len(self.widths))
         self.downs = [Conv1x1(width, self.dtype) for width in self.widths]
-        self.encoders = [self._stack(EncoderBlock, level, 1) for level in levels]
+        # From the last to the first: what the blocks leave lies as the decoder's meet it.
+        self.encoders = [self._stack(EncoderBlock, level, 1, reverse=True) for level in levels]
         self.start = self.param("start", nn.initializers.normal(0.1), self.widths[-1:], jnp.float32)
         # Numbered as data meets them, from the top.
         of_group = {"latent": self.levels.latent, "spread": self.spread}
@@ -75,7 +76,9 @@ class Ladder(nn.Module):
         self.ups = [Conv1x1(width, self.dtype) for width in self.widths[-2::-1]]
         self.out = Conv1x1(self.levels.patch**2 * self.head.inputs(), self.dtype)
 
-    def _stack(self, block: type[nn.Module], level: int, keys: int, **own: Any) -> nn.Module | None:
+    def _stack(
+        self, block: type[nn.Module], level: int, keys: int, *, reverse: bool = False, **own: Any
+    ) -> nn.Module | None:
         depth, width = self.levels.blocks[level], self.widths[level]
         if not depth:
             return None
@@ -89,6 +92,7 @@ class Ladder(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * keys),
             length=depth,
+            reverse=reverse,
             unroll=1 if self.scan else depth,
         )
         return stack(
@@ -134,8 +138,7 @@ class Ladder(nn.Module):
                 x, left = self.encoders[level](x, first + jnp.arange(depth), dropout)
                 if self.skips == "level":
                     left = jnp.broadcast_to(x, left.shape)
-                # The decoder's first block at a level is the encoder's last.
-                skips.append(left[::-1])
+                skips.append(left)
                 first += depth
         return tuple(reversed(skips))
 
