@@ -86,10 +86,22 @@ def test_a_guard_follows_the_run_and_never_locks():
     for _ in range(20):
         typical = typical_norm(settings, jnp.float32(1.0), typical)
     np.testing.assert_allclose(typical, 1.0, rtol=1e-5)
-    outlier = jnp.float32(1e6)
-    np.testing.assert_allclose(outlier * shortening(settings, outlier, typical), 4.0, rtol=1e-5)
-    after = typical_norm(settings, outlier, typical)
+    for norm in (4.5, 40.0, 1e6):
+        left = norm * shortening(settings, jnp.float32(norm), typical)
+        np.testing.assert_allclose(left, 4.0**2 / norm, rtol=1e-4)
+    after = typical_norm(settings, jnp.float32(1e6), typical)
     assert 1.0 < after < 1.1, "one outlier moves it by little"
     for _ in range(600):
         typical = typical_norm(settings, jnp.float32(1e4), typical)
     assert shortening(settings, jnp.float32(1e4), typical) == 1.0, "what stays large passes"
+
+
+def test_a_fixed_limit_clips_and_a_gradient_of_nothing_stays_nothing():
+    settings = OptimizerConfig(clip_norm=2.0, guard=0.0)
+    for norm, left in ((0.0, 0.0), (1.0, 1.0), (2.0, 2.0), (50.0, 2.0)):
+        factor = shortening(settings, jnp.float32(norm), jnp.float32(0.0))
+        np.testing.assert_allclose(norm * factor, left, rtol=1e-6)
+    both = OptimizerConfig(clip_norm=2.0, guard=4.0)
+    # Clipped to 2, of which the guard allows 0.4.
+    factor = shortening(both, jnp.float32(50.0), jnp.float32(0.1))
+    np.testing.assert_allclose(50.0 * factor, 0.4**2 / 2.0, rtol=1e-6)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from vaejax.config import Config, OptimizerConfig
 
-_EPSILON = 1e-8
+_EPSILON, _TINY = 1e-8, 1e-20
 # How much of the typical norm stays at each update: it follows the run over some fifty.
 _TYPICAL_DECAY = 0.98
 
@@ -49,28 +49,42 @@ def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
 def shortening(
     settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The factor that brings a gradient of this norm down to the limit, or 1.
+    """What a gradient of this norm is multiplied by.
 
-    The limit is `clip_norm`, if there is one, and with a guard so many times the norm that is
-    typical of the run. No update is left out, so none can be left out for ever, as where a fixed
-    limit decides which gradients are skipped (VDVAE's runs that never take another step).
+    `clip_norm` is the most that its norm may be. What is still longer than the guard allows, so
+    many times what is typical of the run, becomes the shorter the longer it was: an outlier hardly
+    moves anything (a redescending influence, Hampel 1974), and yet no update is left out, so none
+    can be left out for ever, as where a fixed limit decides which gradients are skipped (VDVAE's
+    runs that never take another step).
     """
-    limit = jnp.asarray(settings.clip_norm or jnp.inf)
-    if settings.guard:
-        limit = jnp.where(typical > 0, jnp.minimum(limit, settings.guard * typical), limit)
-    return jnp.minimum(1.0, limit / norm)
+    norm = jnp.maximum(norm, _TINY)
+    clipped, allowed = _clipped(settings, norm), _allowed(settings, norm, typical)
+    return (allowed / norm) * (allowed / clipped)
 
 
 def typical_norm(
     settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The running geometric mean of the gradients' norms as they were used.
+    """The running geometric mean of the gradients' norms, each as long as it may be.
 
-    One outlier moves it by little; gradients that stay large raise it until they pass.
+    One outlier moves it by little; gradients that stay long raise it until they pass.
     """
-    used = jnp.maximum(norm * shortening(settings, norm, typical), 1e-20)
-    mean = used * (jnp.maximum(typical, 1e-20) / used) ** _TYPICAL_DECAY
-    return jnp.where(typical > 0, mean, used)
+    allowed = _allowed(settings, jnp.maximum(norm, _TINY), typical)
+    mean = allowed * (jnp.maximum(typical, _TINY) / allowed) ** _TYPICAL_DECAY
+    return jnp.where(typical > 0, mean, allowed)
+
+
+def _clipped(settings: OptimizerConfig, norm: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.minimum(norm, settings.clip_norm or jnp.inf)
+
+
+def _allowed(
+    settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
+) -> Float[Array, ""]:
+    clipped = _clipped(settings, norm)
+    if not settings.guard:
+        return clipped
+    return jnp.where(typical > 0, jnp.minimum(clipped, settings.guard * typical), clipped)
 
 
 def update(
