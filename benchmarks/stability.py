@@ -27,9 +27,11 @@ from vaejax.training import train
 
 SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 2_000, "Updates of each run.", lower_bound=40)
+RATES = flags.DEFINE_multi_float(
+    "rate", [1e-3, 3e-3], "The published learning rate and three times that.", lower_bound=0
+)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
-LEARNING_RATES = (1e-3, 3e-3)
 # One update in so many is poisoned.
 POISONED = 50
 # A run has diverged when, past its first tenth, a window is so many bits/dim above its best.
@@ -101,13 +103,14 @@ def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
         "skipped": windows[-1]["skipped"],
         "start": bits[0],
         "end": bits[-5:].mean(),
+        "kl": np.mean([line["kl_nats"] for line in windows[-5:]]),
     }
 
 
 def main() -> None:
     """Trains, prints and keeps."""
     rows = []
-    for rate in LEARNING_RATES:
+    for rate in RATES.value:
         for poisoned in (False, True):
             say(f"learning rate {rate:g}, {'poisoned' if poisoned else 'undisturbed'}")
             configs = [resolve(settings(seed, rate, STEPS.value)) for seed in range(SEEDS.value)]
@@ -124,6 +127,7 @@ def main() -> None:
                     "bits/dim at first": float(np.mean([one["start"] for one in runs])),
                     "at last": float(np.mean([one["end"] for one in runs])),
                     "worst": float(np.max([one["end"] for one in runs])),
+                    "KL nats at last": float(np.mean([one["kl"] for one in runs])),
                 }
             )
     report.show(rows)
