@@ -167,7 +167,7 @@ class OptimizerConfig:
     weight_decay: float = _option(1e-4, low=0)
     # Above which a gradient of the loss (in nats per dimension) is shortened; 0: never.
     clip_norm: float = _option(1.0, low=0)
-    # Times the run's own typical norm above which it is shortened, too; 0: never.
+    # Times the run's own typical norm above which it fades; 0: never.
     guard: float = _option(0.0, low=0)
     ema_decay: float = _option(0.999, low=0, high=0.999999)
 
