@@ -28,22 +28,26 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_guard_shortens_what_an_update_takes(tmp_path):
-    """It alone, without a fixed limit: of the second gradient a thousandth is allowed."""
+def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
+    """By the guard alone, without a fixed limit; the KL term makes the second gradient one."""
+    good = step.beta_at
+    monkeypatch.setattr(
+        step, "beta_at", lambda c, at: good(c, at) * jax.numpy.where(at == 1, 1e6, 1)
+    )
     states = []
     for steps in (1, 2):
         config = tiny(
-            optimizer={"clip_norm": 0.0, "guard": 1e-3, "b1": 0.0},
+            optimizer={"clip_norm": 0.0, "guard": 2.0, "b1": 0.0},
             train={"steps": steps, "log_every": 1, "eval_every": steps, "save_every": steps},
         )
         train(config, tmp_path / str(steps))
         states.append(final_state(tmp_path / str(steps), config))
-    one, two = states
-    assert two.typical_norm == pytest.approx(one.typical_norm * 1e-3**0.02, rel=1e-4)
+    norms = [line["gradient_norm"] for line in metrics(tmp_path / "2") if line["split"] == "train"]
+    assert norms[1] > 100 * norms[0]
+    assert states[1].typical_norm == pytest.approx(norms[0] * 2.0**0.02, rel=1e-4)
     # With b1 = 0 the first moment is the last gradient that was taken.
     taken = [float(optax.tree.norm(state.moments.first)) for state in states]
-    first, second = (line["gradient_norm"] for line in metrics(tmp_path / "2")[:2])
-    np.testing.assert_allclose(taken, [first, (1e-3 * first) ** 2 / second], rtol=1e-4)
+    np.testing.assert_allclose(taken, [norms[0], (2 * norms[0]) ** 2 / norms[1]], rtol=1e-4)
 
 
 def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):

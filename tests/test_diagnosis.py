@@ -13,9 +13,9 @@ from vaejax.models import build_model
 @pytest.mark.parametrize(
     ("stack", "branch", "block", "named"),
     [
-        ("encoders_0", "Bottleneck_0", 1, "encoder['encoders_0']['Bottleneck_0']"),
-        ("decoders_0", "out", 0, "decoder and prior['decoders_0']"),
-        ("decoders_2", "posterior", 1, "decoder and prior['decoders_2']"),
+        ("bottom_up_0", "Bottleneck_0", 1, "encoder['bottom_up_0']['Bottleneck_0']"),
+        ("top_down_0", "out", 0, "decoder and prior['top_down_0']"),
+        ("top_down_2", "posterior", 1, "decoder and prior['top_down_2']"),
     ],
 )
 def test_the_block_where_numbers_overflow_is_named(stack, branch, block, named):

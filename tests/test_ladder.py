@@ -50,6 +50,17 @@ def test_shapes(ladder):
     assert evidence_of(*ladder, keys_of()).inference.kl.shape == (COUNT, 3)
 
 
+def test_the_encoders_last_block_meets_the_decoders_first(ladder):
+    """Features lie in the decoder's order: what the first of two blocks leaves comes second."""
+    config, model, params = ladder
+    bias = params["bottom_up_0"]["Conv1x1_0"]["Dense_0"]["bias"]
+    for block, moved in ((0, [True, False]), (1, [True, True])):
+        other = jax.tree.map(lambda leaf: leaf, params)
+        other["bottom_up_0"]["Conv1x1_0"]["Dense_0"]["bias"] = bias.at[block].add(1.0)
+        pairs = [apply(model, p, "features", pictures(config))[-1] for p in (params, other)]
+        assert [bool(np.any(a != b)) for a, b in zip(*pairs)] == moved
+
+
 def test_a_pictures_terms_do_not_depend_on_its_company(ladder):
     config, *_ = ladder
     together = evidence_of(*ladder, keys_of())

@@ -101,7 +101,12 @@ def test_a_fixed_limit_clips_and_a_gradient_of_nothing_stays_nothing():
     for norm, left in ((0.0, 0.0), (1.0, 1.0), (2.0, 2.0), (50.0, 2.0)):
         factor = shortening(settings, jnp.float32(norm), jnp.float32(0.0))
         np.testing.assert_allclose(norm * factor, left, rtol=1e-6)
-    both = OptimizerConfig(clip_norm=2.0, guard=4.0)
-    # Clipped to 2, of which the guard allows 0.4.
-    factor = shortening(both, jnp.float32(50.0), jnp.float32(0.1))
-    np.testing.assert_allclose(50.0 * factor, 0.4**2 / 2.0, rtol=1e-6)
+
+
+def test_what_the_guard_lets_fade_no_fixed_limit_lets_in():
+    settings = OptimizerConfig(clip_norm=2.0, guard=4.0)
+    typical = jnp.float32(1.0)
+    for norm, left in ((1.0, 1.0), (3.0, 2.0), (5.0, 2.0), (16.0, 1.0), (1600.0, 0.01)):
+        factor = shortening(settings, jnp.float32(norm), typical)
+        np.testing.assert_allclose(norm * factor, left, rtol=1e-6)
+    assert typical_norm(settings, jnp.float32(0.0), typical) == typical

@@ -52,6 +52,36 @@ def test_of_a_part_fetched_ahead_the_part_counts_and_a_buffer_made_for_it_is_fre
     assert fetched == without.plus(Traffic(hbm=part, near=part))
 
 
+def test_an_array_is_moved_in_whole_tiles():
+    # 48 of 128 lanes, and 3 of 8 rows: what fills them is moved too.
+    narrow = PROGRAM.replace("8,128]", "2,3,48]").replace("{1,0:", "{2,1,0:")
+    assert traffic(Program(narrow)) == traffic(Program(PROGRAM)).times(2)
+
+
+def test_an_operand_is_followed_through_what_only_renames_it():
+    convolution = """HloModule jit_h
+
+%renamed (w: f32[16,8]) -> f32[128] {
+  %w = f32[16,8]{1,0} parameter(0)
+  ROOT %flat = f32[128]{0} bitcast(%w)
+}
+
+%both (a: f32[128], b: f32[16,8]) -> f32[128] {
+  %a = f32[128]{0} parameter(0)
+  %b = f32[16,8]{1,0} parameter(1)
+  %again = f32[128]{0} fusion(%b), kind=kLoop, calls=%renamed
+  ROOT %sum = f32[128]{0} add(%a, %again)
+}
+
+ENTRY %main (x: f32[128], y: f32[16,8]) -> f32[128] {
+  %x = f32[128]{0} parameter(0)
+  %y = f32[16,8]{1,0} parameter(1)
+  ROOT %out = f32[128]{0} fusion(%x, %y), kind=kLoop, calls=%both
+}
+"""
+    assert traffic(Program(convolution)) == Traffic(hbm=3 * 4 * 128, near=0)
+
+
 def compiled(function, *arrays):
     return Program(jax.jit(function, donate_argnums=0).lower(*arrays).compile().as_text())
 
@@ -82,3 +112,11 @@ def test_branches_are_refused():
     branches = PROGRAM.replace("convert(%part)", "conditional(%part)")
     with pytest.raises(ValueError, match="branches"):
         traffic(Program(branches))
+
+
+def test_a_loop_of_unknown_length_is_refused():
+    def until(x):
+        return jax.lax.while_loop(lambda x: jnp.sum(x) < 100.0, lambda x: 2.0 * x, x)
+
+    with pytest.raises(ValueError, match="nobody knows how often"):
+        traffic(compiled(until, jnp.ones(3)))

@@ -119,7 +119,7 @@ def _first(tensors: dict[str, np.ndarray]) -> str | None:
     if not (stack := _STACK.match(first)):
         return first
     # An encoder's blocks run from the last to the first.
-    turn = -1 if stack[1] == "en" else 1
+    turn = -1 if stack[1] == "bottom_up" else 1
     rows = {
         name: _first_row(leaf[::turn]) for name, leaf in bad.items() if name.startswith(stack[0])
     }
@@ -128,7 +128,7 @@ def _first(tensors: dict[str, np.ndarray]) -> str | None:
 
 
 # Modules of a ladder whose outputs have the block as their first axis.
-_STACK = re.compile(r"\['(en|de)coders_\d+'\]")
+_STACK = re.compile(r"\['(bottom_up|top_down)_\d+'\]")
 
 
 def _first_row(leaf: np.ndarray) -> int:

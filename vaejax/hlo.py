@@ -11,7 +11,10 @@ _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2} 
 _HEADER = re.compile(r"(ENTRY )?(%[\w.\-]+) .*\{")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?(%[\w.\-]+) = (\(.*?\)(?= [\w\-]+\()|\S+) ([\w\-]+)\((.*)")
 _ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\](\{[^}]*\})?")
+# Of operands, whose types have parentheses too.
+_END = re.compile(r"\)(?:, |$)")
 _SPACE = re.compile(r"S\((\d+)\)")
+_TILED = re.compile(r"\{([\d,]+):T\(([\d,]+)\)")
 _COUNTER = re.compile(r"[su](?:32|64)\[\]")
 _NAME = re.compile(r"%[\w.\-]+")
 _CALLED = re.compile(
@@ -76,7 +79,7 @@ class Instruction(NamedTuple):
 
     def operands(self) -> list[str]:
         """Their names."""
-        return _NAME.findall(self.rest.split(", metadata=")[0].split(", calls=")[0])
+        return _NAME.findall(_END.split(self.rest)[0])
 
     def called(self) -> list[str]:
         """Names of the computations that it runs."""
@@ -88,22 +91,40 @@ class Buffer(NamedTuple):
     """An array of a type.
 
     Attributes:
-      bytes: its size, without what its layout adds to fill tiles.
+      bytes: its size.
+      stored: with what its layout adds to fill tiles.
       space: the memory that it lies in; empty for the main one.
     """
 
     bytes: int
+    stored: int
     space: str
 
 
 def buffers(kind: str) -> list[Buffer]:
     """Of a type, in order."""
     found = []
-    for name, sides, layout in _ARRAY.findall(kind):
-        size = _SIZES.get(name, 0) * math.prod(int(side) for side in sides.split(",") if side)
-        space = _SPACE.search(layout)
-        found.append(Buffer(size, space[1] if space else ""))
+    for name, written, layout in _ARRAY.findall(kind):
+        number, space = _SIZES.get(name, 0), _SPACE.search(layout)
+        sides = _sides(written)
+        sizes = [number * math.prod(each) for each in (sides, _in_tiles(sides, layout))]
+        found.append(Buffer(*sizes, space[1] if space else ""))
     return found
+
+
+def _sides(written: str) -> list[int]:
+    return [int(side) for side in written.split(",") if side]
+
+
+def _in_tiles(sides: list[int], layout: str) -> list[int]:
+    """The sides rounded up to the tile: of `{1,2,0:T(8,128)}` axis 1 to 128s and axis 2 to 8s."""
+    if not (tiled := _TILED.match(layout)):
+        return sides
+    minor_first, tile = _sides(tiled[1]), _sides(tiled[2])
+    rounded = list(sides)
+    for axis, step in zip(minor_first, reversed(tile)):
+        rounded[axis] = -(-sides[axis] // step) * step
+    return rounded
 
 
 class Program:

@@ -51,40 +51,36 @@ def shortening(
 ) -> Float[Array, ""]:
     """What a gradient of this norm is multiplied by.
 
-    `clip_norm` is the most that its norm may be. What is still longer than the guard allows, so
-    many times what is typical of the run, becomes the shorter the longer it was: an outlier hardly
-    moves anything (a redescending influence, Hampel 1974), and yet no update is left out, so none
-    can be left out for ever, as where a fixed limit decides which gradients are skipped (VDVAE's
-    runs that never take another step).
+    One that is longer than the guard allows, so many times what is typical of the run, becomes the
+    shorter the longer it was (a redescending influence, Hampel 1974): an outlier hardly moves
+    anything. `clip_norm` is the most that is left of any. No update is left out, and gradients that
+    stay long become typical, so that a run cannot lock as where a fixed limit decides which updates
+    are skipped (VDVAE's runs that never take another step).
     """
     norm = jnp.maximum(norm, _TINY)
-    clipped, allowed = _clipped(settings, norm), _allowed(settings, norm, typical)
-    return (allowed / norm) * (allowed / clipped)
+    fading = (_allowed(settings, norm, typical) / norm) ** 2
+    return jnp.minimum(fading, (settings.clip_norm or jnp.inf) / norm)
 
 
 def typical_norm(
     settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The running geometric mean of the gradients' norms, each as long as it may be.
+    """The running geometric mean of the gradients' norms, each cut to what is allowed.
 
     One outlier moves it by little; gradients that stay long raise it until they pass.
     """
-    allowed = _allowed(settings, jnp.maximum(norm, _TINY), typical)
+    allowed = jnp.maximum(_allowed(settings, norm, typical), _TINY)
     mean = allowed * (jnp.maximum(typical, _TINY) / allowed) ** _TYPICAL_DECAY
-    return jnp.where(typical > 0, mean, allowed)
-
-
-def _clipped(settings: OptimizerConfig, norm: Float[Array, ""]) -> Float[Array, ""]:
-    return jnp.minimum(norm, settings.clip_norm or jnp.inf)
+    # A gradient of nothing says nothing.
+    return jnp.where(norm > 0, jnp.where(typical > 0, mean, allowed), typical)
 
 
 def _allowed(
     settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
 ) -> Float[Array, ""]:
-    clipped = _clipped(settings, norm)
     if not settings.guard:
-        return clipped
-    return jnp.where(typical > 0, jnp.minimum(clipped, settings.guard * typical), clipped)
+        return norm
+    return jnp.where(typical > 0, jnp.minimum(norm, settings.guard * typical), norm)
 
 
 def update(

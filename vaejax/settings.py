@@ -218,6 +218,11 @@ def _check_together(config: Config) -> None:
             f"the side by {shrink}, more than config.data.image_size={data.image_size} has; "
             "name fewer widths"
         )
+    if 0 < config.optimizer.guard <= 1:
+        raise UserError(
+            f"config.optimizer.guard={config.optimizer.guard} would let gradients of usual length "
+            "fade; choose more than 1, such as 5, or 0 for none"
+        )
     if model.name == "ladder" and config.prior.fitted:
         raise UserError(
             f"config.prior.fitted={config.prior.fitted} names priors of a flat z, and "

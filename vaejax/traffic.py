@@ -36,7 +36,7 @@ class Traffic(NamedTuple):
 
 
 def traffic(program: Program) -> Traffic:
-    """What the instructions move: each operand and result once.
+    """What the instructions move: each operand and result once, in whole tiles.
 
     Of an array that an instruction only takes slices of, or writes one into, these alone count,
     as of the arrays that a loop goes through.
@@ -52,9 +52,10 @@ def _of_computation(program: Program, name: str) -> Traffic:
     total = Traffic(0, 0)
     for one in program.computations[name]:
         seen[one.name] = one
-        if one.operation == "while":
+        if one.operation in ("while", "call"):
             (body,) = one.called()
-            total = total.plus(_of_computation(program, body).times(program.rounds(one)))
+            rounds = program.rounds(one) if one.operation == "while" else 1
+            total = total.plus(_of_computation(program, body).times(rounds))
         elif one.operation == "conditional":
             raise ValueError("the program has branches: nobody knows which one runs")
         else:
@@ -68,16 +69,16 @@ def _of_instruction(program: Program, one: Instruction, seen: dict[str, Instruct
         return Traffic(0, 0)
     if one.operation == "slice-start":
         source, target = buffers(one.type)[:2]
-        return _in(source.space, target.bytes).plus(_in(target.space, target.bytes))
+        return _in(source.space, target.stored).plus(_in(target.space, target.stored))
     total = Traffic(0, 0)
-    for part, buffer in zip(_written(program, one, seen), buffers(one.type)):
-        total = total.plus(_in(buffer.space, buffer.bytes if part is None else part))
+    for part, buffer in zip(_written(program, one, seen), buffers(one.type), strict=True):
+        total = total.plus(_in(buffer.space, buffer.stored if part is None else part))
     if one.operation.endswith("-start"):  # whose result names source and target already
         return total
     for position, operand in enumerate(one.operands()):
         part = _read(program, one, position)
         for buffer in buffers(seen[operand].type) if operand in seen else []:
-            total = total.plus(_in(buffer.space, buffer.bytes if part is None else part))
+            total = total.plus(_in(buffer.space, buffer.stored if part is None else part))
     return total
 
 
@@ -86,36 +87,41 @@ def _in(space: str, size: int) -> Traffic:
 
 
 def _size(kind: str) -> int:
-    return sum(buffer.bytes for buffer in buffers(kind))
+    return sum(buffer.stored for buffer in buffers(kind))
 
 
 def _read(program: Program, one: Instruction, position: int) -> int | None:
     """Bytes that are read of an operand; None for all."""
     if one.operation == "fusion":
-        return _read_inside(program, one.called()[0], position)
-    if position == 0 and one.operation in ("slice", "dynamic-slice"):
+        return _read_inside(program, one.called()[0], position)[0]
+    if position == 0 and one.operation in ("slice", "dynamic-slice", "gather"):
         return _size(one.type)
     if position == 0 and one.operation == "dynamic-update-slice":
         return 0
     return None
 
 
-def _read_inside(program: Program, fusion: str, position: int) -> int | None:
-    names, read = set(), 0
+def _read_inside(program: Program, fusion: str, position: int) -> tuple[int | None, bool]:
+    """The same of a fusion's operand, and whether the fusion's result is the operand itself."""
+    names, read, passed_on = set(), 0, False
     for one in program.computations[fusion]:
         if one.operation == "parameter" and one.rest.startswith(f"{position})"):
             names.add(one.name)
         for at, operand in enumerate(one.operands()):
             if operand not in names or one.operation == "tuple":
                 continue
-            if at == 0 and one.operation in ("bitcast", "dynamic-update-slice"):
-                names.add(one.name)  # the same array
-                continue
-            part = _read(program, one, at)
+            if one.operation == "fusion":
+                part, same = _read_inside(program, one.called()[0], at)
+            else:
+                same = at == 0 and one.operation in ("bitcast", "dynamic-update-slice")
+                part = 0 if same else _read(program, one, at)
             if part is None:
-                return None
+                return None, False
             read += part
-    return read
+            if same:
+                names.add(one.name)
+                passed_on |= bool(one.root)
+    return read, passed_on
 
 
 def _written(program: Program, one: Instruction, seen: dict[str, Instruction]) -> list[int | None]:
@@ -131,8 +137,9 @@ def _written(program: Program, one: Instruction, seen: dict[str, Instruction]) -
 def _written_inside(program: Program, fusion: str) -> list[int | None]:
     inside = {one.name: one for one in program.computations[fusion]}
     (root,) = [one for one in inside.values() if one.root]
-    results = [inside[name] for name in root.operands()] if root.operation == "tuple" else [root]
-    return [_updated(one, inside) for one in results]
+    if root.operation == "tuple":
+        return [_updated(inside[name], inside) for name in root.operands()]
+    return [_updated(root, inside)] * len(buffers(root.type))
 
 
 def _updated(result: Instruction, inside: dict[str, Instruction]) -> int | None:

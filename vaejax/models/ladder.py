@@ -66,11 +66,11 @@ class Ladder(nn.Module):
         levels = range(len(self.widths))
         self.downs = [Conv1x1(width, self.dtype) for width in self.widths]
         # From the last to the first: what the blocks leave lies as the decoder's meet it.
-        self.encoders = [self._stack(EncoderBlock, level, 1, reverse=True) for level in levels]
+        self.bottom_up = [self._stack(EncoderBlock, level, 1, reverse=True) for level in levels]
         self.start = self.param("start", nn.initializers.normal(0.1), self.widths[-1:], jnp.float32)
         # Numbered as data meets them, from the top.
         of_group = {"latent": self.levels.latent, "spread": self.spread}
-        self.decoders = [
+        self.top_down = [
             self._stack(DecoderBlock, level, 2, **of_group) for level in reversed(levels)
         ]
         self.ups = [Conv1x1(width, self.dtype) for width in self.widths[-2::-1]]
@@ -135,7 +135,7 @@ class Ladder(nn.Module):
             x = jnp.pad(x, ((0, 0), *missing, (0, 0)), mode="edge")
             x = self.downs[level](space_to_depth(x, block))
             if depth:
-                x, left = self.encoders[level](x, first + jnp.arange(depth), dropout)
+                x, left = self.bottom_up[level](x, first + jnp.arange(depth), dropout)
                 if self.skips == "level":
                     left = jnp.broadcast_to(x, left.shape)
                 skips.append(left)
@@ -160,7 +160,7 @@ class Ladder(nn.Module):
                 x = self.ups[top - 1 - level](x)
                 x = x.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
             if self.levels.blocks[level]:
-                x, group = self.decoders[top - level](x, steps.pop(0), keys, dropout)
+                x, group = self.top_down[top - level](x, steps.pop(0), keys, dropout)
                 groups.append(group)
         height, width, _ = self.levels.image_shape
         hidden = depth_to_space(self.out(activation(x)), self.levels.patch)[:, :height, :width]
