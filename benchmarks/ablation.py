@@ -95,7 +95,12 @@ def main() -> None:
                 for seed in range(SEEDS.value)
             ]
             figures = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
-            rows.append({"without": name, "steps": steps, **figures})
+            bits = [run["bits/dim"] for run in runs]
+            comparison = {
+                "worse than the first by": figures["bits/dim"] - (rows or [figures])[0]["bits/dim"],
+                "seeds apart by": max(bits) - min(bits),
+            }
+            rows.append({"without": name, "steps": steps, **figures, **comparison})
     report.show(rows)
     report.keep(rows, OUT.value)
 

@@ -161,6 +161,7 @@ def test_ablation_takes_parts_out_at_equal_time(tmp_path):
     rows = json.loads(out.read_text())["rows"]
     assert [row["without"] for row in rows] == ["widths"]
     assert rows[0]["steps"] >= 1 and rows[0]["bits/dim"] > 0
+    assert rows[0]["worse than the first by"] == rows[0]["seeds apart by"] == 0
 
 
 def test_every_part_taken_out_is_another_run():
