@@ -63,7 +63,7 @@ def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
     parameters = some_parameters(red, 3, 5, log_scale)
     mixture = likelihood.components(pixels_of(np.broadcast_to(parameters, (1, 256, 256, 50))))
     total = jax.nn.logsumexp(likelihood.log_masses(jnp.asarray(grid, jnp.uint8), mixture))
-    first = jax.tree.map(lambda x: x[0, 0, 0], mixture)
+    first = jax.tree.map(lambda x: x[..., 0], mixture)
     masses = log_mass(jnp.full((5,), red, jnp.uint8), first.location[0], first.log_scale[0])
     expected = jax.nn.logsumexp(first.log_weight + masses)
     np.testing.assert_allclose(total, expected, atol=1e-4)
@@ -193,7 +193,7 @@ def test_mean_and_variance_are_those_of_its_samples(channels, reach):
     parameters = some_parameters(3, channels, 4, np.log(8 * LEVEL))
     parameters[..., 4 : 4 + 4 * channels] *= reach
     likelihood, pixels = MixtureOfLogistics(channels), pixels_of(parameters)
-    mixture = jax.tree.map(lambda x: np.asarray(x[0, 0, 0]), likelihood.components(pixels))
+    mixture = jax.tree.map(lambda x: np.asarray(x[..., 0]), likelihood.components(pixels))
     own = sampled_values(mixture, 400_000)
     mean = (own.mean(1) + 1.0) * 127.5
     np.testing.assert_allclose(likelihood.mean(pixels).ravel(), mean, atol=0.5)

@@ -1,5 +1,6 @@
 """A mixture of discretised logistics, autoregressive over colour (Salimans et al. 2017)."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ from vaejax.likelihoods.values import (
     Images,
     Values,
     bound_log_scale,
-    sum_of_picture,
     to_levels,
 )
 
@@ -36,7 +36,9 @@ class MixturePixels(NamedTuple):
 
 
 class Components(NamedTuple):
-    """The components of a pixel's mixture; each is shared by the pixel's channels.
+    """The components of each pixel's mixture; each is shared by the pixel's channels.
+
+    Pixels come last: they fill a processor's vectors, which a few components would not.
 
     Attributes:
       log_weight: normalised.
@@ -46,10 +48,10 @@ class Components(NamedTuple):
         blue for red, blue for green. Grey pictures have none.
     """
 
-    log_weight: Float[Array, "batch height width component"]
-    location: Float[Array, "batch height width channel component"]
-    log_scale: Float[Array, "batch height width channel component"]
-    colour: Float[Array, "batch height width pair component"]
+    log_weight: Float[Array, "component pixel"]
+    location: Float[Array, "channel component pixel"]
+    log_scale: Float[Array, "channel component pixel"]
+    colour: Float[Array, "pair component pixel"]
 
 
 def parameters_per_pixel(channels: int, components: int) -> int:
@@ -86,7 +88,8 @@ class MixtureOfLogistics:
         """Log-probability of each picture, in nats."""
 
         def of_rows(images: Images, pixels: MixturePixels) -> Float[Array, "batch"]:
-            return sum_of_picture(self.log_masses(images, self.components(pixels))[..., None])
+            masses = self.log_masses(images, self.components(pixels))
+            return jnp.sum(masses.reshape(len(images), -1), axis=1)
 
         return jnp.sum(_in_rows(of_rows, pixels, images), axis=0)
 
@@ -102,37 +105,56 @@ class MixtureOfLogistics:
         """The mixture of every pixel."""
         hidden, kernel, bias = pixels
         channels = self.channels
-        raw = hidden.astype(jnp.float32) @ kernel + bias[None, None, None]
-        raw = raw.reshape(*raw.shape[:3], _rows(channels), -1)
+        raw = kernel.T @ _pixels_last(hidden.astype(jnp.float32)) + bias[:, None]
+        raw = raw.reshape(_rows(channels), -1, raw.shape[-1])
+        # Split, not sliced: a slice's gradient is as large as what it was cut out of.
+        parts = jnp.split(raw, [1, 1 + channels, 1 + 2 * channels])
+        weight, location, log_scale, colour = parts
         return Components(
-            jax.nn.log_softmax(raw[..., 0, :]),
-            raw[..., 1 : 1 + channels, :],
-            bound_log_scale(raw[..., 1 + channels : 1 + 2 * channels, :]),
-            jnp.tanh(raw[..., 1 + 2 * channels :, :]),
+            jax.nn.log_softmax(weight[0], axis=0),
+            location,
+            bound_log_scale(log_scale),
+            jnp.tanh(colour),
         )
 
-    def log_masses(self, images: Images, mixture: Components) -> Float[Array, "batch height width"]:
+    def log_masses(self, images: Images, mixture: Components) -> Float[Array, "pixel"]:
         """Log of the mass of each pixel's colour, in nats."""
+        levels = _pixels_last(images)[:, None]
         # What is known of an earlier colour is its level, and no more bits than count.
-        known = unit_of_level(images, self.bits)[..., None]
+        known = unit_of_level(levels, self.bits)
         location = _coloured(mixture.location, mixture.colour, known)
-        masses = log_mass(images[..., None], location, mixture.log_scale, self.bits)
-        return jax.nn.logsumexp(mixture.log_weight + jnp.sum(masses, axis=-2), axis=-1)
+        masses = log_mass(levels, location, mixture.log_scale, self.bits)
+        return jax.nn.logsumexp(mixture.log_weight + _total(masses), axis=0)
 
     def _moments(self, pixels: MixturePixels) -> tuple[Values, Values]:
         """Mean and variance of every value, on the scale of `to_unit`."""
 
         def of_rows(pixels: MixturePixels) -> tuple[Values, Values]:
             mixture = self.components(pixels)
-            weight = jnp.exp(mixture.log_weight)[..., None, :]
-            means, variances = _moments_of_components(mixture)
-            mean = jnp.sum(weight * means, axis=-1)
-            # About the mean: the difference of two large squares would lose its digits.
-            away = (means - mean[..., None]) ** 2
-            return mean, jnp.sum(weight * (variances + away), axis=-1)
+            weight = jnp.exp(mixture.log_weight)
+
+            def of_channel(means: Array, variances: Array) -> tuple[Array, Array]:
+                mean = _total(weight * means)
+                # About the mean: the difference of two large squares would lose its digits.
+                away = (means - mean[None]) ** 2
+                return mean, _total(weight * (variances + away))
+
+            moments = [of_channel(*own) for own in _moments_of_components(mixture)]
+            shape = (*pixels.hidden.shape[:3], self.channels)
+            return tuple(jnp.stack(part, axis=-1).reshape(shape) for part in zip(*moments))
 
         moments = _in_rows(of_rows, pixels)
         return tuple(jnp.concatenate(list(part), axis=1) for part in moments)
+
+
+def _pixels_last(maps: Array) -> Array:
+    """[channel, pixel] of maps [batch, height, width, channel]."""
+    return maps.reshape(-1, maps.shape[-1]).T
+
+
+def _total(rows: Array) -> Array:
+    """The sum over the first axis, of a few rows: on a CPU, XLA adds them 30 times sooner so."""
+    return functools.reduce(jnp.add, jnp.split(rows, len(rows)))[0]
 
 
 # Variance of a logistic distribution with scale 1.
@@ -140,32 +162,30 @@ _LOGISTIC = math.pi**2 / 3
 
 
 def _coloured(location: Array, colour: Array, x: Array) -> Array:
-    """Locations given the earlier channels' values `x` [batch, height, width, channel, 1]."""
-    if location.shape[-2] == 1:
+    """Locations given the earlier channels' values `x` [channel, 1, pixel]."""
+    if location.shape[0] == 1:
         return location
-    green = location[..., 1, :] + colour[..., 0, :] * x[..., 0, :]
-    blue = location[..., 2, :] + colour[..., 1, :] * x[..., 0, :] + colour[..., 2, :] * x[..., 1, :]
-    return jnp.stack([location[..., 0, :], green, blue], axis=-2)
+    a, b, c = jnp.split(colour, 3)
+    red, green, _ = jnp.split(x, 3)
+    return location + jnp.concatenate([jnp.zeros_like(a), a * red, b * red + c * green])
 
 
-def _moments_of_components(mixture: Components) -> tuple[Array, Array]:
-    """Mean and variance [batch, height, width, channel, component], earlier channels not known.
+def _moments_of_components(mixture: Components) -> list[tuple[Array, Array]]:
+    """Mean and variance [component, pixel] of each channel, earlier channels not known.
 
     Green and blue are taken at the means of what they depend on.
     """
-    scale = jnp.exp(mixture.log_scale)
-    locations, scales, own = (
-        jnp.moveaxis(x, -2, 0) for x in (mixture.location, scale, _LOGISTIC * scale**2)
-    )
-    red, of_red = _within_range(locations[0], scales[0], own[0])
-    if len(locations) == 1:
-        return red[..., None, :], of_red[..., None, :]
-    a, b, c = jnp.moveaxis(mixture.colour, -2, 0)
-    green, of_green = _within_range(locations[1] + a * red, scales[1], own[1] + a**2 * of_red)
+    location, scale = mixture.location, jnp.exp(mixture.log_scale)
+    own = _LOGISTIC * scale**2
+    red, of_red = _within_range(location[0], scale[0], own[0])
+    if len(location) == 1:
+        return [(red, of_red)]
+    a, b, c = mixture.colour
+    green, of_green = _within_range(location[1] + a * red, scale[1], own[1] + a**2 * of_red)
     # Blue as a sum of independent parts: of red's, of green's own and of its own.
     of_blue = own[2] + (b + c * a) ** 2 * of_red + c**2 * own[1]
-    blue, of_blue = _within_range(locations[2] + b * red + c * green, scales[2], of_blue)
-    return jnp.stack([red, green, blue], -2), jnp.stack([of_red, of_green, of_blue], -2)
+    blue, of_blue = _within_range(location[2] + b * red + c * green, scale[2], of_blue)
+    return [(red, of_red), (green, of_green), (blue, of_blue)]
 
 
 def _within_range(location: Array, scale: Array, variance: Array) -> tuple[Array, Array]:
