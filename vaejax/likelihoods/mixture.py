@@ -105,11 +105,18 @@ class MixtureOfLogistics:
         """The mixture of every pixel."""
         hidden, kernel, bias = pixels
         channels = self.channels
-        raw = kernel.T @ _pixels_last(hidden.astype(jnp.float32)) + bias[:, None]
-        raw = raw.reshape(_rows(channels), -1, raw.shape[-1])
-        # Split, not sliced: a slice's gradient is as large as what it was cut out of.
-        parts = jnp.split(raw, [1, 1 + channels, 1 + 2 * channels])
-        weight, location, log_scale, colour = parts
+        features = _pixels_last(hidden.astype(jnp.float32))
+
+        def rows(kernel: Array, bias: Array) -> Array:
+            flat = kernel.reshape(-1, len(features)) @ features
+            return flat.reshape(*kernel.shape[:2], flat.shape[1]) + bias
+
+        # The map is split, and not the large array that it gives, whose gradient would have to
+        # be put together.
+        ends = [1, 1 + channels, 1 + 2 * channels]
+        kernels = jnp.split(kernel.T.reshape(_rows(channels), -1, len(features)), ends)
+        biases = jnp.split(bias.reshape(_rows(channels), -1, 1), ends)
+        weight, location, log_scale, colour = map(rows, kernels, biases)
         return Components(
             jax.nn.log_softmax(weight[0], axis=0),
             location,
@@ -119,7 +126,10 @@ class MixtureOfLogistics:
 
     def log_masses(self, images: Images, mixture: Components) -> Float[Array, "pixel"]:
         """Log of the mass of each pixel's colour, in nats."""
-        levels = _pixels_last(images)[:, None]
+        # Turned by a product with the identity, which is exact for levels and done once: XLA's CPU
+        # compiler would mirror and turn the pictures anew for every component in every sum.
+        turned = jnp.eye(self.channels) @ _pixels_last(images.astype(jnp.float32))
+        levels = turned.astype(jnp.uint8)[:, None]
         # What is known of an earlier colour is its level, and no more bits than count.
         known = unit_of_level(levels, self.bits)
         location = _coloured(mixture.location, mixture.colour, known)
