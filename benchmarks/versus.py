@@ -36,7 +36,7 @@ from benchmarks.runs import start_run
 from vaejax import cli, data, objectives
 from vaejax.config import Config
 from vaejax.errors import UserError
-from vaejax.likelihoods import DiscretizedLogistic, Pixels, to_unit
+from vaejax.likelihoods import DiscretizedLogistic, Pixels
 from vaejax.metrics.image import psnr
 from vaejax.progress import say
 from vaejax.settings import resolve, to_json
@@ -129,7 +129,7 @@ def _log_likelihood(images: np.ndarray, shown: np.ndarray, log_scale: float) -> 
     likelihood = jax.jit(DiscretizedLogistic().log_prob)
     scale = jnp.full((1, 1, 1, 1), log_scale, jnp.float32)
     sums = [
-        np.asarray(likelihood(some, Pixels(to_unit(jnp.asarray(made)), scale)), np.float64)
+        np.asarray(likelihood(some, Pixels(jnp.asarray(made / 127.5 - 1.0), scale)), np.float64)
         for some, made in zip(np.array_split(images, 20), np.array_split(shown, 20))
     ]
     return float(np.mean(np.concatenate(sums)))

@@ -66,7 +66,7 @@ def test_sample_writes_a_grid_or_files(trained, tmp_path):
 def test_evaluate_writes_numbers_with_their_protocol(trained):
     result = command("evaluate", f"--workdir={trained}")
     assert result.returncode == 0, result.stderr
-    report = json.loads((trained / "evaluations" / "valid_model_00000012.json").read_text())
+    report = json.loads((trained / "evaluations" / "valid_model_k4_00000012.json").read_text())
     results, protocol = report["results"], report["protocol"]
     assert results["pictures"] == 24
     assert results["importance_bits_per_dim"] <= results["elbo_bits_per_dim"]
@@ -224,6 +224,7 @@ OTHER_MISTAKES = {
     "no such checkpoint": ("sample", ["--workdir={trained}", "--checkpoint=7"], "best, latest"),
     "no faces": ("sample", ["--workdir={trained}", "--count=0"], "count"),
     "negative temperature": ("sample", ["--workdir={trained}", "--temperature=-1"], "temperature"),
+    "no temperature": ("sample", ["--workdir={trained}", "--temperature="], "name one"),
     "unknown split": ("evaluate", ["--workdir={trained}", "--split=val"], "valid"),
     "unknown prior to fit": ("fit", ["--workdir={trained}", "--prior=vamp"], "gaussian"),
     "config torn": ("sample", ["--workdir={tmp}/torn"], "config.json"),

@@ -9,6 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaejax.evidence import Evidence, sums_of
 from vaejax.likelihoods import (
     LEVEL,
     MAX_LOG_SCALE,
@@ -19,8 +20,10 @@ from vaejax.likelihoods import (
     Pixels,
     bound_log_scale,
     to_levels,
+    to_picture,
     to_unit,
 )
+from vaejax.models import Inference
 
 LIKELIHOODS = {
     "logistic": DiscretizedLogistic(),
@@ -103,11 +106,9 @@ def test_bernoulli_matches_its_definition(logit):
     masses, levels = np.exp(expected), np.arange(256)
     mean = (masses * levels).sum()
     variance = (masses * (levels - mean) ** 2).sum()
-    likelihood = LIKELIHOODS["bernoulli"]
-    np.testing.assert_allclose(float(likelihood.mean(pixels).item()), mean, rtol=1e-3, atol=0.05)
-    np.testing.assert_allclose(
-        float(likelihood.variance(pixels).item()), variance * LEVEL**2, rtol=0.03, atol=1e-6
-    )
+    own_mean, own_variance = LIKELIHOODS["bernoulli"].moments(pixels)
+    np.testing.assert_allclose(to_levels(own_mean).item(), mean, rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(own_variance.item(), variance * LEVEL**2, rtol=0.03, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["logistic", "gaussian"])
@@ -129,7 +130,7 @@ def test_variance_is_the_distributions_own(name):
     masses = np.exp(log_masses(name, 0.0, log_scale))
     levels = np.arange(256) - 127.5
     pixels = Pixels(jnp.zeros((1, 1, 1, 1)), jnp.full((1, 1, 1, 1), log_scale, jnp.float32))
-    variance = float(LIKELIHOODS[name].variance(pixels).item()) / LEVEL**2
+    variance = LIKELIHOODS[name].moments(pixels)[1].item() / LEVEL**2
     np.testing.assert_allclose((masses * levels**2).sum(), variance, rtol=0.01)
 
 
@@ -137,6 +138,22 @@ def test_scaling_is_inverted():
     images = jnp.asarray(ALL_LEVELS)
     assert to_unit(images).min() == -1.0 and to_unit(images).max() == 1.0
     np.testing.assert_allclose(to_levels(to_unit(images)), ALL_LEVELS, atol=1e-4)
+    np.testing.assert_array_equal(to_picture(to_unit(images)), ALL_LEVELS)
+
+
+@pytest.mark.parametrize("bits", [5, 8])
+def test_what_was_drawn_of_a_likelihood_is_as_far_from_its_mean_as_its_variance_says(bits):
+    """In the sums of which reports are made, whatever bits of a value count."""
+    rng = np.random.default_rng(0)
+    location, scale, top = 0.1, 0.08, 2**bits - 1
+    drawn = np.clip(rng.logistic(location, scale, (4, 64, 64, 1)), -1.0, 1.0)
+    images = jnp.asarray(np.uint8(np.round((drawn + 1.0) * top / 2)) << (8 - bits))
+    pixels = Pixels(jnp.full(images.shape, location), jnp.full((1, 1, 1, 1), np.log(scale)))
+    likelihood = DiscretizedLogistic(bits)
+    inference = Inference(jnp.zeros((4, 1)), jnp.zeros(4), pixels, None)
+    terms = Evidence(likelihood.log_prob(images, pixels), inference)
+    sums = sums_of(terms, likelihood, images, jnp.ones(4))
+    np.testing.assert_allclose(sums.squared_z / sums.count, 1.0, rtol=0.05)
 
 
 def test_a_scale_at_its_limit_finds_back():

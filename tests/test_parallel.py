@@ -92,12 +92,16 @@ def test_rows_of_a_batch_follow_the_devices(fsdp):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "fsdp", "words"),
-    [(3, 1, "such as 4"), (6, 4, "config.train.fsdp=4 does not divide 2 devices")],
+    ("batch_size", "fsdp", "accumulate", "words"),
+    [
+        (3, 1, 1, "such as 4"),
+        (6, 4, 1, "config.train.fsdp=4 does not divide 2 devices"),
+        (12, 1, 4, "config.train.accumulate=4 parts; set it to a multiple of 8, such as 16"),
+    ],
 )
-def test_what_does_not_divide_is_named(batch_size, fsdp, words):
+def test_what_does_not_divide_is_named(batch_size, fsdp, accumulate, words):
     with pytest.raises(UserError, match=words):
-        make_mesh(batch_size, fsdp)
+        make_mesh(batch_size, fsdp, accumulate=accumulate)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler")

@@ -2,16 +2,20 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import tiny
 
 from vaejax import pictures, progress
+from vaejax.data import open_dataset
+from vaejax.gallery import Gallery
 from vaejax.goodput import Clock
 from vaejax.health import Health
 from vaejax.likelihoods import MIN_LOG_SCALE
-from vaejax.reporting import MetricsFile
+from vaejax.models import build_model, init_params
+from vaejax.reporting import MetricsFile, Reporter
 
 HEALTHY = {
     "kl_nats": 20.0,
@@ -97,3 +101,20 @@ def test_rows_alternate():
     first, second = (np.full((4, 2, 2, 1), value, np.uint8) for value in (1, 2))
     rows = pictures.interleave_rows(first, second, 2)
     assert rows[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("faces", [1, 3])
+def test_fewer_faces_than_a_row_holds_stand_above_their_likenesses(faces, tmp_path):
+    config = tiny(data={"synthetic_counts": (8, faces, 0)})
+    model, dataset = build_model(config), open_dataset(config.data)
+    params = init_params(model, config, jax.random.key(0))
+    reporter = Reporter(tmp_path, 0)
+    Gallery(model, config, dataset, tmp_path).draw(0, params, reporter)
+    reporter.close()
+    sheet = np.asarray(Image.open(tmp_path / "reconstructions_00000000.png"))
+    cell = 3 * 28 + pictures.GAP
+    assert sheet.shape == (2 * cell + pictures.GAP, faces * cell + pictures.GAP, 3)
+    for place in range(faces):
+        left = pictures.GAP + place * cell
+        original = sheet[pictures.GAP : cell : 3, left : left + 84 : 3]
+        np.testing.assert_array_equal(original, dataset.splits["valid"].images[place])

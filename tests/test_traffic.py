@@ -52,6 +52,16 @@ def test_of_a_part_fetched_ahead_the_part_counts_and_a_buffer_made_for_it_is_fre
     assert fetched == without.plus(Traffic(hbm=part, near=part))
 
 
+def test_a_sum_over_devices_reads_and_writes_though_it_only_starts():
+    summed = """
+  %all-reduce-start = f32[8,128]{1,0} all-reduce-start(%x.1), replica_groups={{0,1}}
+  %all-reduce-done = f32[8,128]{1,0} all-reduce-done(%all-reduce-start)
+  ROOT %out ="""
+    without = traffic(Program(PROGRAM))
+    with_sum = traffic(Program(PROGRAM.replace("\n  ROOT %out =", summed)))
+    assert with_sum == without.plus(Traffic(hbm=2 * 4 * 8 * 128, near=0))
+
+
 def test_an_array_is_moved_in_whole_tiles():
     # 48 of 128 lanes, and 3 of 8 rows: what fills them is moved too.
     narrow = PROGRAM.replace("8,128]", "2,3,48]").replace("{1,0:", "{2,1,0:")

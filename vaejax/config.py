@@ -121,7 +121,8 @@ class LikelihoodConfig:
     # predicted: by the decoder, for each picture; fixed: `fixed_scale`. Bernoulli has none, and
     # each logistic of a mixture its own.
     scale: str = _option("position", choices=("shared", "position", "predicted", "fixed"))
-    # Standard deviation of the fixed scale, in grey levels of 255.
+    # The fixed scale, in grey levels of 255: a Gaussian's standard deviation, which is 1.8 times
+    # as large as this for a logistic.
     fixed_scale: float = _option(19.0, low=0.1, high=255)
     # Logistics in the mixture.
     components: int = _option(10, low=1)

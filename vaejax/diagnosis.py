@@ -13,7 +13,8 @@ from vaejax import step
 from vaejax.config import Config
 from vaejax.data.pipeline import batch_indices
 from vaejax.evidence import Evidence, evidence
-from vaejax.likelihoods import Images, build_likelihood
+from vaejax.likelihoods import Images, Likelihood, build_likelihood
+from vaejax.noise import Keys
 
 
 def explain_not_finite(
@@ -35,57 +36,62 @@ def explain_not_finite(
     size = config.train.batch_size
     positions = np.arange(at * size, (at + 1) * size)
     index = batch_indices(config.train.seed, positions, len(images))
-    name = _first_not_finite(model, config, params, jnp.asarray(images[index]), at)
-    return (
-        f"first tensor that is not finite: {name}; examples of that batch: {index.tolist()}; "
-        "look at them, or lower config.optimizer.learning_rate"
-    )
-
-
-def _first_not_finite(
-    model: nn.Module, config: Config, params: dict, images: Images, at: int
-) -> str:
-    """The tensor's path, if any is not finite.
-
-    Looks at the parameters, then at the outputs of the modules in the order in which they run
-    (of a ladder's stack of blocks, by block and then by name), then at the ELBO's terms, then at
-    the gradients.
-    """
-    likelihood = build_likelihood(config)
+    # As many at a time as a device has in training, which may have no room for all.
+    parts = np.array_split(np.arange(size), config.train.accumulate * jax.device_count())
     flip_key, noise_key = step.step_keys(jax.random.key(config.train.seed), jnp.asarray(at))
+    batch, keys = jnp.asarray(images[index]), jax.random.split(noise_key, size)
     if config.data.flip:
-        images = step.mirror(images, flip_key)
-    keys = jax.random.split(noise_key, images.shape[0])
+        batch = step.mirror(batch, flip_key)
+    for name, look in _stages(model, build_likelihood(config)).items():
+        # Parameters are the same for all.
+        for rows in parts[:1] if name == "parameters" else parts:
+            found = _first(look(params, batch[rows], keys[rows]))
+            if found is not None:
+                return (
+                    f"first tensor that is not finite: {name}{found}; examples of that batch: "
+                    f"{index[rows].tolist()}; look at them, or lower config.optimizer.learning_rate"
+                )
+    return "the batch is finite now: look for numbers that differ from run to run"
 
-    def features(params: dict) -> PyTree:
+
+def _stages(model: nn.Module, likelihood: Likelihood) -> dict[str, Callable]:
+    """Where to look, in this order: (params, images, keys) -> tensors by path.
+
+    The parameters, then the outputs of the modules in the order in which they run (of a ladder's
+    stack of blocks, by block and then by name), then the ELBO's terms, then the gradients.
+    """
+
+    def features(params: dict, images: Images, keys: Keys) -> PyTree:
         return model.apply({"params": params}, images, keys, method="features")
 
-    def capture(params: dict, method: str, *inputs: PyTree) -> dict:
+    def capture(params: dict, method: str, *inputs: PyTree, dropout: Keys) -> dict:
         _, extra = model.apply(
-            {"params": params}, *inputs, method=method, dropout=keys, capture_intermediates=True
+            {"params": params}, *inputs, method=method, dropout=dropout, capture_intermediates=True
         )
         return extra["intermediates"]
 
-    def terms(params: dict) -> Evidence:
+    def encoder(params: dict, images: Images, keys: Keys) -> dict:
+        return capture(params, "features", images, dropout=keys)
+
+    def decoder(params: dict, images: Images, keys: Keys) -> dict:
+        return capture(params, "infer", features(params, images, keys), keys, dropout=keys)
+
+    def terms(params: dict, images: Images, keys: Keys) -> Evidence:
         return evidence(model, params, likelihood, images, keys, dropout=keys)
 
     stages = {
-        "parameters": lambda params: params,
-        "encoder": lambda params: capture(params, "features", images),
+        "parameters": lambda params, images, keys: params,
+        "encoder": encoder,
         "features": features,
-        "decoder and prior": lambda params: capture(params, "infer", features(params), keys),
-        "log_likelihood": lambda params: terms(params).log_likelihood,
-        "kl": lambda params: terms(params).inference.kl,
-        "gradient": jax.grad(lambda params: -jnp.mean(terms(params).elbo())),
+        "decoder and prior": decoder,
+        "log_likelihood": lambda *inputs: terms(*inputs).log_likelihood,
+        "kl": lambda *inputs: terms(*inputs).inference.kl,
+        "gradient": jax.grad(lambda *inputs: -jnp.mean(terms(*inputs).elbo())),
     }
-    for name, tensors in stages.items():
-        found = _first(_in_order(tensors, params))
-        if found is not None:
-            return f"{name}{found}"
-    return "none: the batch is finite now, so look for numbers that differ from run to run"
+    return {name: _in_order(tensors) for name, tensors in stages.items()}
 
 
-def _in_order(tensors: Callable[[dict], PyTree], params: dict) -> dict[str, np.ndarray]:
+def _in_order(tensors: Callable[..., PyTree]) -> Callable[..., dict[str, np.ndarray]]:
     """What `tensors` gives, by path, in the order in which its dictionaries were filled.
 
     JAX sorts dictionaries by name, so the order is taken down while it traces.
@@ -93,12 +99,15 @@ def _in_order(tensors: Callable[[dict], PyTree], params: dict) -> dict[str, np.n
     names = []
 
     @jax.jit
-    def leaves(params: dict) -> list[Array]:
-        named = list(_named(tensors(params)))
+    def leaves(*inputs: PyTree) -> list[Array]:
+        named = list(_named(tensors(*inputs)))
         names[:] = [name for name, _ in named]
         return [leaf for _, leaf in named]
 
-    return {name: leaf for leaf, name in zip(jax.device_get(leaves(params)), names)}
+    def look(*inputs: PyTree) -> dict[str, np.ndarray]:
+        return {name: leaf for leaf, name in zip(jax.device_get(leaves(*inputs)), names)}
+
+    return look
 
 
 def _named(tensors: PyTree, path: str = "") -> Iterator[tuple[str, Array]]:

@@ -137,7 +137,8 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
     # Copies of the state are shared as training would share them.
     neighbours = sum(other.process_index == device.process_index for other in devices)
     fsdp = config.train.fsdp or fitting_fsdp(shapes, chip and chip.memory, neighbours)
-    mesh = make_mesh(config.train.batch_size, fsdp, devices)
+    train = config.train
+    mesh = make_mesh(train.batch_size, fsdp, devices, accumulate=train.accumulate)
     traced = traced_step(model, config, mesh)
     lowered = traced.lower(lowering_platforms=(device.platform,))
     start = time.perf_counter()

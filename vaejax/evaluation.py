@@ -15,7 +15,7 @@ from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.evidence import Sums, evidence, evidence_from, sums_of
 from vaejax.evidence import summarize as evidence_summary
-from vaejax.likelihoods import Images, Likelihood, build_likelihood
+from vaejax.likelihoods import Images, Likelihood, build_likelihood, to_picture
 from vaejax.metrics.image import psnr, ssim
 from vaejax.noise import picture_keys
 from vaejax.parallel import replicated, split_batch, to_devices
@@ -104,9 +104,10 @@ def make_eval_step(
             if importance_samples:
                 importance = bound(params, images, index, root)
             likeness = model.apply({"params": params}, images, method="likeness")
-            shown = jnp.round(likelihood.mean(likeness))
+            shown = to_picture(likelihood.moments(likeness)[0])
             sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
-        squared = jnp.mean(((images.astype(jnp.float32) - shown) / 255.0) ** 2, axis=(1, 2, 3))
+        difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
+        squared = jnp.mean(difference**2, axis=(1, 2, 3))
         elbo = terms.elbo()
 
         def total(values: Float[Array, "batch"]) -> Float[Array, ""]:

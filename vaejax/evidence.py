@@ -99,8 +99,9 @@ class Sums(NamedTuple):
 def sums_of(terms: Evidence, likelihood: Likelihood, images: Images, mask: PerExample) -> Sums:
     """The sums of one batch; pictures whose `mask` is 0 do not count."""
     log_likelihood, (kl, _, pixels, codes) = terms
-    squared = (to_unit(images) - to_unit(likelihood.mean(pixels))) ** 2
-    variance = jnp.broadcast_to(likelihood.variance(pixels), squared.shape)
+    mean, variance = likelihood.moments(pixels)
+    squared = (to_unit(images, likelihood.bits) - jnp.clip(mean, -1.0, 1.0)) ** 2
+    variance = jnp.broadcast_to(variance, squared.shape)
 
     def total(values: Float[Array, "batch *rest"]) -> Float[Array, "*rest"]:
         counts = mask.reshape(-1, *[1] * (values.ndim - 1)) > 0

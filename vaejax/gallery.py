@@ -13,7 +13,7 @@ from vaejax import pictures
 from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.data import Dataset
-from vaejax.likelihoods import build_likelihood
+from vaejax.likelihoods import build_likelihood, to_picture
 from vaejax.reporting import Reporter
 
 # A stream of its own, so that a gallery never shares noise with a training step.
@@ -26,15 +26,16 @@ class Gallery:
     def __init__(self, model: nn.Module, config: Config, dataset: Dataset, directory: Path):
         """Chooses the faces: the first of the validation split, else of the training split."""
         self._directory = directory
-        self._columns = config.eval.grid
         source = dataset.splits.get("valid", dataset.splits["train"]).images
-        rows = min(self._columns // 2, max(1, len(source) // self._columns))
+        # Faces are in whole rows.
+        self._columns = min(config.eval.grid, len(source))
+        rows = max(1, min(self._columns // 2, len(source) // self._columns))
         self._faces = np.asarray(source[: self._columns * rows])
         likelihood = build_likelihood(config)
         keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)
 
-        def levels(pixels: PyTree) -> jax.Array:
-            return jnp.round(likelihood.mean(pixels)).astype(jnp.uint8)
+        def shown(pixels: PyTree) -> jax.Array:
+            return to_picture(likelihood.moments(pixels)[0])
 
         @jit
         def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -46,7 +47,7 @@ class Gallery:
             noise = apply(codes, method="to_noise")
             path = jax.tree.map(lambda leaf: _paths(leaf, self._columns), noise)
             likenesses, between = apply(codes, method="decode"), apply(path, method="generate")
-            return levels(likenesses), levels(samples), levels(between)
+            return shown(likenesses), shown(samples), shown(between)
 
         self._draw = draw
 

@@ -78,7 +78,7 @@ def measure(
     report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),
               "results": results}  # fmt: skip
     limited = f"_first{pictures}" if len(images) < len(dataset.splits[split].images) else ""
-    name = f"{split}{limited}_{prior}_{trained.step:08d}.json"
+    name = f"{split}{limited}_{prior}_k{importance_samples}_{trained.step:08d}.json"
     path = trained.workdir / "evaluations" / name
     _write(path, report)
     for name, value in results.items():
@@ -102,7 +102,7 @@ def _thumbnail_frechet(
         [thumbnail_features(trained.reconstruct(images[rows])) for rows in parts]
     )
     train = train[:FRECHET_SAMPLES]
-    decoded = trained.decode(trained.sample_posterior(train))
+    decoded = trained.reconstruct(train, seed=0)
     compared = {
         "samples": thumbnail_features(trained.sample(FRECHET_SAMPLES, prior=prior)),
         "reconstructions": likenesses,

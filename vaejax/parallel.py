@@ -23,13 +23,20 @@ SHARDED_AXES = {"kernel": (-1, -2)}
 _STATE_SHARE = 0.4
 
 
-def make_mesh(batch_size: int, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    batch_size: int,
+    fsdp: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    accumulate: int = 1,
+) -> Mesh:
     """A mesh [data, fsdp] of all devices, or of `devices`.
 
     Args:
       batch_size: that is split over them.
       fsdp: devices that share one copy of the state.
       devices: instead of all.
+      accumulate: parts of the batch that follow each other; each is split over all devices.
 
     Raises:
       UserError: the batch does not divide among the devices, or they not into groups of `fsdp`.
@@ -41,10 +48,11 @@ def make_mesh(batch_size: int, fsdp: int = 1, devices: Sequence[jax.Device] | No
         key=lambda device: (_slice(device), device.process_index, device.id),
     )
     count, slices = len(devices), len({_slice(device) for device in devices})
-    if batch_size % count:
+    if batch_size % (unit := count * accumulate):
+        parts = f" in config.train.accumulate={accumulate} parts" if accumulate > 1 else ""
         raise UserError(
-            f"config.train.batch_size={batch_size} does not divide among {count} devices; set it to"
-            f" a multiple of {count}, such as {-(-batch_size // count) * count}"
+            f"config.train.batch_size={batch_size} does not divide among {count} devices{parts}; "
+            f"set it to a multiple of {unit}, such as {-(-batch_size // unit) * unit}"
         )
     if (count // slices) % fsdp:
         within = f"the {count // slices} devices of a slice" if slices > 1 else f"{count} devices"

@@ -258,9 +258,8 @@ def _restarted(window: Window, restart: Bool[Array, ""]) -> Window:
 
 def _window_of(terms: Evidence, images: Images, likelihood: Likelihood) -> Window:
     everyone = jnp.ones(images.shape[0], jnp.float32)
-    window = Window(
+    return Window(
         updates=jnp.ones((), jnp.float32),
         gradient_norm=jnp.zeros((), jnp.float32),
-        sums=sums_of(terms, likelihood, images, everyone),
+        sums=sums_of(jax.lax.stop_gradient(terms), likelihood, images, everyone),
     )
-    return jax.lax.stop_gradient(window)

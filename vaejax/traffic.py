@@ -73,7 +73,8 @@ def _of_instruction(program: Program, one: Instruction, seen: dict[str, Instruct
     total = Traffic(0, 0)
     for part, buffer in zip(_written(program, one, seen), buffers(one.type), strict=True):
         total = total.plus(_in(buffer.space, buffer.stored if part is None else part))
-    if one.operation.endswith("-start"):  # whose result names source and target already
+    # Most that only start name source and target in their result.
+    if one.operation.endswith("-start") and one.operation != "all-reduce-start":
         return total
     for position, operand in enumerate(one.operands()):
         part = _read(program, one, position)

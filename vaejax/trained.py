@@ -14,7 +14,7 @@ from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
-from vaejax.likelihoods import build_likelihood
+from vaejax.likelihoods import build_likelihood, to_picture
 from vaejax.models import build_model
 from vaejax.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
@@ -53,7 +53,7 @@ class TrainedModel:
             return self.model.apply({"params": params}, *inputs, method=method)
 
         def shown(pixels: PyTree) -> Array:
-            return jnp.round(self._likelihood.mean(pixels)).astype(jnp.uint8)
+            return to_picture(self._likelihood.moments(pixels)[0])
 
         def noise_in(method: str, params: dict, *noise: Array) -> PyTree:
             return apply(method, params, apply("noise", params, *noise))
@@ -94,9 +94,16 @@ class TrainedModel:
         z = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), z)
         return self._in_batches(lambda z: self._decode(self.params, z), z)
 
-    def reconstruct(self, images: Pictures) -> Pictures:
-        """Each picture encoded to its posterior's mean and decoded."""
-        return self.decode(self.encode(images)[0])
+    def reconstruct(self, images: Pictures, *, seed: int | None = None) -> Pictures:
+        """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
+        self._check(images)
+
+        def of_batch(images: Array, index: Array) -> Array:
+            keys = () if seed is None else (picture_keys(jax.random.key(seed), index),)
+            z, _ = self._posterior(self.params, images, *keys)
+            return self._decode(self.params, z)
+
+        return self._in_batches(of_batch, images, np.arange(len(images)))
 
     def sample(
         self,
@@ -228,7 +235,7 @@ class TrainedModel:
         depths = list(Counter(self.model.resolutions()).values())
         if values.ndim == 0 or (depths and values.shape == (sum(depths),)):
             return values
-        if values.shape == (len(depths),):
+        if depths and values.shape == (len(depths),):
             return np.repeat(values, depths)
         known = "one"
         if depths:

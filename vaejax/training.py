@@ -92,7 +92,7 @@ class Run:
         memory = group.least(device_memory())
         with group.together():
             fsdp = config.train.fsdp or fitting_fsdp(self.shapes, memory, jax.local_device_count())
-            self.mesh = make_mesh(config.train.batch_size, fsdp)
+            self.mesh = make_mesh(config.train.batch_size, fsdp, accumulate=config.train.accumulate)
             self.dataset = data.open_dataset(config.data)
         import_tensorflow_meanwhile()
         self.shardings = state_shardings(self.mesh, self.shapes)

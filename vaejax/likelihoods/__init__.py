@@ -15,6 +15,7 @@ from vaejax.likelihoods.values import (
     Values,
     bound_log_scale,
     to_levels,
+    to_picture,
     to_unit,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "bound_log_scale",
     "build_likelihood",
     "to_levels",
+    "to_picture",
     "to_unit",
 ]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaejax.likelihoods.values import Images, Pixels, Values, sum_of_picture
+from vaejax.likelihoods.values import Images, Moments, Pixels, Values, sum_of_picture
 
 
 class Bernoulli:
@@ -17,19 +17,18 @@ class Bernoulli:
     pictures leaves out the normaliser and so is no likelihood.
     """
 
+    bits = 8
+
     def log_prob(self, images: Images, pixels: Pixels) -> Float[Array, "batch"]:
         """Log-probability of each picture, in nats."""
         logit = pixels.location
         return sum_of_picture(logit * (images.astype(jnp.float32) / 255.0) - _log_tilt(logit))
 
-    def mean(self, pixels: Pixels) -> Values:
-        """The mean level, the derivative of the log-normaliser."""
-        return 255.0 * jax.grad(lambda logit: jnp.sum(_log_tilt(logit)))(pixels.location)
-
-    def variance(self, pixels: Pixels) -> Float[Array, "#batch #height #width #channel"]:
-        """The second derivative of the log-normaliser, on the scale of `to_unit`."""
-        mean = jax.grad(lambda logit: jnp.sum(_log_tilt(logit)))
-        return 4.0 * jax.grad(lambda logit: jnp.sum(mean(logit)))(pixels.location)
+    def moments(self, pixels: Pixels) -> Moments:
+        """The first two derivatives of the log-normaliser, scaled as levels 0..1 are."""
+        slope = jax.grad(lambda logit: jnp.sum(_log_tilt(logit)))
+        bend = jax.grad(lambda logit: jnp.sum(slope(logit)))
+        return 2.0 * slope(pixels.location) - 1.0, 4.0 * bend(pixels.location)
 
 
 def _log_tilt(logit: Values) -> Values:

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 from vaejax.likelihoods.values import (
     LEVEL,
     Images,
+    Moments,
     Pixels,
     Values,
     sum_of_picture,
-    to_levels,
     to_unit,
 )
 
@@ -24,6 +24,8 @@ class DiscretizedGaussian:
     mean-squared error at its right weight; cut into levels it cannot earn credit by a scale
     narrower than a level, so its bits/dim compare with the other likelihoods'.
     """
+
+    bits = 8
 
     def log_prob(self, images: Images, pixels: Pixels) -> Float[Array, "batch"]:
         """Log-probability of each picture, in nats."""
@@ -40,13 +42,9 @@ class DiscretizedGaussian:
         log_ratio = _log_ndtr(lower) - log_upper
         return sum_of_picture(log_upper + _log1mexp(-log_ratio))
 
-    def mean(self, pixels: Pixels) -> Values:
-        """The middle of the distribution, in grey levels."""
-        return to_levels(pixels.location)
-
-    def variance(self, pixels: Pixels) -> Float[Array, "#batch #height #width #channel"]:
-        """The squared scale."""
-        return jnp.exp(2.0 * pixels.log_scale)
+    def moments(self, pixels: Pixels) -> Moments:
+        """The middle of the distribution and the squared scale."""
+        return pixels.location, jnp.exp(2.0 * pixels.log_scale)
 
 
 def _log_ndtr(x: Values) -> Values:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from vaejax.likelihoods.values import Images, Pixels, Values, sum_of_picture, to_levels
+from vaejax.likelihoods.values import Images, Moments, Pixels, sum_of_picture, to_unit
 
 
 def log_mass(
@@ -32,16 +32,11 @@ def log_mass(
     top = 2**bits - 1
     level = images >> (8 - bits)
     inverse_scale = jnp.exp(-log_scale)
-    middle = (unit_of_level(images, bits) - location) * inverse_scale
+    middle = (to_unit(images, bits) - location) * inverse_scale
     first, last, above = level == 0, level == top, middle >= 0
     has_near = ~jnp.where(above, first, last)
     has_far = ~jnp.where(above, last, first)
     return _log_mass(jnp.where(above, middle, -middle), inverse_scale / top, has_near, has_far)
-
-
-def unit_of_level(images: UInt8[Array, "*shape"], bits: int) -> Float[Array, "*shape"]:
-    """The middle of each value's level on the scale of `to_unit`; with 8 bits, `to_unit`."""
-    return (images >> (8 - bits)).astype(jnp.float32) * (2 / (2**bits - 1)) - 1.0
 
 
 @jax.custom_jvp
@@ -95,10 +90,6 @@ class DiscretizedLogistic:
         """Log-probability of each picture, in nats."""
         return sum_of_picture(log_mass(images, *pixels, self.bits))
 
-    def mean(self, pixels: Pixels) -> Values:
-        """The middle of the distribution, in grey levels."""
-        return to_levels(pixels.location)
-
-    def variance(self, pixels: Pixels) -> Float[Array, "#batch #height #width #channel"]:
-        """pi^2 / 3 times the squared scale."""
-        return jnp.exp(2.0 * pixels.log_scale) * (math.pi**2 / 3)
+    def moments(self, pixels: Pixels) -> Moments:
+        """The middle of the distribution, and pi^2 / 3 times the squared scale."""
+        return pixels.location, jnp.exp(2.0 * pixels.log_scale) * (math.pi**2 / 3)

@@ -2,19 +2,15 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from vaejax.likelihoods.logistic import log_mass, unit_of_level
-from vaejax.likelihoods.values import (
-    Images,
-    Values,
-    bound_log_scale,
-    to_levels,
-)
+from vaejax.likelihoods.logistic import log_mass
+from vaejax.likelihoods.values import Images, Moments, bound_log_scale, to_unit
 
 # Mixture parameters of a picture that are worked on at once, 2 MB of them: a 256 px picture has
 # 25 MB, and several arrays as large would set the peak memory of a whole training step.
@@ -87,25 +83,36 @@ class MixtureOfLogistics:
     def log_prob(self, images: Images, pixels: MixturePixels) -> Float[Array, "batch"]:
         """Log-probability of each picture, in nats."""
 
-        def of_rows(images: Images, pixels: MixturePixels) -> Float[Array, "batch"]:
+        def of_rows(pixels: MixturePixels, images: Images) -> Float[Array, "batch row"]:
             masses = self.log_masses(images, self.components(pixels))
-            return jnp.sum(masses.reshape(len(images), -1), axis=1)
+            return jnp.sum(masses.reshape(images.shape[:3]), axis=2)
 
-        return jnp.sum(_in_rows(of_rows, pixels, images), axis=0)
+        return jnp.sum(_in_strips(of_rows, pixels, images), axis=1)
 
-    def mean(self, pixels: MixturePixels) -> Values:
-        """The mean of the distribution, in grey levels."""
-        return to_levels(self._moments(pixels)[0])
+    def moments(self, pixels: MixturePixels) -> Moments:
+        """Mean and variance of the mixture, by the law of total variance."""
 
-    def variance(self, pixels: MixturePixels) -> Values:
-        """The variance of the mixture, by the law of total variance."""
-        return self._moments(pixels)[1]
+        def of_rows(pixels: MixturePixels) -> Moments:
+            mixture = self.components(pixels)
+            weight = jnp.exp(mixture.log_weight)
+
+            def of_channel(means: Array, variances: Array) -> tuple[Array, Array]:
+                mean = _total(weight * means)
+                # About the mean: the difference of two large squares would lose its digits.
+                away = (means - mean[None]) ** 2
+                return mean, _total(weight * (variances + away))
+
+            moments = [of_channel(*own) for own in _moments_of_components(mixture)]
+            shape = (*pixels.hidden.shape[:3], self.channels)
+            return tuple(jnp.stack(part).T.reshape(shape) for part in zip(*moments))
+
+        return _in_strips(of_rows, pixels)
 
     def components(self, pixels: MixturePixels) -> Components:
         """The mixture of every pixel."""
         hidden, kernel, bias = pixels
         channels = self.channels
-        features = _pixels_last(hidden.astype(jnp.float32))
+        features = _pixels_last(hidden)
 
         def rows(kernel: Array, bias: Array) -> Array:
             flat = kernel.reshape(-1, len(features)) @ features
@@ -127,34 +134,15 @@ class MixtureOfLogistics:
     def log_masses(self, images: Images, mixture: Components) -> Float[Array, "pixel"]:
         """Log of the mass of each pixel's colour, in nats."""
         # Turned by a product with the identity, which is exact for levels and done once: XLA's CPU
-        # compiler would mirror and turn the pictures anew for every component in every sum.
+        # compiler would turn the pictures, and do what was done to them before, anew for every
+        # component in every sum.
         turned = jnp.eye(self.channels) @ _pixels_last(images.astype(jnp.float32))
         levels = turned.astype(jnp.uint8)[:, None]
         # What is known of an earlier colour is its level, and no more bits than count.
-        known = unit_of_level(levels, self.bits)
+        known = to_unit(levels, self.bits)
         location = _coloured(mixture.location, mixture.colour, known)
         masses = log_mass(levels, location, mixture.log_scale, self.bits)
         return jax.nn.logsumexp(mixture.log_weight + _total(masses), axis=0)
-
-    def _moments(self, pixels: MixturePixels) -> tuple[Values, Values]:
-        """Mean and variance of every value, on the scale of `to_unit`."""
-
-        def of_rows(pixels: MixturePixels) -> tuple[Values, Values]:
-            mixture = self.components(pixels)
-            weight = jnp.exp(mixture.log_weight)
-
-            def of_channel(means: Array, variances: Array) -> tuple[Array, Array]:
-                mean = _total(weight * means)
-                # About the mean: the difference of two large squares would lose its digits.
-                away = (means - mean[None]) ** 2
-                return mean, _total(weight * (variances + away))
-
-            moments = [of_channel(*own) for own in _moments_of_components(mixture)]
-            shape = (*pixels.hidden.shape[:3], self.channels)
-            return tuple(jnp.stack(part, axis=-1).reshape(shape) for part in zip(*moments))
-
-        moments = _in_rows(of_rows, pixels)
-        return tuple(jnp.concatenate(list(part), axis=1) for part in moments)
 
 
 def _pixels_last(maps: Array) -> Array:
@@ -209,27 +197,26 @@ def _within_range(location: Array, scale: Array, variance: Array) -> tuple[Array
     return mean, jnp.minimum(variance, 1.0 - mean**2)
 
 
-def _in_rows(function, pixels: MixturePixels, *images: Images):
-    """`function(*images, pixels)` of one strip of rows after the other, stacked on a new axis.
+def _in_strips(function: Callable, pixels: MixturePixels, *images: Images) -> PyTree[Array]:
+    """`function(pixels, *images)`, arrays [batch, row, ...], of one strip of rows after the other.
 
     Strips are computed again for their gradient, so that one strip's mixtures are all that is
     ever kept. A small picture is one strip and nothing is computed twice.
     """
     batch, height, width, _ = pixels.hidden.shape
-    strips = next(
-        n
-        for n in range(1, height + 1)
-        if height % n == 0 and (n == height or height // n * width * pixels.bias.size <= _AT_ONCE)
-    )
-    if strips == 1:
-        return jax.tree.map(lambda x: x[None], function(*images, pixels))
+    rows = max(1, _AT_ONCE // (width * pixels.bias.size))
+    if rows >= height:
+        return function(pixels, *images)
 
-    def split(x: Array) -> Array:
-        return jnp.moveaxis(x.reshape(batch, strips, height // strips, *x.shape[2:]), 1, 0)
+    def of_strip(hidden: Array, *images: Images) -> PyTree[Array]:
+        return function(pixels._replace(hidden=hidden), *images)
 
-    @jax.checkpoint
-    def one(strip: tuple):
-        *images, hidden = strip
-        return function(*images, pixels._replace(hidden=hidden))
-
-    return jax.lax.map(one, tuple(split(x) for x in (*images, pixels.hidden)))
+    maps = pixels.hidden, *images
+    whole = height // rows * rows
+    strips = [jnp.moveaxis(x[:, :whole].reshape(batch, -1, rows, *x.shape[2:]), 1, 0) for x in maps]
+    done = jax.lax.map(jax.checkpoint(lambda strip: of_strip(*strip)), strips)
+    done = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, whole, *x.shape[3:]), done)
+    if whole == height:
+        return done
+    rest = of_strip(*(x[:, whole:] for x in maps))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), done, rest)

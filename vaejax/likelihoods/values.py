@@ -18,6 +18,8 @@ MAX_LOG_SCALE = math.log(2.0)
 
 Images = UInt8[Array, "batch height width channel"]
 Values = Float[Array, "batch height width channel"]
+# Mean, and variance, which may be the same for many values.
+Moments = tuple[Values, Float[Array, "#batch #height #width #channel"]]
 
 
 class Pixels(NamedTuple):
@@ -35,26 +37,34 @@ class Pixels(NamedTuple):
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """The three functions that make a likelihood; `pixels` are `Pixels` or a likelihood's own."""
+    """What makes a likelihood; `pixels` are `Pixels` or a likelihood's own.
+
+    Attributes:
+      bits: of each value that count, the highest.
+    """
+
+    bits: int
 
     def log_prob(self, images: Images, pixels: Any) -> Float[Array, "batch"]:
         """Log-probability of each picture, in nats."""
 
-    def mean(self, pixels: Any) -> Values:
-        """The picture to show, in grey levels 0..255 (float)."""
-
-    def variance(self, pixels: Any) -> Float[Array, "#batch #height #width #channel"]:
-        """Variance of each value, in squared units of `to_unit`, levels not yet rounded."""
+    def moments(self, pixels: Any) -> Moments:
+        """Mean and variance of each value, on the scale of `to_unit`."""
 
 
-def to_unit(images: Images | Values) -> Values:
-    """Grey levels 0..255 to float32 -1..1; the one place that scales pictures."""
-    return images.astype(jnp.float32) * (1 / 127.5) - 1.0
+def to_unit(images: UInt8[Array, "*shape"], bits: int = 8) -> Float[Array, "*shape"]:
+    """Grey levels 0..255 to float32 -1..1: evenly from the first level to the last that count."""
+    return (images >> (8 - bits)).astype(jnp.float32) * (2 / (2**bits - 1)) - 1.0
 
 
 def to_levels(values: Values) -> Values:
     """The inverse of `to_unit`, clipped to 0..255, not rounded."""
     return jnp.clip((values + 1.0) * 127.5, 0.0, 255.0)
+
+
+def to_picture(mean: Values) -> Images:
+    """The picture to show for values on the scale of `to_unit`."""
+    return jnp.round(to_levels(mean)).astype(jnp.uint8)
 
 
 def sum_of_picture(values: Values) -> Float[Array, "batch"]:

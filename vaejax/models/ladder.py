@@ -6,8 +6,9 @@ all groups above and whose posterior also sees what the encoder's block at the s
 (Sonderby et al. 2016; VDVAE, Child 2021; Efficient-VDVAE, Hazami et al. 2022).
 
 No normalisation: residual branches start small for their number, and standard deviations grow
-linearly, not exponentially, in what the network gives. No number of the networks belongs to a
-single position, so parameters serve pictures of other sizes (whose smallest levels are as small).
+linearly, not exponentially, in what the network gives. No number of the levels belongs to a single
+position, so that they serve pictures of other sizes (whose smallest levels are as small), and so
+does the head of a mixture.
 """
 
 import math

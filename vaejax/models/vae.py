@@ -19,7 +19,7 @@ class VAE(nn.Module):
     Attributes:
       encoder: pictures to (mean, log_std).
       decoder: codes to a map of values for each pixel.
-      head: that map to `Pixels`.
+      head: that map to the likelihood's pixels.
       prior: with `log_prob(z)`, `to_noise(z)` and its inverse `from_noise(noise)`.
     """
 
