@@ -64,7 +64,8 @@ def test_sample_writes_a_grid_or_files(trained, tmp_path):
 
 
 def test_evaluate_writes_numbers_with_their_protocol(trained):
-    result = command("evaluate", f"--workdir={trained}")
+    """The same, however many devices share the pictures."""
+    result = command("evaluate", f"--workdir={trained}", devices=2)
     assert result.returncode == 0, result.stderr
     report = json.loads((trained / "evaluations" / "valid_model_k4_00000012.json").read_text())
     results, protocol = report["results"], report["protocol"]
@@ -77,7 +78,7 @@ def test_evaluate_writes_numbers_with_their_protocol(trained):
     np.testing.assert_allclose(results["elbo_nats"], at_the_end["elbo_nats"], rtol=1e-5)
     fitted = command("evaluate", f"--workdir={trained}", "--prior=gaussian", "--split=test")
     assert fitted.returncode == 0, fitted.stderr
-    report = json.loads((trained / "evaluations" / "test_gaussian_00000012.json").read_text())
+    report = json.loads((trained / "evaluations" / "test_gaussian_k4_00000012.json").read_text())
     assert report["results"]["pictures"] == 8 and report["protocol"]["prior"] == "gaussian"
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from vaejax import data, pictures
+from vaejax import pictures
 from vaejax.errors import UserError
+from vaejax.loading import open_data
 from vaejax.progress import say
 from vaejax.trained import TrainedModel
-from vaejax.workdir import check_same_data
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Other choices of a resolution's latents that are shown beside a face.
@@ -38,9 +38,8 @@ def explore(
             f"{trained.workdir} holds a model with one flat z; only a run with "
             "config.model.name=ladder has resolutions to look at"
         )
-    dataset = data.open_dataset(data.moved(trained.config.data, data_path))
-    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
-    source = dataset.splits.get("valid", dataset.splits["train"]).images
+    splits = open_data(trained, data_path).splits
+    source = splits.get("valid", splits["train"]).images
     originals = np.asarray(source[:faces])
     names = list(dict.fromkeys(trained.model.resolutions()))
     shown = " | ".join(names)

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import jax
 
-from vaejax import data, pictures
+from vaejax import pictures
 from vaejax.config import FITTED_PRIORS
 from vaejax.errors import UserError
-from vaejax.loading import load
+from vaejax.loading import load, open_data
 from vaejax.priors.fitted import fit_prior, save_prior
 from vaejax.progress import say
 from vaejax.trained import TrainedModel
-from vaejax.workdir import check_same_data
 
 
 def finish(workdir: Path) -> None:
@@ -44,9 +43,7 @@ def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
         )
     if trained.config.model.name == "ladder":
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
-    dataset = data.open_dataset(trained.config.data)
-    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
-    images = dataset.splits["train"].images
+    images = open_data(trained).splits["train"].images
     codes = trained.sample_posterior(images, seed=seed)
     for name in names:
         started = time.monotonic()

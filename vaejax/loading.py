@@ -1,14 +1,16 @@
-"""A trained model, read from its work directory."""
+"""A trained model, read from its work directory, and the pictures it was trained on."""
 
+import dataclasses
 from pathlib import Path
 
-from vaejax import step
+from vaejax import data, step
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import UserError
 from vaejax.models import build_model
 from vaejax.parallel import single_device_mesh, state_shardings
 from vaejax.settings import load_json
 from vaejax.trained import TrainedModel
+from vaejax.workdir import check_same_data
 
 
 def load(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
@@ -36,6 +38,24 @@ def load(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     finally:
         checkpoints.close()
     return TrainedModel(config, state.ema_params, at, workdir, fingerprint)
+
+
+def open_data(trained: TrainedModel, path: str | None = None) -> data.Dataset:
+    """The pictures that `trained` was trained on, and its other splits.
+
+    Args:
+      trained: the model.
+      path: where they lie, if not where its config says.
+
+    Raises:
+      UserError: they are missing, or others.
+    """
+    config = trained.config.data
+    if path is not None:
+        config = dataclasses.replace(config, path=path)
+    dataset = data.open_dataset(config)
+    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
+    return dataset
 
 
 def _choose(checkpoints: Checkpoints, name: str, workdir: Path) -> int:

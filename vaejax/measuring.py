@@ -14,11 +14,11 @@ from vaejax import data
 from vaejax.data import pipeline
 from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
+from vaejax.loading import open_data
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
-from vaejax.parallel import single_device_mesh
+from vaejax.parallel import make_mesh, replicated, round_up
 from vaejax.progress import counting, say
 from vaejax.trained import OWN_PRIOR, TrainedModel
-from vaejax.workdir import check_same_data
 
 # Samples of the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500
@@ -58,21 +58,23 @@ def measure(
             "model, gaussian or mixture"
         )
     log_prior = None if prior == OWN_PRIOR else trained.fitted_prior(prior).log_prob
-    dataset = data.open_dataset(data.moved(config.data, data_path))
-    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
+    dataset = open_data(trained, data_path)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
     images = dataset.splits[split].images
     images = images[: pictures or len(images)]
     if len(images) < 2:
         raise UserError(f"--pictures={len(images)} is too few to measure; name at least 2")
-    mesh = single_device_mesh()
+    devices = jax.local_devices()
+    mesh = make_mesh(len(devices), devices=devices)
     step = make_eval_step(
         trained.model, config, mesh, importance_samples=importance_samples, prior=log_prior
     )
-    batches = pipeline.eval_batches(images, batch_size=config.eval.batch_size)
+    batch_size = round_up(config.eval.batch_size, mesh)
+    batches = pipeline.eval_batches(images, batch_size=batch_size)
+    params = jax.device_put(trained.params, replicated(mesh))
     with counting("evaluating", len(images)) as advance:
-        totals = evaluate(step, trained.params, _counted(batches, advance), mesh)
+        totals = evaluate(step, params, _counted(batches, advance), mesh)
     results = summarize(totals, trained.model, config, importance_samples)
     results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
     report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),

@@ -18,7 +18,7 @@ from vaejax.data import cache, crops, sources
 from vaejax.data.building import split_names
 from vaejax.progress import say
 
-__all__ = ["Dataset", "Split", "moved", "open_dataset", "prepare"]
+__all__ = ["Dataset", "Split", "open_dataset", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,6 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: dict
     report: dict
-
-
-def moved(config: DataConfig, path: str | None) -> DataConfig:
-    """The same data at another path, if one is given."""
-    return config if path is None else dataclasses.replace(config, path=path)
 
 
 def open_dataset(config: DataConfig, *, progress: bool = True) -> Dataset:
