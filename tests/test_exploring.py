@@ -58,6 +58,8 @@ def test_it_encodes_decodes_and_samples(model):
     assert [leaf.shape for leaf in z] == [(5, 1, 3, 2, 2), (5, 2, 10, 8, 2)]
     assert all(np.all(leaf > 0) for leaf in spread)
     np.testing.assert_array_equal(model.decode(z), model.reconstruct(faces))
+    sampled = model.decode(model.sample_posterior(faces, seed=3))
+    np.testing.assert_array_equal(sampled, model.reconstruct(faces, seed=3))
     assert np.all(np.isfinite(model.log_likelihood(faces, samples=2)))
     assert jax.tree.map(np.shape, model.sample_posterior(faces)) == jax.tree.map(np.shape, z)
 
