@@ -4,8 +4,8 @@ The compact class of Efficient-VDVAE: narrow where positions are many, wide wher
 position of its finest level is a square of 2 x 2 pixels: the 128 lanes of a TPU are filled.
 For accelerators; ask first what a device can hold:
 python -m vaejax.aot --config=configs/celeba_ladder.py --topology=v5e:1x1
-Its compiler's answers for 32 pictures a chip (libtpu 0.0.42; estimates, nothing was run): a v5e
-needs 3.4 GiB of its 16 and makes 998 images/s at most, a v5p 3.4 GiB and 1,073, 16 v5e 15,870.
+Its compiler's answers (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
+3.1 GiB of its 16 and makes 1,021 images/s at most, 16 v5e 15,162; with 128, 9.0 GiB and 755.
 """
 
 from vaejax.config import ladder_config

@@ -1,4 +1,8 @@
-"""CelebA at 64 px with a ladder of 62 groups and 132 M parameters: --config.data.path=DIR."""
+"""CelebA at 64 px with a ladder of 62 groups and 132 M parameters: --config.data.path=DIR.
+
+A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
+7.3 GiB of its 16 and makes 490 images/s at most, 16 v5e 7,558; with 64, 10.7 GiB and 408.
+"""
 
 from vaejax.config import ladder_config
 

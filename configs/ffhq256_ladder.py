@@ -2,6 +2,9 @@
 
 A position of its finest level is a square of 2 x 2 pixels: half the levels' sides, a quarter of
 what they cost and of the latents.
+
+A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with 8 pictures a v5e needs
+5.4 GiB of its 16 and makes 66 images/s at most, 16 v5e 1,257; with 24, 13.3 GiB and 37.
 """
 
 from vaejax.config import ladder_config

@@ -21,7 +21,14 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vaejax.likelihoods import to_unit
-from vaejax.models.blocks import Conv1x1, activation, depth_to_space, space_to_depth
+from vaejax.models.blocks import (
+    Conv1x1,
+    Maps,
+    OtherMaps,
+    activation,
+    depth_to_space,
+    space_to_depth,
+)
 from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, FromPosterior, FromPrior, Group
 from vaejax.models.levels import Levels
@@ -131,9 +138,7 @@ class Ladder(nn.Module):
         for level, depth in enumerate(self.levels.blocks):
             block = self.levels.patch if level == 0 else 2
             rows, columns = self.levels.size(level)
-            # Repeating the border continues the picture; zeros would draw a grey edge.
-            missing = ((0, rows * block - x.shape[1]), (0, columns * block - x.shape[2]))
-            x = jnp.pad(x, ((0, 0), *missing, (0, 0)), mode="edge")
+            x = _extended(x, rows * block, columns * block)
             x = self.downs[level](space_to_depth(x, block))
             if depth:
                 x, left = self.bottom_up[level](x, first + jnp.arange(depth), dropout)
@@ -266,6 +271,15 @@ class Ladder(nn.Module):
     def __call__(self, images: UInt8[Array, "batch height width channel"]) -> None:
         """Touches every parameter once; only for initialisation."""
         self.infer(self.features(images), jax.random.split(jax.random.key(0), images.shape[0]))
+
+
+def _extended(x: Maps, height: int, width: int) -> OtherMaps:
+    """To this size by repeating the border: zeros would draw a grey edge."""
+    missing = (0, height - x.shape[1]), (0, width - x.shape[2])
+    # To pad by nothing has a gradient all the same, for which devices even exchange maps.
+    if missing == ((0, 0), (0, 0)):
+        return x
+    return jnp.pad(x, ((0, 0), *missing, (0, 0)), mode="edge")
 
 
 def _by_picture(levels: list[Float[Array, "_ batch _ _ _"]]) -> Latents:
