@@ -3,7 +3,7 @@
 A position of its finest level is a square of 4 x 4 pixels.
 
 A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with one picture a v5e needs
-2.9 GiB of its 16 and makes 54 images/s at most, 16 v5e 788.
+2.9 GiB of its 16 and makes 54 images/s at most, 16 v5e 805.
 """
 
 from vaejax.config import ladder_config
