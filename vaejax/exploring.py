@@ -38,9 +38,7 @@ def explore(
             f"{trained.workdir} holds a model with one flat z; only a run with "
             "config.model.name=ladder has resolutions to look at"
         )
-    splits = open_data(trained, data_path).splits
-    source = splits.get("valid", splits["train"]).images
-    originals = np.asarray(source[:faces])
+    originals = np.asarray(open_data(trained, data_path).shown()[:faces])
     names = list(dict.fromkeys(trained.model.resolutions()))
     shown = " | ".join(names)
     sheets = {

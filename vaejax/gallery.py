@@ -24,9 +24,9 @@ class Gallery:
     """Draws reconstructions, samples and interpolations as PNG grids."""
 
     def __init__(self, model: nn.Module, config: Config, dataset: Dataset, directory: Path):
-        """Chooses the faces: the first of the validation split, else of the training split."""
+        """Chooses the faces: the first of those to be shown."""
         self._directory = directory
-        source = dataset.splits.get("valid", dataset.splits["train"]).images
+        source = dataset.shown()
         # Faces are in whole rows.
         self._columns = min(config.eval.grid, len(source))
         rows = max(1, min(self._columns // 2, len(source) // self._columns))

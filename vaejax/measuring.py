@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from vaejax.loading import open_data
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.parallel import make_mesh, replicated, round_up
 from vaejax.progress import counting, say
+from vaejax.replacing import replacing
 from vaejax.trained import OWN_PRIOR, TrainedModel
 
 # Samples of the thumbnail Fréchet distance.
@@ -151,7 +151,5 @@ def _protocol(
 
 
 def _write(path: Path, report: dict) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,11 +1,12 @@
 """Pictures of pictures: grids, written as PNG."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from vaejax.replacing import replacing
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
 # Small pictures are enlarged until a grid's cell has about this many pixels a side.
@@ -39,7 +40,5 @@ def interleave_rows(
 
 def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
     """Writes a PNG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(temporary, "PNG")

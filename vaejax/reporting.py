@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from vaejax.replacing import replacing
 
 
 class MetricsFile:
@@ -24,9 +25,8 @@ class MetricsFile:
         """
         position = (resume_step, not evaluation_due)
         kept = [line for line in _lines(path) if _position(line) <= position]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import json
 import math
-import os
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import ml_collections
 
 from vaejax.config import Config
 from vaejax.errors import UserError
+from vaejax.replacing import replacing
 
 CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 # What a run may change when it goes on; anything else would make it another run.
@@ -74,9 +74,8 @@ def from_json(text: str) -> Config:
 
 def save_json(path: Path, config: Config) -> None:
     """Writes `to_json`, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_json(config))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(to_json(config))
 
 
 def load_json(path: Path) -> Config:

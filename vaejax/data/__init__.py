@@ -53,6 +53,10 @@ class Dataset:
     fingerprint: dict
     report: dict
 
+    def shown(self) -> UInt8[np.ndarray, "picture height width channel"]:
+        """Faces to look at: of the validation split, else of the training split."""
+        return self.splits.get("valid", self.splits["train"]).images
+
 
 def open_dataset(config: DataConfig, *, progress: bool = True) -> Dataset:
     """Opens the data, decoding them into the cache the first time.

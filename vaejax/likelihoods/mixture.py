@@ -103,8 +103,9 @@ class MixtureOfLogistics:
                 return mean, _total(weight * (variances + away))
 
             moments = [of_channel(*own) for own in _moments_of_components(mixture)]
-            shape = (*pixels.hidden.shape[:3], self.channels)
-            return tuple(jnp.stack(part).T.reshape(shape) for part in zip(*moments))
+            shape, identity = (*pixels.hidden.shape[:3], self.channels), jnp.eye(self.channels)
+            rows = [jnp.stack(part) for part in zip(*moments)]
+            return tuple(_product(each.T, identity).reshape(shape) for each in rows)
 
         return _in_strips(of_rows, pixels)
 
@@ -112,16 +113,15 @@ class MixtureOfLogistics:
         """The mixture of every pixel."""
         hidden, kernel, bias = pixels
         channels = self.channels
-        features = _pixels_last(hidden)
+        features = hidden.reshape(-1, hidden.shape[-1])
 
         def rows(kernel: Array, bias: Array) -> Array:
-            flat = kernel.reshape(-1, len(features)) @ features
-            return flat.reshape(*kernel.shape[:2], flat.shape[1]) + bias
+            return jnp.einsum("rcf,pf->rcp", kernel, features) + bias
 
         # The map is split, and not the large array that it gives, whose gradient would have to
         # be put together.
         ends = [1, 1 + channels, 1 + 2 * channels]
-        kernels = jnp.split(kernel.T.reshape(_rows(channels), -1, len(features)), ends)
+        kernels = jnp.split(kernel.T.reshape(_rows(channels), -1, len(kernel)), ends)
         biases = jnp.split(bias.reshape(_rows(channels), -1, 1), ends)
         weight, location, log_scale, colour = map(rows, kernels, biases)
         return Components(
@@ -133,11 +133,8 @@ class MixtureOfLogistics:
 
     def log_masses(self, images: Images, mixture: Components) -> Float[Array, "pixel"]:
         """Log of the mass of each pixel's colour, in nats."""
-        # Turned by a product with the identity, which is exact for levels and done once: XLA's CPU
-        # compiler would turn the pictures, and do what was done to them before, anew for every
-        # component in every sum.
-        turned = jnp.eye(self.channels) @ _pixels_last(images.astype(jnp.float32))
-        levels = turned.astype(jnp.uint8)[:, None]
+        values = images.astype(jnp.float32).reshape(-1, self.channels)
+        levels = _product(jnp.eye(self.channels), values.T).astype(jnp.uint8)[:, None]
         # What is known of an earlier colour is its level, and no more bits than count.
         known = to_unit(levels, self.bits)
         location = _coloured(mixture.location, mixture.colour, known)
@@ -145,9 +142,10 @@ class MixtureOfLogistics:
         return jax.nn.logsumexp(mixture.log_weight + _total(masses), axis=0)
 
 
-def _pixels_last(maps: Array) -> Array:
-    """[channel, pixel] of maps [batch, height, width, channel]."""
-    return maps.reshape(-1, maps.shape[-1]).T
+# Of pictures or their moments with the identity: a transpose that is done once. A plain one XLA's
+# CPU compiler would do, with all that was done to its rows before, anew for every component in
+# every sum that it is fused into.
+_product = functools.partial(jnp.matmul, precision="highest")
 
 
 def _total(rows: Array) -> Array:

@@ -18,6 +18,7 @@ from vaejax.errors import UserError
 from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
+from vaejax.replacing import replacing
 
 FittedPrior = Gaussian | Mixture | FlowMatching
 
@@ -84,17 +85,11 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
             "params": prior.params,
         }
     flat = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # An open file, as NumPy would append .npz to a name without it.
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **flat, **{_HEADER: np.array(json.dumps(header))})
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # An open file, as NumPy would append .npz to a name without it.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **flat, **{_HEADER: np.array(json.dumps(header))})
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
