@@ -8,7 +8,7 @@ usage() {
 launch/local.sh [--processes=2] [--devices_per_process=1] [--port=8476] [--dry_run] -- FLAGS OF vaejax.main
 
 Starts the processes on this machine's CPU and waits for them. Ctrl-C or SIGTERM saves and stops all.
-Exit status: 0 finished, 75 stopped (run the same command to go on), else that of the first to fail.
+Exit status: 0 finished, 75 stopped (run the same command to go on), else that of a process that failed.
 EOF
 }
 
@@ -53,6 +53,7 @@ status=0
 for pid in "${pids[@]}"; do
   # A signal interrupts `wait`; the process itself has not ended then.
   while code=0; wait "$pid" || code=$?; kill -0 "$pid" 2>/dev/null; do :; done
-  ((status)) || status=$code
+  # 75 of those that stopped because another failed says less than its own.
+  ((code == 0 || (status && status != 75))) || status=$code
 done
 exit "$status"

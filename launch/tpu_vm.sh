@@ -65,9 +65,18 @@ tpu() { run gcloud compute tpus "$@" --zone="$zone"; }
 on_workers() { tpu tpu-vm ssh "$name" --worker=all --command="$1"; }
 delete() { tpu queued-resources delete "$name" --force --quiet; }
 
-# What the queued resource is; NONE if there is none.
+# What the queued resource is; NONE only if there surely is none, for what is there costs money.
 state() {
-  gcloud compute tpus queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>/dev/null || echo NONE
+  local answer
+  if answer=$(gcloud compute tpus queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>&1); then
+    echo "$answer"
+  else
+    case "$answer" in
+      *NOT_FOUND*) echo NONE ;;
+      *PERMISSION_DENIED*) echo "DENIED: ${answer##*$'\n'}" ;;
+      *) echo "not to be seen: ${answer##*$'\n'}" ;;
+    esac
+  fi
 }
 
 create() {
@@ -105,6 +114,7 @@ acquire() {
     check_time
     case "$now" in
       NONE) create ;;
+      DENIED*) say "error: $now"; leave 2 ;;
       FAILED | SUSPENDED) say "$name is $now; deleting it, to ask again"; delete ;;
       *) say "$name is $now" ;;
     esac
@@ -131,27 +141,37 @@ mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 '"${
 [ -d ~/venv ] || ~/.local/bin/uv venv --python 3.12 ~/venv
 ~/.local/bin/uv pip install -q --python ~/venv/bin/python -e ".[tpu]"'
 
-# What a run that was cut off has left: it saves before it ends; then the lock of its TPU goes.
-train="pkill -TERM -f '^[^ ]*venv/bin/python -m vaejax.main' && sleep 20; sudo rm -f /tmp/libtpu_lockfile; cd ~/vaejax
-PYTHONUNBUFFERED=1 ~/venv/bin/python -m vaejax.main ${*@Q} --workdir=\$HOME/bucket/${workdir@Q} --distributed
+# A run that is still there saves before it ends.
+# shellcheck disable=SC2089,SC2090 # the quotes are the workers'
+stop="pkill -TERM -f '^[^ ]*venv/bin/python -m vaejax.main' && sleep 20"
+arguments="${*@Q} --workdir=\$HOME/bucket/${workdir@Q} --distributed"
+
+# Ends what was cut off, and with it the lock of its TPU; trains until all is done or time is over.
+train() {
+  on_workers "$stop; sudo rm -f /tmp/libtpu_lockfile; cd ~/vaejax
+PYTHONUNBUFFERED=1 timeout --preserve-status $((deadline - SECONDS)) ~/venv/bin/python -m vaejax.main $arguments
 echo vaejax exited with \$?"
+}
 
 if [[ $dry_run ]]; then
   create
   set_up
-  on_workers "$train"
+  train
   leave 0
 fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2090
+trap 'say "interrupted; the training saves and stops"; on_workers "$stop" || true; leave 75' INT TERM HUP
 failures=0
 while true; do
   acquire
   check_time
   say "setting up the machines of $name"
   if set_up; then
-    on_workers "$train" 2>&1 | tee "$log" || true
+    check_time
+    train 2>&1 | tee "$log" || true
     # gcloud's own status does not tell which worker failed, or of what.
     statuses=$(sed -n 's/.*vaejax exited with \([0-9]*\)$/\1/p' "$log" | sort -u | paste -sd ' ')
   else
@@ -161,7 +181,7 @@ while true; do
     " 0 ") say "finished"; leave 0 ;;
     *" 2 "*) say "error: a mistake, which its own words above name"; leave 2 ;;
     *" 3 "*) say "error: the training failed; its own words are above"; leave 3 ;;
-    *" 75 "*) failures=0 ;;
+    " 75 ") failures=0 ;;
     *) [[ $(state) == ACTIVE ]] && failures=$((failures + 1)) || failures=0 ;;
   esac
   if ((failures == 3)); then

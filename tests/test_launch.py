@@ -142,6 +142,7 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
     assert (job["replicas"], job["template"]["spec"]["completions"]) == (2, 4)
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    assert "gke-spot" not in gke("--topology=4x4", "--dry_run").stdout
     script = container["args"][0]
     assert shlex.split(script.splitlines()[-1]) == [
         "exec", "python", "-m", "vaejax.main", "--config=a b.py", "--workdir=/bucket/runs/faces",
@@ -186,23 +187,44 @@ DONE, READY = [0, "vaejax exited with 0\nvaejax exited with 0"], [0, "ACTIVE"]
 NONE, WAITING, SUSPENDED = [1, "NOT_FOUND"], [0, "WAITING_FOR_RESOURCES"], [0, "SUSPENDED"]
 
 
-def tpu_vm(directory, *flags, **play):
-    """The script with a gcloud that plays its part; what it was asked, by kind."""
+def start_tpu_vm(directory, *flags, **play):
+    """The script with a gcloud that plays its part."""
     (directory / "gcloud").write_text(STAND_IN)
     (directory / "gcloud").chmod(0o755)
     (directory / "play.json").write_text(json.dumps(play))
-    done = subprocess.run(
+    return subprocess.Popen(
         [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
          "--type=v5litepod-16", "--poll=0", *flags, "--", "--config=configs/celeba.py"],
-        capture_output=True, text=True, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
     )  # fmt: skip
+
+
+def end_of_tpu_vm(directory, process):
+    """How the script ended, and what its gcloud was asked, by kind."""
+    said = process.communicate(timeout=60)
+    done = subprocess.CompletedProcess(process.args, process.returncode, *said)
     asked = directory / "asked"
     lines = asked.read_text().splitlines() if asked.exists() else []
     kinds = [" ".join(json.loads(line)) for line in lines]
     count = {kind: sum(f" {kind} " in words for words in kinds) for kind in ("create", "delete")}
     count["train"] = sum("-m vaejax.main" in words for words in kinds)
     return done, count
+
+
+def tpu_vm(directory, *flags, **play):
+    return end_of_tpu_vm(directory, start_tpu_vm(directory, *flags, **play))
+
+
+def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path):
+    process = start_tpu_vm(tmp_path, describe=[WAITING])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "asked").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    done, counts = end_of_tpu_vm(tmp_path, process)
+    assert done.returncode == 75 and counts["delete"] == 1, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -223,6 +245,12 @@ def tpu_vm(directory, *flags, **play):
           "train": [[255, "connection closed"], DONE]}, ["--spot"], 0, (1, 2, 2)),
         # Stopped by a signal, or by a process that died.
         ({"describe": [READY], "train": [[1, "vaejax exited with 75"], DONE]}, [], 0, (0, 1, 2)),
+        # Somebody crashes each time, and the others stop for that.
+        ({"describe": [READY], "train": [[1, "vaejax exited with 137\nvaejax exited with 75"]]},
+         [], 1, (0, 1, 3)),
+        # What is not seen is not taken for gone.
+        ({"describe": [[1, "connection reset"], READY], "train": [DONE]}, [], 0, (0, 1, 1)),
+        ({"describe": [[1, "PERMISSION_DENIED: no"]]}, [], 2, (0, 1, 0)),
         # A training that failed, a mistake, a crash that comes back, machines without internet.
         ({"describe": [READY], "train": [[1, "vaejax exited with 3"]]}, [], 3, (0, 1, 1)),
         ({"describe": [READY], "train": [[1, "vaejax exited with 2"]]}, [], 2, (0, 1, 1)),
@@ -248,6 +276,7 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
         "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot",
         "--zone=z",
     ]  # fmt: skip
+    assert re.search(r"timeout --preserve-status 86\d\d\d ", train)
     assert "--distributed" in train and "configs/celeba.py" in train and "runs/faces" in train
     assert "'delete' 'faces'" in delete
 

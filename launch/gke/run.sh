@@ -25,7 +25,7 @@ EOF
 # By their words in the manifest.
 declare -A given=(
   [name]='' [accelerator]='' [topology]='' [chips]=4 [slices]=1 [bucket]='' [workdir]=''
-  [account]=default [restarts]=100 [spot]=false
+  [account]=default [restarts]=100 [spot]=''
 )
 dry_run=
 while (($#)); do
@@ -65,6 +65,8 @@ run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
 manifest() {
   local text field
   text=$(grep -v '^#' launch/gke/jobset.yaml)
+  # Machines that are not spot ones have no such label.
+  [[ ${given[spot]} ]] || text=$(grep -v '@spot@' <<<"$text")
   for field in "${!given[@]}"; do
     text=${text//@$field@/"${given[$field]}"}
   done
