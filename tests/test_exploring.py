@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import command, metrics, tiny, tiny_ladder
 
 import vaejax
-from vaejax import data
+from vaejax import data, exploring
 from vaejax.errors import UserError
 from vaejax.settings import to_json
 from vaejax.training import train
@@ -68,10 +68,20 @@ def test_temperatures_are_of_all_of_resolutions_or_of_groups(model):
     same = [model.sample(3, temperature=value) for value in (0.7, [0.7], [0.7] * 2, [0.7] * 3)]
     for other in same[1:]:
         np.testing.assert_array_equal(same[0], other)
+    coarse_first = [model.sample(3, temperature=each) for each in ([0.9, 0.3], [0.9, 0.3, 0.3])]
+    np.testing.assert_array_equal(*coarse_first)
     with pytest.raises(UserError, match=r"2 \(of resolutions\), or 3 \(of groups\)"):
         model.sample(3, temperature=[1.0] * 4)
     with pytest.raises(UserError, match="must be a number from 0 on"):
         model.sample(3, temperature=[1.0, -1.0])
+
+
+def test_progress_ends_with_the_reconstruction(model):
+    faces = model.sample(2)
+    sheet = exploring.progressive(model, faces).reshape(2, 3, 20, 16, 1)
+    np.testing.assert_array_equal(sheet[:, 0], faces)
+    np.testing.assert_array_equal(sheet[:, 2], model.reconstruct(faces))
+    assert np.any(sheet[:, 1] != sheet[:, 2])
 
 
 def test_what_is_kept_stays(model):

@@ -204,6 +204,13 @@ def test_mean_and_variance_are_those_of_its_samples(channels, reach):
     np.testing.assert_allclose(variance.ravel(), own.var(1), rtol=tolerance)
 
 
+def test_strips_of_no_pictures_have_no_moments():
+    """As between one face and no other."""
+    count, likelihood = parameters_per_pixel(3, 10), MixtureOfLogistics(3)
+    pixels = MixturePixels(jnp.zeros((0, 128, 128, 4)), jnp.zeros((4, count)), first_bias(3, 10))
+    assert [part.shape for part in likelihood.moments(pixels)] == [(0, 128, 128, 3)] * 2
+
+
 @pytest.mark.parametrize("height", [128, 127])
 def test_strips_of_a_large_picture_make_no_difference(height):
     """Neither where they are all of a size nor where rows are left over."""

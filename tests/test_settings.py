@@ -82,7 +82,12 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"widths": (8,) * 6, "blocks": (1,) * 6}}, "name fewer widths"),
         ({"likelihood": {"name": "bernoulli"}}, "set config.likelihood.scale=fixed"),
         ({"likelihood": {"name": "gaussian", "bits": 5}}, "name logistic or mixture"),
-        ({"model": {"name": "ladder"}}, "set config.prior.fitted=()"),
+        ({"model": {"name": "ladder"}}, "begin with a config file of a ladder"),
+        (
+            {"model": {"name": "ladder"}, "prior": {"fitted": (), "name": "standard_normal"}},
+            "config.prior.name='standard_normal' is the prior of a flat z",
+        ),
+        ({"ladder": {"dropout": 0.5}}, "config.ladder.dropout=0.5 has no meaning for"),
         (
             {"model": {"name": "ladder", "blocks": (0, 0, 0)}, "prior": {"fitted": ()}},
             "the last level, without latents",

@@ -15,6 +15,7 @@ TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Other choices of a resolution's latents that are shown beside a face.
 CHOICES = 2
 
+Faces = UInt8[np.ndarray, "face height width channel"]
 Sheet = UInt8[np.ndarray, "picture height width channel"]
 
 
@@ -63,7 +64,7 @@ def explore(
         say(f"{path}: {words}")
 
 
-def progressive(trained: TrainedModel, originals: Sheet) -> Sheet:
+def progressive(trained: TrainedModel, originals: Faces) -> Sheet:
     """Rows of a face and of its reconstructions from ever more resolutions, from the top down.
 
     What is not yet known is the mean of its prior given all above: the model's best guess.
@@ -75,7 +76,7 @@ def progressive(trained: TrainedModel, originals: Sheet) -> Sheet:
     return _rows(columns)
 
 
-def resampled(trained: TrainedModel, originals: Sheet, seed: int) -> Sheet:
+def resampled(trained: TrainedModel, originals: Faces, seed: int) -> Sheet:
     """Rows of a face's likeness, and the same with one resolution's latents drawn anew.
 
     The latents of all other resolutions stay, so that what changes is what that one decides.
@@ -101,6 +102,6 @@ def _levels(trained: TrainedModel) -> Bool[np.ndarray, "level group"]:
     return np.array([resolutions == each for each in dict.fromkeys(resolutions)])
 
 
-def _rows(columns: list[Sheet]) -> Sheet:
+def _rows(columns: list[Faces]) -> Sheet:
     """One row for each face, of its picture from each column."""
     return np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])

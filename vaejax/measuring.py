@@ -22,6 +22,8 @@ from vaejax.trained import OWN_PRIOR, TrainedModel
 
 # Samples of the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500
+# Bytes of pictures made thumbnails of at once, which takes five times as many.
+_AT_ONCE = 2**27
 
 
 def measure(
@@ -64,7 +66,7 @@ def measure(
     images = dataset.splits[split].images
     images = images[: pictures or len(images)]
     if len(images) < 2:
-        raise UserError(f"--pictures={len(images)} is too few to measure; name at least 2")
+        raise UserError(f"{len(images)} pictures are too few to measure; at least 2 are needed")
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)
     step = make_eval_step(
@@ -97,24 +99,26 @@ def _thumbnail_frechet(
     Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
     and what a perfect model would (the training pictures themselves).
     """
-    # A part at a time: a whole split at full size may not fit in memory.
-    parts = np.array_split(np.arange(len(images)), -(-len(images) // FRECHET_SAMPLES))
-    real = np.concatenate([thumbnail_features(images[rows]) for rows in parts])
-    likenesses = np.concatenate(
-        [thumbnail_features(trained.reconstruct(images[rows])) for rows in parts]
-    )
-    train = train[:FRECHET_SAMPLES]
-    decoded = trained.reconstruct(train, seed=0)
+    real, train = _thumbnails(images), train[:FRECHET_SAMPLES]
     compared = {
-        "samples": thumbnail_features(trained.sample(FRECHET_SAMPLES, prior=prior)),
-        "reconstructions": likenesses,
-        "decoded_train_codes": thumbnail_features(decoded),
-        "train_pictures": thumbnail_features(train),
+        "samples": _thumbnails(trained.sample(FRECHET_SAMPLES, prior=prior)),
+        "reconstructions": _thumbnails(images, trained.reconstruct),
+        "decoded_train_codes": _thumbnails(trained.reconstruct(train, seed=0)),
+        "train_pictures": _thumbnails(train),
     }
     return {
         f"thumbnail_frechet_{name}": 1000 * frechet_distance(features, real)
         for name, features in compared.items()
     }
+
+
+def _thumbnails(
+    pictures: np.ndarray, seen_as: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> np.ndarray:
+    """Features of what pictures are seen as, a part at a time: all may not fit in memory."""
+    step = max(1, _AT_ONCE // pictures[0].nbytes)
+    parts = [pictures[start : start + step] for start in range(0, len(pictures), step)]
+    return np.concatenate([thumbnail_features(seen_as(part)) for part in parts])
 
 
 def _counted(batches: Iterable[dict], advance: Callable[[int], None]) -> Iterator[dict]:
@@ -137,6 +141,7 @@ def _protocol(
         "bounds": "ELBO with one sample of z; importance-weighted bound with K samples",
         "importance_samples": samples,
         "parameters": "exponential moving average",
+        "activations": trained.config.model.dtype,
         "matmul_precision": "highest",
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from vaejax.config import Config
+from vaejax.config import Config, LadderConfig, PriorConfig
 from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
@@ -225,7 +225,20 @@ def _check_together(config: Config) -> None:
     if model.name == "ladder" and config.prior.fitted:
         raise UserError(
             f"config.prior.fitted={config.prior.fitted} names priors of a flat z, and "
-            "config.model.name=ladder has none; set config.prior.fitted=()"
+            "config.model.name=ladder has none; begin with a config file of a ladder, such as "
+            "configs/celeba_ladder.py, which sets all that one needs"
+        )
+    if model.name == "ladder" and config.prior.name != PriorConfig().name:
+        raise UserError(
+            f"config.prior.name={config.prior.name!r} is the prior of a flat z, and "
+            "config.model.name=ladder has none; leave it out"
+        )
+    if model.name == "conv" and config.ladder != LadderConfig():
+        default = vars(LadderConfig())
+        changed = [f"{k}={v!r}" for k, v in vars(config.ladder).items() if v != default[k]]
+        raise UserError(
+            f"config.ladder.{changed[0]} has no meaning for config.model.name=conv; leave it "
+            "out, or begin with a config file of a ladder, such as configs/celeba_ladder.py"
         )
     if model.name == "ladder" and not model.blocks[-1]:
         raise UserError(

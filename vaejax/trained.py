@@ -247,8 +247,12 @@ class TrainedModel:
         return self.workdir / "priors" / f"{name}.npz"
 
     def _in_batches(self, function: Callable, *inputs: PyTree):
-        """Applies `function` to equal, padded batches, so that it is compiled once."""
-        size, count = self.config.eval.batch_size, len(jax.tree.leaves(inputs)[0])
+        """Applies `function` to equal, padded batches, so that it is compiled once.
+
+        Fewer pictures than a batch fill the next power of two, for which little is compiled anew.
+        """
+        count = len(jax.tree.leaves(inputs)[0])
+        size = min(self.config.eval.batch_size, 1 << (count - 1).bit_length())
         outputs = []
         for start in range(0, count, size):
             # The last picture fills the last batch.

@@ -210,8 +210,10 @@ def _in_strips(function: Callable, pixels: MixturePixels, *images: Images) -> Py
         return function(pixels._replace(hidden=hidden), *images)
 
     maps = pixels.hidden, *images
-    whole = height // rows * rows
-    strips = [jnp.moveaxis(x[:, :whole].reshape(batch, -1, rows, *x.shape[2:]), 1, 0) for x in maps]
+    count = height // rows
+    whole = count * rows
+    strips = [x[:, :whole].reshape(batch, count, rows, *x.shape[2:]) for x in maps]
+    strips = [jnp.moveaxis(x, 1, 0) for x in strips]
     done = jax.lax.map(jax.checkpoint(lambda strip: of_strip(*strip)), strips)
     done = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, whole, *x.shape[3:]), done)
     if whole == height:
