@@ -67,6 +67,16 @@ def test_what_is_saved_is_read(saved):
     assert meta == META
 
 
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step, bits in enumerate((4.5, np.nan, 4.6, 4.7)):
+        state = jax.tree.map(jnp.asarray, STATE)
+        checkpoints.save(step, state, META, {"elbo_bits_per_dim": float(bits)})
+    checkpoints.wait()
+    assert checkpoints.best_step() == 0 and checkpoints.steps() == [0, 3]
+    checkpoints.close()
+
+
 def test_a_state_of_other_names_is_not_called_damaged(saved):
     with pytest.raises(UserError, match="another version of vaejax") as raised:
         read(saved, {"step": STATE["step"], "renamed": STATE["layer"]})

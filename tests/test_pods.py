@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, metrics, start
 
 from vaejax.loading import load
@@ -174,7 +175,7 @@ def test_a_start_that_lacks_somebody_names_them(tmp_path):
     with pod(tmp_path, "--start_timeout=6", processes=3) as members:
         members[1].kill()
         said, statuses = ends(members)
-    assert statuses == [2, -signal.SIGKILL, 2]
+    assert statuses == [75, -signal.SIGKILL, 75]
     for words in (said[0], said[2]):
         assert "2 of 3 processes came within 6 s; missing: 1" in words
     assert not any(tmp_path.iterdir()), "nothing is begun"
@@ -185,24 +186,38 @@ def test_without_a_coordinator_its_address_is_named(tmp_path):
         "main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}", "--start_timeout=1",
         f"--coordinator=localhost:{free_port()}", "--processes=2", "--process=1",
     )  # fmt: skip
-    assert done.returncode == 2
+    assert done.returncode == 75
     assert re.search(r"process 0 did not answer at localhost:\d+ within 1 s", done.stderr)
 
 
-def test_one_process_without_the_data_stops_all(tmp_path):
+def unlike(workdir, *flags):
+    """What two processes say that are started with these flags, one each; both end with 2."""
     port = free_port()
     members = [
         start(
-            "main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}",
-            f"--coordinator=localhost:{port}", "--processes=2", f"--process={index}", *flags,
+            "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}",
+            f"--coordinator=localhost:{port}", "--processes=2", f"--process={index}", *own,
         )
-        for index, flags in enumerate([(), ("--config.data.source=folder",
-                                            f"--config.data.path={tmp_path / 'none'}")])
+        for index, own in enumerate(flags)
     ]  # fmt: skip
     said, statuses = ends(members)
-    assert statuses == [2, 2]
+    assert statuses == [2, 2], said
+    return said
+
+
+def test_one_process_without_the_data_stops_all(tmp_path):
+    for colour in range(4):
+        Image.new("RGB", (40, 40), (colour, 9, 99)).save(tmp_path / f"{colour}.png")
+    folder = "--config.data.source=folder"
+    said = unlike(tmp_path / "run", (folder, f"--config.data.path={tmp_path}"),
+                  (folder, f"--config.data.path={tmp_path / 'none'}"))  # fmt: skip
     assert "error: process 1: " in said[0] and "none" in said[0]
     assert "none" in said[1]
+
+
+def test_one_process_with_another_setting_stops_all(tmp_path):
+    for words in unlike(tmp_path, (), ("--config.optimizer.learning_rate=0.5",)):
+        assert "process 1 has optimizer.learning_rate=0.5, process 0 has 0.0" in words
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,18 @@ def test_a_block_fails_on_all_or_on_none():
     assert said == {0: "process 1: no data", 1: "no data", 2: "process 1: no data"}
 
 
+def test_what_is_not_alike_is_named_on_all():
+    def compare(group):
+        group.check_alike({"seed": 3, "data.size": [64, 64]})
+        with pytest.raises(UserError, match="process 2 has size=8, process 0 has 9; start all"):
+            group.check_alike({"size": 8 if group.index == 2 else 9})
+
+    at_once(meet((0, 3), (1, 3), (2, 3)), compare)
+
+
 def test_alone_nothing_is_waited_for():
     alone = Group()
+    alone.check_alike({"seed": 3})
     assert alone.agree("trouble") == "trouble"
     with pytest.raises(UserError, match=r"^no data$"), alone.together():
         raise UserError("no data")

@@ -140,6 +140,7 @@ def test_arrays_of_every_layout(tmp_path):
         ({"a": np.zeros((9, 8, 8)), "b": np.zeros((9, 8, 8))}, "more than one array of shape"),
         ({"x": np.zeros((9, 3, 32, 32), np.uint8)}, "last axis is not 1, 3 or 4.*transpose"),
         ({"x": np.zeros((9, 32, 32), np.int64)}, "is int64: save pictures as uint8"),
+        ({"x": np.full((9, 32, 32), np.nextafter(1.0, 2))}, "neither .*clip them to"),
         ({"x": np.full((9, 32, 32), -1.0)}, r"values from -1 to -1: scale them to \[0, 1\]"),
         ({"x": np.full((9, 32, 32), np.nan)}, "values from nan"),
         ({"x": np.zeros((0, 32, 32), np.uint8)}, "it is empty"),

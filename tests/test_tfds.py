@@ -35,6 +35,9 @@ class MiniFaces(tfds.core.GeneratorBasedBuilder):
                     "attributes": {name: np.bool_ for name in reversed(ATTRIBUTES)},
                     "identity": {"Identity_No": np.int64},
                     "note": tfds.features.Text(),
+                    # Neither a list of any length nor a second picture makes a label.
+                    "spots": tfds.features.Sequence(np.int64),
+                    "mask": tfds.features.Image(shape=(None, None, 1)),
                 }
             ),
         )
@@ -56,6 +59,8 @@ class MiniFaces(tfds.core.GeneratorBasedBuilder):
                         "attributes": dict(zip(ATTRIBUTES, bits.astype(bool))),
                         "identity": {"Identity_No": int(name[:6])},
                         "note": "a face",
+                        "spots": list(range(int(name[:6]) % 3)),
+                        "mask": np.zeros((int(name[:6]) % 3 + 1, 4, 1), np.uint8),
                     },
                 )
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 import sys
 import zlib
 from pathlib import Path
@@ -49,7 +50,7 @@ class Checkpoints:
             [
                 checkpoint_managers.LatestN(keep),
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[METRIC],
+                    get_metric_fn=_rank,
                     reverse=True,
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -59,7 +60,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             # A manager that may not write takes no policy for what to delete.
             preservation_policy=None if read_only else policy,
-            best_fn=lambda metrics: metrics[METRIC],
+            best_fn=_rank,
             best_mode="min",
             create=not read_only,
             read_only=read_only,
@@ -175,6 +176,11 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and lets go of the directory."""
         self._manager.close()
+
+
+def _rank(metrics: dict[str, float]) -> float:
+    """By which checkpoints are sorted: one whose validation was not finite is never the best."""
+    return metrics[METRIC] if math.isfinite(metrics[METRIC]) else math.inf
 
 
 def unreadable_metrics(directory: Path) -> list[Path]:

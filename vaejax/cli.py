@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from vaejax.errors import TrainingError, UserError
+from vaejax.errors import Absent, TrainingError, UserError
 from vaejax.pages import use_large_pages
 from vaejax.settings import check_key
 from vaejax.signals import interrupt_on_signal
@@ -67,6 +67,8 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
         yield
     except TrainingError as error:
         _leave(str(error), TRAINING_ERROR)
+    except Absent as error:
+        _leave(str(error), INTERRUPTED)
     except (UserError, flags.Error) as error:
         _leave(str(error), USER_ERROR)
     except KeyboardInterrupt:

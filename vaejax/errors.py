@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class Absent(UserError):
+    """A process of the run did not come; it may when tried again. Exit status 75."""
+
+
 class TrainingError(Exception):
     """A run that cannot go on, though its user made no mistake. Exit status 3."""
 

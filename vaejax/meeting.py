@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from vaejax.errors import UserError
+from vaejax.errors import Absent, UserError
 
 CAUSES = "usually a machine did not start the command, or a firewall closes the port between them"
 
@@ -57,7 +57,8 @@ def meet(meeting: Meeting) -> dict[int, "Peer"]:
     """Lines to the other processes: from the coordinator to all, from all others to it.
 
     Raises:
-      UserError: not all came in time; it names who is missing.
+      Absent: not all came in time; it names who is missing.
+      UserError: two say that they are the same, or count the processes differently.
     """
     return _call(meeting) if meeting.index else _gather(meeting)
 
@@ -121,6 +122,7 @@ def _gather(meeting: Meeting) -> dict[int, Peer]:
                     peers,
                     f"{len(peers) + 1} of {meeting.count} processes came within "
                     f"{meeting.timeout:.0f} s; missing: {', '.join(map(str, missing))}; {CAUSES}",
+                    Absent,
                 ) from None
             greeting = peer.receive() or {}
             if not {"process", "processes", "host"} <= greeting.keys():
@@ -147,13 +149,13 @@ def _gather(meeting: Meeting) -> dict[int, Peer]:
     return peers
 
 
-def _refused(peers: dict[int, Peer], why: str) -> UserError:
+def _refused(peers: dict[int, Peer], why: str, error: type[UserError] = UserError) -> UserError:
     """Tells the others why they cannot start."""
     for peer in peers.values():
         with suppress(OSError):
-            peer.send({"refused": why})
+            peer.send({"refused": why, "absent": error is Absent})
         peer.close()
-    return UserError(why)
+    return error(why)
 
 
 def _call(meeting: Meeting) -> dict[int, Peer]:
@@ -165,7 +167,7 @@ def _call(meeting: Meeting) -> dict[int, Peer]:
             break
         except OSError as error:
             if time.monotonic() > deadline:
-                raise UserError(
+                raise Absent(
                     f"process 0 did not answer at {meeting.coordinator} within "
                     f"{meeting.timeout:.0f} s ({error.strerror or error}); {CAUSES}"
                 ) from error
@@ -174,9 +176,10 @@ def _call(meeting: Meeting) -> dict[int, Peer]:
     peer.keep(2 * meeting.timeout)
     greeting = {"process": meeting.index, "processes": meeting.count}
     peer.send({**greeting, "host": socket.gethostname()})
-    answer = peer.receive() or {"refused": f"process 0 at {meeting.coordinator} is gone"}
+    gone = {"refused": f"process 0 at {meeting.coordinator} is gone", "absent": True}
+    answer = peer.receive() or gone
     if "refused" in answer:
         peer.close()
-        raise UserError(answer["refused"])
+        raise (Absent if answer["absent"] else UserError)(answer["refused"])
     peer.keep()
     return {0: peer}

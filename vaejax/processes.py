@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +32,8 @@ def start(meeting: Meeting) -> "Group":
     """Meets the other processes and makes their devices one; before JAX is asked for a device.
 
     Raises:
-      UserError: not all came in time; it names who is missing.
+      Absent: not all came in time; it names who is missing.
+      UserError: as `meet` has it.
     """
     group = Group(meeting)
     jax.distributed.initialize(
@@ -54,7 +56,10 @@ def start_detected(timeout: float) -> "Group":
     alarm = threading.Timer(
         timeout,
         _leave_at_once,
-        [f"error: the processes did not find each other within {timeout:.0f} s; {CAUSES}", 2],
+        [
+            f"error: the processes did not find each other within {timeout:.0f} s; {CAUSES}",
+            TRY_AGAIN,
+        ],
     )
     alarm.daemon = True
     alarm.start()
@@ -123,6 +128,18 @@ class Group:
             return trouble
         said = self._exchange(trouble)
         return next((f"process {i}: {words}" for i, words in enumerate(said) if words), "")
+
+    def check_alike(self, values: dict[str, Any]) -> None:
+        """Raises UserError on all where a process has another value than process 0, naming it."""
+        said = list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
+        for index, own in enumerate(said):
+            for name in said[0] | own:
+                if own.get(name) != said[0].get(name):
+                    self.part()
+                    raise UserError(
+                        f"process {index} has {name}={own.get(name)!r}, process 0 has "
+                        f"{said[0].get(name)!r}; start all with the same settings and data"
+                    )
 
     def least(self, number: int | None) -> int | None:
         """The smallest of every process's number; None if one has none. All wait for each other."""

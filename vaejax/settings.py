@@ -23,6 +23,10 @@ CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_thr
               "eval.importance_samples", "eval.grid", "prior.fitted")  # fmt: skip
 
 
+# What may differ between the processes of a run.
+_OF_A_MACHINE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads")
+
+
 def resolve(values: ml_collections.ConfigDict | dict) -> Config:
     """Checks `values` against the schema.
 
@@ -106,6 +110,11 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
+def common(config: Config) -> dict[str, Any]:
+    """The settings that all processes of a run must share, by their names."""
+    return {key: value for key, value in _leaves(config) if key not in _OF_A_MACHINE}
+
+
 def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
     for section in dataclasses.fields(config):
         for key, value in dataclasses.asdict(getattr(config, section.name)).items():
@@ -176,7 +185,8 @@ def _typed(name: str, expected: Any, value: Any) -> Any:
 def _resolve_crop(config: Config) -> Config:
     if config.data.crop != "auto":
         return config
-    if config.data.source in CELEBA_SOURCES:
+    # A data set of TFDS may name its version: tfds:celeb_a:2.1.0.
+    if ":".join(config.data.source.split(":")[:2]) in CELEBA_SOURCES:
         crop = "nvae148"
     elif config.data.source in ("array", "synthetic"):
         crop = "none"

@@ -36,7 +36,7 @@ from vaejax.processes import ALONE, Group
 from vaejax.progress import say
 from vaejax.reports import Reports
 from vaejax.resuming import open_checkpoints, restore_newest
-from vaejax.settings import save_json
+from vaejax.settings import common, save_json
 from vaejax.signals import Stop, stop_on_signal
 from vaejax.workdir import check_nothing_lost, claim
 
@@ -87,6 +87,7 @@ class Run:
         """Opens data, devices, model and checkpoints, and restores what there is."""
         self.clock = Clock()
         self.config, self.workdir, self.group = config, workdir, group
+        group.check_alike(common(config))
         self.model = build_model(config)
         self.shapes = step.state_shapes(self.model, config)
         memory = group.least(device_memory())
@@ -94,6 +95,7 @@ class Run:
             fsdp = config.train.fsdp or fitting_fsdp(self.shapes, memory, jax.local_device_count())
             self.mesh = make_mesh(config.train.batch_size, fsdp, accumulate=config.train.accumulate)
             self.dataset = data.open_dataset(config.data)
+        group.check_alike(self.dataset.fingerprint)
         import_tensorflow_meanwhile()
         self.shardings = state_shardings(self.mesh, self.shapes)
         self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh, memory)

@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -51,7 +52,7 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
             return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
         with np.load(path, allow_pickle=False) as members:
             return {name: members[name] for name in members.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"config.data.path={str(path)!r} cannot be read ({reason}): save plain"
@@ -104,6 +105,11 @@ def pixel_scale(images: np.ndarray, what: str) -> float | None:
     if not (low >= 0 and high <= 255):
         raise UserError(
             f"{what} has values from {low:g} to {high:g}: scale them to [0, 1] or [0, 255]"
+        )
+    if 1 < high < 2:
+        raise UserError(
+            f"{what} has values from {low:g} to {high:.9g}, which is neither [0, 1] nor [0, 255]: "
+            "clip them to [0, 1], or save pictures as uint8"
         )
     return 255.0 if high <= 1 else 1.0
 

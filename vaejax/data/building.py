@@ -57,8 +57,15 @@ class _Columns:
                 self.labels[key].append(value)
 
     def save(self, path: pathlib.Path, rows: np.ndarray) -> None:
-        """Writes `name`s and labels of some rows; file names may look like anything."""
-        labels = {f"label:{key}": np.asarray(values)[rows] for key, values in self.labels.items()}
+        """Writes `name`s and labels of some rows; file names may look like anything.
+
+        Lists of different lengths make no label.
+        """
+        labels = {
+            f"label:{key}": np.asarray(values)[rows]
+            for key, values in self.labels.items()
+            if len(set(map(np.shape, values))) == 1
+        }
         with open(path, "wb") as file:
             np.savez(file, names=np.asarray(self.names, dtype=np.str_)[rows], **labels)
             file.flush()

@@ -190,13 +190,13 @@ def _item(example: dict[str, Any], image: str) -> Item:
 
 
 def _label(value: Any) -> np.ndarray | None:
-    """A number, or an array of a nested dict's numbers by name; None for all else (text, ...)."""
+    """A number, a row of a nested dict's numbers by name; None for all else (text, masks, ...)."""
     if isinstance(value, Mapping):
         columns = [_label(value[name]) for name in sorted(value)]
         if any(column is None or column.ndim for column in columns):
             return None
         return np.stack(columns)
     array = np.asarray(value)
-    if array.dtype.kind not in "buif":
+    if array.dtype.kind not in "buif" or array.ndim > 1:
         return None
     return array.astype(np.uint8) if array.dtype.kind == "b" else array

@@ -87,7 +87,7 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
     flat = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
     # An open file, as NumPy would append .npz to a name without it.
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **flat, **{_HEADER: np.array(json.dumps(header))})
+        np.savez(file, **flat, **{_HEADER: np.array(json.dumps(header))})
         file.flush()
         os.fsync(file.fileno())
 
