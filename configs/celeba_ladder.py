@@ -5,7 +5,8 @@ position of its finest level is a square of 2 x 2 pixels: the 128 lanes of a TPU
 For accelerators; ask first what a device can hold:
 python -m vaejax.aot --config=configs/celeba_ladder.py --topology=v5e:1x1
 Its compiler's answers (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
-3.1 GiB of its 16 and makes 1,021 images/s at most, 16 v5e 15,162; with 128, 9.0 GiB and 755.
+3.1 GiB of its 16 and makes 1,021 images/s at most, 16 v5e 15,162; with 128, 9.0 GiB and 755. With
+768 a v5p needs 53 GiB, so that they fit a chip of 80 GB, and makes 1,008.
 """
 
 from vaejax.config import ladder_config

@@ -2,6 +2,7 @@
 
 A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
 7.3 GiB of its 16 and makes 490 images/s at most, 16 v5e 7,558; with 64, 10.7 GiB and 408.
+With 448 a v5p needs 59 GiB, so that they fit a chip of 80 GB, and makes 660.
 """
 
 from vaejax.config import ladder_config
