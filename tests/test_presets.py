@@ -27,6 +27,7 @@ def preset(name: str) -> Config:
     [
         ("quickstart_ladder", 997_922, 8, (32, 32, 3)),
         ("frey_ladder", 1_421_871, 6, (28, 20, 1)),
+        ("celeba_ladder_small", 1_647_730, 14, (64, 64, 3)),
         ("celeba_ladder", 26_451_044, 62, (64, 64, 3)),
         ("celeba_ladder_large", 132_169_572, 62, (64, 64, 3)),
         ("ffhq256_ladder", 54_271_460, 66, (256, 256, 3)),
