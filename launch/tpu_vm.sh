@@ -69,7 +69,7 @@ delete() { tpu queued-resources delete "$name" --force --quiet; }
 state() {
   local answer
   if answer=$(gcloud compute tpus queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>&1); then
-    echo "$answer"
+    echo "${answer##*$'\n'}" # what gcloud warns of comes before
   else
     case "$answer" in
       *NOT_FOUND*) echo NONE ;;

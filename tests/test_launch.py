@@ -183,7 +183,8 @@ if len(answers) > 1:
 print(text, file=sys.stderr if status else sys.stdout)
 sys.exit(status)
 """
-DONE, READY = [0, "vaejax exited with 0\nvaejax exited with 0"], [0, "ACTIVE"]
+DONE = [0, "vaejax exited with 0\nvaejax exited with 0"]
+READY, WARNED = [0, "ACTIVE"], [0, "WARNING: this gcloud is old\nACTIVE"]
 NONE, WAITING, SUSPENDED = [1, "NOT_FOUND"], [0, "WAITING_FOR_RESOURCES"], [0, "SUSPENDED"]
 
 
@@ -233,7 +234,7 @@ def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path):
         # Asked for, waited for, trained, deleted.
         ({"describe": [NONE, WAITING, READY], "train": [DONE]}, [], 0, (1, 1, 1)),
         # One that is there is used again, and may be kept.
-        ({"describe": [READY], "train": [DONE]}, ["--keep"], 0, (0, 0, 1)),
+        ({"describe": [WARNED], "train": [DONE]}, ["--keep"], 0, (0, 0, 1)),
         # Nothing to be had, twice.
         ({"describe": [NONE, NONE, NONE, READY], "train": [DONE],
           "create": [[1, "ERROR: RESOURCE_EXHAUSTED"], [1, "there is no more capacity"], [0, ""]]},
