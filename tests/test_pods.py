@@ -139,6 +139,17 @@ def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_pat
     assert_same_run(alone, tmp_path)
 
 
+def test_what_fails_on_one_process_ends_all_with_its_status(tmp_path):
+    """At once: none waits for the other's good-bye. Here the disk of process 0 is full."""
+    (tmp_path / "goodput.jsonl").symlink_to("/dev/full")
+    with pod(tmp_path, processes=2) as members:
+        said, statuses = ends(members)
+    assert statuses == [2, 2], said
+    assert "No space left on device; make room" in said[0]
+    assert re.search("error: process 0 .* of 2 is gone", said[1])
+    assert not any("Traceback" in words for words in said)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_twenty_random_kills_lose_nothing_but_unsaved_steps(tmp_path):

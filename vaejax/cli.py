@@ -1,21 +1,17 @@
-"""What every command shares: one-line errors, exit statuses, and quiet libraries."""
+"""What every command shares: flags, one-line errors, and quiet libraries."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app, flags, logging
 
-from vaejax.errors import Absent, TrainingError, UserError
+from vaejax.errors import UserError, one_line, say, tell
 from vaejax.pages import use_large_pages
 from vaejax.settings import check_key
 from vaejax.signals import interrupt_on_signal
-
-# Of the exits that scripts care to tell apart. 75 is sysexits.h's "try again later".
-USER_ERROR, TRAINING_ERROR, INTERRUPTED = 2, 3, 75
 
 
 def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None:
@@ -65,36 +61,22 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except TrainingError as error:
-        _leave(str(error), TRAINING_ERROR)
-    except Absent as error:
-        _leave(str(error), INTERRUPTED)
-    except (UserError, flags.Error) as error:
-        _leave(str(error), USER_ERROR)
-    except KeyboardInterrupt:
-        _say("interrupted; run the same command to go on")
+    except KeyboardInterrupt as error:
+        status = tell(error)
         # Not by the interpreter's own end, which would take away what XLA still computes with.
         sys.stdout.flush()
-        os._exit(INTERRUPTED)
-    except OSError as error:
-        if error.filename is None and not everything:
-            raise
-        _leave(f"{error.filename or '--config'}: {error.strerror or error}", USER_ERROR)
+        os._exit(status)
     except Exception as error:
-        if not everything:
+        line = one_line(error)
+        if not line and isinstance(error, flags.Error):
+            line = str(error), UserError.status
+        if not line and everything:
+            line = f"--config: {type(error).__name__}: {error}", UserError.status
+        if not line:
             raise
-        _leave(f"--config: {type(error).__name__}: {error}", USER_ERROR)
-
-
-def _leave(message: str, status: int) -> NoReturn:
-    _say(message)
-    raise SystemExit(status)
-
-
-def _say(message: str) -> None:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    print("error: " + " ".join(lines), file=sys.stderr)
-    sys.stderr.flush()
+        message, status = line
+        say(message)
+        raise SystemExit(status) from error
 
 
 def _check_config_flags(argv: list[str]) -> None:

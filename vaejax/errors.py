@@ -1,20 +1,33 @@
-"""The exceptions that the commands print as one line."""
+"""The exceptions that the commands print as one line, and how they end with them."""
+
+import errno
+import sys
+import traceback
+
+# sysexits.h's "try again later": asked to stop, or somebody else is gone.
+TRY_AGAIN = 75
 
 
 class UserError(Exception):
     """A mistake its user can mend.
 
     The message is one line that names the thing, the value found and the remedy. The
-    commands print it without a traceback and exit with status 2.
+    commands print it without a traceback and exit with its status.
     """
+
+    status = 2
 
 
 class Absent(UserError):
-    """A process of the run did not come; it may when tried again. Exit status 75."""
+    """A process of the run did not come; it may when tried again."""
+
+    status = TRY_AGAIN
 
 
 class TrainingError(Exception):
-    """A run that cannot go on, though its user made no mistake. Exit status 3."""
+    """A run that cannot go on, though its user made no mistake."""
+
+    status = 3
 
 
 class DamagedCheckpoint(UserError):
@@ -33,3 +46,34 @@ class DoesNotFit(UserError):
         """Says so."""
         super().__init__(f"the step needs {needed / 2**30:.2f} GiB of a device's {had / 2**30:.2f}")
         self.needed, self.had = needed, had
+
+
+def one_line(error: BaseException) -> tuple[str, int] | None:
+    """What a command says of an error, and its exit status; None where a traceback is due."""
+    match error:
+        case UserError() | TrainingError():
+            return str(error), error.status
+        case KeyboardInterrupt():
+            return "interrupted; run the same command to go on", TRY_AGAIN
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror}; make room and run it again", UserError.status
+        case OSError() if error.filename:
+            return f"{error.filename}: {error.strerror or error}", UserError.status
+    return None
+
+
+def say(message: str) -> None:
+    """Prints an error's message as one line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    print("error: " + " ".join(lines), file=sys.stderr, flush=True)
+
+
+def tell(error: BaseException) -> int:
+    """Prints an error, as one line or with its traceback, and gives the exit status."""
+    message, status = one_line(error) or ("", 1)
+    if message:
+        say(message)
+    else:
+        traceback.print_exception(error)
+    return status

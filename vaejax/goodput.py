@@ -60,8 +60,7 @@ class Clock:
 
     def close(self) -> None:
         """Closes the file."""
-        if self._file:
-            self._file.close()
+        self._file.close()
 
     def _enter(self, name: str) -> str:
         """Leaves the current phase for `name`, and says which it was."""

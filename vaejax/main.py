@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
-from vaejax.errors import UserError
+from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.meeting import Meeting
 from vaejax.settings import resolve
 
@@ -47,7 +47,7 @@ def main() -> int:
         outcome = train(config, workdir, group)
         group.leave()
         if outcome is Outcome.INTERRUPTED:
-            return cli.INTERRUPTED
+            return TRY_AGAIN
         if group.index == 0:
             finish(workdir)
     return 0

@@ -11,20 +11,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vaejax.errors import UserError
+from vaejax.errors import TRY_AGAIN, UserError, tell
 from vaejax.meeting import CAUSES, Meeting, Peer, meet
 from vaejax.signals import interrupt_on_signal
 
-# The status of a process that stops because another is gone, as when it was asked to stop.
-TRY_AGAIN = 75
-
 _NEWS_SECONDS = 5.0
+# The others stop with the coordinator, and shall have heard why.
+_HEARD_SECONDS = 0.5
 _GOODBYE = {"goodbye": True}
 
 
@@ -55,7 +54,7 @@ def start_detected(timeout: float) -> "Group":
     # JAX aborts when its time is over: what may be the cause has to be said before.
     alarm = threading.Timer(
         timeout,
-        _leave_at_once,
+        _tell_and_end,
         [
             f"error: the processes did not find each other within {timeout:.0f} s; {CAUSES}",
             TRY_AGAIN,
@@ -149,13 +148,23 @@ class Group:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around what breaks when another process is gone: the news of it ends this one first."""
+        """Around what they do together: where one fails, all end, and with its exit status.
+
+        At once, though nothing is closed: whatever this process waits for, or JAX does on its way
+        out, the others would have to do as well.
+        """
         try:
             yield
-        # Gloo, which joins CPUs, says with a ValueError that a peer closed its connection.
-        except (jax.errors.JaxRuntimeError, ValueError):
+        except BaseException as error:
             if self._peers:
-                time.sleep(_NEWS_SECONDS)
+                # The cause may be that another is gone, the news of which ends this process; or
+                # all fail alike, and each says why.
+                if not isinstance(error, KeyboardInterrupt):
+                    time.sleep(_NEWS_SECONDS)
+                status = tell(error)
+                name = f"process {self.index} ({socket.gethostname()})"
+                self._send({"gone": name, "status": status})
+                _end(status, after=_HEARD_SECONDS)
             raise
 
     def leave(self) -> None:
@@ -167,13 +176,12 @@ class Group:
 
     def part(self) -> None:
         """Says good-bye to the others, who all do so now; from here on nobody is missed."""
-        for peer in self._peers.values():
-            with suppress(OSError):
-                peer.send(_GOODBYE)
+        self._send(_GOODBYE)
         for listener in self._listeners:
             listener.join()
         for peer in self._peers.values():
             peer.close()
+        self._peers = {}
 
     def _exchange(self, words: str) -> list[str]:
         """What every process says, in their order; waits for all."""
@@ -185,19 +193,23 @@ class Group:
             peer.send({"all": said})
         return said
 
+    def _send(self, message: dict) -> None:
+        """Says something to all who are still there."""
+        for peer in self._peers.values():
+            with suppress(OSError):
+                peer.send(message)
+
     def _listen(self, peer: "Peer") -> None:
         while (message := peer.receive()) != _GOODBYE:
-            gone = f"process {peer.index} ({peer.host})" if message is None else message.get("gone")
-            if gone:
-                for other in self._peers.values():
-                    with suppress(OSError):
-                        other.send({"gone": gone})
+            if message is None:
+                message = {"gone": f"process {peer.index} ({peer.host})", "status": TRY_AGAIN}
+            if "gone" in message:
+                self._send(message)
                 words = (
-                    f"error: {gone} of {self.count} is gone, see its own words; run the same "
-                    "command on all to go on from the newest checkpoint"
+                    f"error: {message['gone']} of {self.count} is gone, see its own words; run the "
+                    "same command on all to go on from the newest checkpoint"
                 )
-                # The others stop with the coordinator, and shall have heard why.
-                _leave_at_once(words, TRY_AGAIN, after=0.0 if self.index else 0.5)
+                _tell_and_end(words, message["status"], after=0.0 if self.index else _HEARD_SECONDS)
             peer.inbox.put(message)
 
 
@@ -220,8 +232,12 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
-def _leave_at_once(words: str, status: int, after: float = 0.0) -> None:
+def _tell_and_end(words: str, status: int, after: float = 0.0) -> None:
     """Ends the process from a thread: the main one waits for somebody who will not come."""
     os.write(2, f"\n{words}\n".encode())
+    _end(status, after)
+
+
+def _end(status: int, after: float) -> NoReturn:
     time.sleep(after)
     os._exit(status)

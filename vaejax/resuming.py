@@ -62,23 +62,25 @@ def restore_newest(
     damaged: dict[int, str] = {}
     for at in reversed(checkpoints.steps()):
         found, damage = None, ""
-        try:
-            meta = checkpoints.meta(at)
-            check_same_run(workdir, resolve(meta["config"]), config)
-            check_same_data(workdir, meta["data"], fingerprint)
-            found = checkpoints.restore(at, like, shardings), meta
-        except DamagedCheckpoint as error:
-            damage = str(error)
+        with group.together():
+            try:
+                meta = checkpoints.meta(at)
+                check_same_run(workdir, resolve(meta["config"]), config)
+                check_same_data(workdir, meta["data"], fingerprint)
+                found = checkpoints.restore(at, like, shardings), meta
+            except DamagedCheckpoint as error:
+                damage = str(error)
         damage = group.agree(damage)
         if not damage:
             _set_aside(checkpoints, damaged, workdir, group)
             return found
         damaged[at] = damage
-    if damaged:
-        raise UserError(
-            f"{'; '.join(damaged.values())}; there is no other to go on from. Nothing was changed: "
-            "put one back, or choose another --workdir to begin anew"
-        )
+    with group.together():
+        if damaged:
+            raise UserError(
+                f"{'; '.join(damaged.values())}; there is no other to go on from. Nothing was "
+                "changed: put one back, or choose another --workdir to begin anew"
+            )
     return None
 
 

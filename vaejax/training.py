@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
 
@@ -71,20 +71,24 @@ def train(config: Config, workdir: Path, group: Group = ALONE) -> Outcome:
       TrainingError: the loss stayed infinite after two rollbacks.
     """
     # Opening may take minutes and leaves nothing half done: a signal ends it at once.
-    with (
-        claim(workdir, config, group),
-        group.watching(),
-        closing(Run(config, workdir, group)) as run,
-        stop_on_signal() as stop,
-    ):
-        return run.go(stop)
+    with claim(workdir, config, group), ExitStack() as opened, group.watching():
+        run = Run(config, workdir, group, opened)
+        with stop_on_signal() as stop:
+            return run.go(stop)
 
 
 class Run:
     """One process's part in a training run: what was opened, and the loop over it."""
 
-    def __init__(self, config: Config, workdir: Path, group: Group):
-        """Opens data, devices, model and checkpoints, and restores what there is."""
+    def __init__(self, config: Config, workdir: Path, group: Group, opened: ExitStack):
+        """Opens data, devices, model and checkpoints, and restores what there is.
+
+        Args:
+          config: of the run.
+          workdir: of the run.
+          group: the processes that train together.
+          opened: finishes at its end what is under way, and lets go of everything.
+        """
         self.clock = Clock()
         self.config, self.workdir, self.group = config, workdir, group
         group.check_alike(common(config))
@@ -107,17 +111,18 @@ class Run:
         self.reports = Reports(self.model, config, workdir, self.clock, speaks=group.index == 0)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
-        with ExitStack() as on_failure:
-            on_failure.callback(self.checkpoints.close)
+        opened.callback(self.checkpoints.close)
+        with group.together():
             if not self.checkpoints.steps():
                 check_nothing_lost(workdir, config.train.save_every)
-            self._restore()
-            self.reports.open(self.step, self.evaluation_due)
-            if group.index == 0:
-                # Only now: a start that failed for want of data leaves no claim on the directory.
-                save_json(workdir / "config.json", config)
-                self.clock.open(workdir, self.step)
-            on_failure.pop_all()
+        self._restore()
+        self.reports.open(self.step, self.evaluation_due)
+        opened.callback(self.reports.close)
+        if group.index == 0:
+            # Only now: a start that failed for want of data leaves no claim on the directory.
+            save_json(workdir / "config.json", config)
+            self.clock.open(workdir, self.step)
+            opened.callback(self.clock.close)
 
     def go(self, stop: Stop) -> Outcome:
         """The loop. The order of log, evaluate and save is part of what makes resume exact."""
@@ -161,12 +166,6 @@ class Run:
             say(f"time: {summary(self.workdir)}")
         asked = self.anyone_stops.ask(stop.requested)
         return Outcome.INTERRUPTED if asked else Outcome.FINISHED
-
-    def close(self) -> None:
-        """Finishes what is under way and lets go of everything."""
-        self.reports.close()
-        self.checkpoints.close()
-        self.clock.close()
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
