@@ -1,6 +1,7 @@
 """Checkpoints: what is read is what was saved, or it is said to be damaged."""
 
 import shutil
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from tiny import metrics, tiny
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.parallel import make_mesh, state_shardings
+from vaejax.processes import ALONE
+from vaejax.resuming import open_checkpoints
 from vaejax.training import train
 
 STATE = {
@@ -46,9 +49,14 @@ DAMAGES = (flip, truncate, empty, remove)
 def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("checkpoints")
     checkpoints = Checkpoints(directory)
-    checkpoints.save(3, jax.tree.map(jnp.asarray, STATE), META, {"elbo_bits_per_dim": 5.0})
+    save(checkpoints, META)
     checkpoints.close()
     return directory
+
+
+def save(checkpoints, meta, step=3, bits_per_dim=5.0):
+    state = jax.tree.map(jnp.asarray, STATE)
+    checkpoints.save(step, state, meta, {"elbo_bits_per_dim": bits_per_dim})
 
 
 def read(directory, like=STATE):
@@ -70,8 +78,7 @@ def test_what_is_saved_is_read(saved):
 def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step, bits in enumerate((4.5, np.nan, 4.6, 4.7)):
-        state = jax.tree.map(jnp.asarray, STATE)
-        checkpoints.save(step, state, META, {"elbo_bits_per_dim": float(bits)})
+        save(checkpoints, META, step, float(bits))
     checkpoints.wait()
     assert checkpoints.best_step() == 0 and checkpoints.steps() == [0, 3]
     checkpoints.close()
@@ -116,6 +123,24 @@ def largest(folder):
     return max(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
     )
+
+
+def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):
+    """Killed between setting the old aside and the end of saving the new, the old is taken back."""
+    shutil.copytree(saved, tmp_path / "checkpoints")
+    checkpoints = open_checkpoints(tmp_path, 1, ALONE)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints._manager, "save", Mock(side_effect=KeyboardInterrupt))
+        save(checkpoints, {"again": True})
+    assert checkpoints.steps() == []
+    checkpoints.close()
+    checkpoints = open_checkpoints(tmp_path, 1, ALONE)
+    assert checkpoints.steps() == [3] and checkpoints.meta(3) == META
+    save(checkpoints, {"again": True})
+    checkpoints.wait()
+    assert checkpoints.meta(3) == {"again": True}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000003"]
+    checkpoints.close()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

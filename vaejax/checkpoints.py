@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import math
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree, Shaped, UInt32
 from orbax.checkpoint import checkpoint_managers
 
@@ -22,6 +24,8 @@ from vaejax.errors import DamagedCheckpoint, UserError
 STATE, META = "state", "meta"
 # In META, beside what the caller keeps there: sums over the state and over the rest of META.
 _DIGESTS, _LAYOUT = "digests", "layout"
+# Before the name of one that is about to be replaced.
+_REPLACED = "replaced."
 # The validation figure that decides which checkpoint is the best: lower is better.
 METRIC = "elbo_bits_per_dim"
 
@@ -80,7 +84,10 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
         """Begins to save; returns as soon as `state` may be changed again."""
         if step in self._manager.all_steps():  # saved on the way out, before its evaluation
-            self._manager.delete(step)
+            if jax.process_index() == 0:
+                self.path(step).rename(self._directory / f"{_REPLACED}{step:08d}")
+            multihost_utils.sync_global_devices("the old checkpoint is out of the way")
+            self._manager.reload()
         meta = {**meta, _LAYOUT: _layout(state)}
         meta = {**meta, _DIGESTS: {STATE: _digest(state), META: _json_digest(meta)}}
         self._manager.save(
@@ -172,6 +179,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when everything is on disk."""
         self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            settle_replaced(self._directory)
 
     def close(self) -> None:
         """Waits and lets go of the directory."""
@@ -181,6 +190,16 @@ class Checkpoints:
 def _rank(metrics: dict[str, float]) -> float:
     """By which checkpoints are sorted: one whose validation was not finite is never the best."""
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else math.inf
+
+
+def settle_replaced(directory: Path) -> None:
+    """Removes a checkpoint that another has replaced; takes it back where that was not finished."""
+    for old in directory.glob(f"{_REPLACED}*"):
+        new = directory / old.name.removeprefix(_REPLACED)
+        if new.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(new)
 
 
 def unreadable_metrics(directory: Path) -> list[Path]:

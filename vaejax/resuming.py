@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxtyping import PyTree
 
-from vaejax.checkpoints import Checkpoints, unreadable_metrics
+from vaejax.checkpoints import Checkpoints, settle_replaced, unreadable_metrics
 from vaejax.config import Config
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.processes import Group
@@ -26,6 +26,7 @@ def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
       group: the processes, which all open them.
     """
     if group.index == 0:
+        settle_replaced(workdir / CHECKPOINTS)
         for path in unreadable_metrics(workdir / CHECKPOINTS):
             moved = _move_aside(path, workdir)
             say(f"{path} is damaged; moved to {moved}, that step counts as not validated")
