@@ -204,6 +204,19 @@ def test_mean_and_variance_are_those_of_its_samples(channels, reach):
     np.testing.assert_allclose(variance.ravel(), own.var(1), rtol=tolerance)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("log_scale", [MIN_LOG_SCALE, np.log(2**-6), -3.3])
+@pytest.mark.parametrize("location", [-3.0, -1.5, 1.5, 3.0])
+def test_values_far_beyond_an_end_still_have_a_variance(channels, log_scale, location):
+    """A calibration divides by it, and takes its logarithm."""
+    parameters = some_parameters(0, channels, 4, log_scale)
+    parameters[..., 4 : 4 + 4 * channels] = location
+    parameters[..., 4 + 4 * channels : 4 + 8 * channels] = log_scale
+    mean, variance = MixtureOfLogistics(channels).moments(pixels_of(parameters))
+    assert np.all(np.abs(mean) <= 1 + 1e-6)
+    assert np.all(variance > 1e-7)
+
+
 def test_strips_of_no_pictures_have_no_moments():
     """As between one face and no other."""
     count, likelihood = parameters_per_pixel(3, 10), MixtureOfLogistics(3)

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from vaejax.likelihoods.logistic import log_mass
-from vaejax.likelihoods.values import Images, Moments, bound_log_scale, to_unit
+from vaejax.likelihoods.values import (
+    MIN_LOG_SCALE,
+    Images,
+    Moments,
+    bound_log_scale,
+    to_unit,
+)
 
 # Mixture parameters of a picture that are worked on at once, 2 MB of them: a 256 px picture has
 # 25 MB, and several arrays as large would set the peak memory of a whole training step.
@@ -155,6 +161,7 @@ def _total(rows: Array) -> Array:
 
 # Variance of a logistic distribution with scale 1.
 _LOGISTIC = math.pi**2 / 3
+_NARROWEST = _LOGISTIC * math.exp(2 * MIN_LOG_SCALE)
 
 
 def _coloured(location: Array, colour: Array, x: Array) -> Array:
@@ -188,11 +195,12 @@ def _within_range(location: Array, scale: Array, variance: Array) -> tuple[Array
     """Mean and variance of a logistic variable whose values beyond -1 and 1 count as these.
 
     E = 1 - the integral of the distribution function from -1 to 1. The variance is no larger than
-    a range with this mean allows (Bhatia and Davis 2000).
+    a range with this mean allows (Bhatia and Davis 2000), and no smaller than the narrowest's:
+    far beyond an end it would be nothing, or less by rounding.
     """
     above, below = (jax.nn.softplus((end - location) / scale) for end in (1.0, -1.0))
     mean = 1.0 - scale * (above - below)
-    return mean, jnp.minimum(variance, 1.0 - mean**2)
+    return mean, jnp.maximum(jnp.minimum(variance, 1.0 - mean**2), _NARROWEST)
 
 
 def _in_strips(function: Callable, pixels: MixturePixels, *images: Images) -> PyTree[Array]:
