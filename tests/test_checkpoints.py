@@ -125,6 +125,15 @@ def largest(folder):
     )
 
 
+def test_what_a_killed_save_left_is_no_checkpoint(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    left = tmp_path / "00000005.orbax-checkpoint-tmp" / "metrics" / "metrics"
+    left.parent.mkdir(parents=True)
+    empty(left)
+    state, _ = read(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state, STATE)
+
+
 def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):
     """Killed between setting the old aside and the end of saving the new, the old is taken back."""
     shutil.copytree(saved, tmp_path / "checkpoints")

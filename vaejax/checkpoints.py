@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree, Shaped, UInt32
 from orbax.checkpoint import checkpoint_managers
 
@@ -82,12 +81,17 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
-        """Begins to save; returns as soon as `state` may be changed again."""
-        if step in self._manager.all_steps():  # saved on the way out, before its evaluation
+        """Begins to save; returns as soon as `state` may be changed again.
+
+        All processes call it. What was saved at this step before, on the way out and without its
+        evaluation, is replaced, and can be taken back until that is done.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
             if jax.process_index() == 0:
                 self.path(step).rename(self._directory / f"{_REPLACED}{step:08d}")
-            multihost_utils.sync_global_devices("the old checkpoint is out of the way")
-            self._manager.reload()
+            # Finds nothing to delete; has every process forget it, and wait until all have.
+            self._manager.delete(step)
         meta = {**meta, _LAYOUT: _layout(state)}
         meta = {**meta, _DIGESTS: {STATE: _digest(state), META: _json_digest(meta)}}
         self._manager.save(
@@ -192,6 +196,11 @@ def _rank(metrics: dict[str, float]) -> float:
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else math.inf
 
 
+def saved(directory: Path) -> list[Path]:
+    """The folders of the checkpoints that are there wholly, if `directory` is."""
+    return [path for path in directory.glob("[0-9]*") if path.name.isdigit()]
+
+
 def settle_replaced(directory: Path) -> None:
     """Removes a checkpoint that another has replaced; takes it back where that was not finished."""
     for old in directory.glob(f"{_REPLACED}*"):
@@ -204,12 +213,15 @@ def settle_replaced(directory: Path) -> None:
 
 def unreadable_metrics(directory: Path) -> list[Path]:
     """Damaged files of validation figures, without which Orbax opens no checkpoint at all."""
-    return [path for path in directory.glob("[0-9]*/metrics/metrics") if not _is_metrics(path)]
+    paths = [folder / "metrics" / "metrics" for folder in saved(directory)]
+    return [path for path in paths if not _is_metrics(path)]
 
 
 def _is_metrics(path: Path) -> bool:
     try:
         return isinstance(json.loads(path.read_bytes())[METRIC], float)
+    except FileNotFoundError:
+        return True  # not validated, or deleted meanwhile
     except (ValueError, KeyError, TypeError):
         return False
 

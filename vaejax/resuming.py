@@ -18,7 +18,8 @@ CHECKPOINTS = "checkpoints"
 def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
     """The checkpoints of a run, to go on from and to add to.
 
-    A damaged validation figure is reported and moved away: its checkpoint is still good.
+    A damaged validation figure is reported and moved away: its checkpoint is still good. One that
+    was about to be replaced is taken back.
 
     Args:
       workdir: of the run.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from vaejax.checkpoints import saved
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.processes import ALONE, Group
@@ -36,7 +37,7 @@ def claim(workdir: Path, config: Config, group: Group = ALONE) -> Iterator[None]
                 )
             path = workdir / "config.json"
             # A run without a checkpoint has nothing to lose: its config may still change.
-            if path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+            if path.exists() and saved(workdir / "checkpoints"):
                 check_same_run(workdir, load_json(path), config)
         yield
 
