@@ -22,8 +22,6 @@ from vaejax.trained import OWN_PRIOR, TrainedModel
 
 # Samples of the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500
-# Bytes of pictures made thumbnails of at once, which takes five times as many.
-_AT_ONCE = 2**27
 
 
 def measure(
@@ -99,26 +97,27 @@ def _thumbnail_frechet(
     Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
     and what a perfect model would (the training pictures themselves).
     """
-    real, train = _thumbnails(images), train[:FRECHET_SAMPLES]
+    size, train = trained.config.eval.batch_size, train[:FRECHET_SAMPLES]
+    real = _thumbnails(_in_batches(images, size))
     compared = {
-        "samples": _thumbnails(trained.sample(FRECHET_SAMPLES, prior=prior)),
-        "reconstructions": _thumbnails(images, trained.reconstruct),
-        "decoded_train_codes": _thumbnails(trained.reconstruct(train, seed=0)),
-        "train_pictures": _thumbnails(train),
+        "samples": trained.sample_in_batches(FRECHET_SAMPLES, prior=prior),
+        "reconstructions": trained.reconstruct_in_batches(images),
+        "decoded_train_codes": trained.reconstruct_in_batches(train, seed=0),
+        "train_pictures": _in_batches(train, size),
     }
     return {
-        f"thumbnail_frechet_{name}": 1000 * frechet_distance(features, real)
-        for name, features in compared.items()
+        f"thumbnail_frechet_{name}": 1000 * frechet_distance(_thumbnails(batches), real)
+        for name, batches in compared.items()
     }
 
 
-def _thumbnails(
-    pictures: np.ndarray, seen_as: Callable[[np.ndarray], np.ndarray] = np.asarray
-) -> np.ndarray:
-    """Features of what pictures are seen as, a part at a time: all may not fit in memory."""
-    step = max(1, _AT_ONCE // pictures[0].nbytes)
-    parts = [pictures[start : start + step] for start in range(0, len(pictures), step)]
-    return np.concatenate([thumbnail_features(seen_as(part)) for part in parts])
+def _thumbnails(batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Features of pictures that come a few at a time: all may not fit in memory."""
+    return np.concatenate([thumbnail_features(batch) for batch in batches])
+
+
+def _in_batches(pictures: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (pictures[start : start + size] for start in range(0, len(pictures), size))
 
 
 def _counted(batches: Iterable[dict], advance: Callable[[int], None]) -> Iterator[dict]:

@@ -1,5 +1,6 @@
 """Draws new faces from a trained model: `python -m vaejax.sample --workdir=DIR`."""
 
+import itertools
 from pathlib import Path
 
 from absl import flags
@@ -25,30 +26,33 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 def main() -> None:
     """Samples and writes."""
     workdir = cli.existing_run(WORKDIR.value)
+    import numpy as np
+
     from vaejax import pictures
     from vaejax.errors import UserError
     from vaejax.loading import load
-    from vaejax.progress import say
+    from vaejax.progress import counting, say
 
     try:
         temperature = [float(word) for word in TEMPERATURE.value]
     except ValueError:
         raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
-    images = load(workdir, CHECKPOINT.value).sample(
+    batches = load(workdir, CHECKPOINT.value).sample_in_batches(
         COUNT.value, seed=SEED.value, temperature=temperature, prior=PRIOR.value
     )
     if SEPARATE.value:
-        directory = Path(OUT.value or workdir / "samples").expanduser()
-        for i, image in enumerate(images):
-            pictures.save(directory / f"{i:06d}.png", image)
-        say(f"{len(images)} faces: {directory}")
+        path = Path(OUT.value or workdir / "samples").expanduser()
+        with counting("drawing", COUNT.value) as advance:
+            for i, image in enumerate(itertools.chain.from_iterable(batches)):
+                pictures.save(path / f"{i:06d}.png", image)
+                advance(1)
     else:
         path = Path(OUT.value or workdir / "samples.png").expanduser()
         if path.is_dir():
             raise UserError(f"--out={path} is a directory; name a PNG, or add --separate")
-        columns = min(len(images), max(1, round(len(images) ** 0.5)))
-        pictures.save(path, pictures.grid(images, columns))
-        say(f"{len(images)} faces: {path}")
+        columns = max(1, round(COUNT.value**0.5))
+        pictures.save(path, pictures.grid(np.concatenate(list(batches)), columns))
+    say(f"{COUNT.value} faces: {path}")
 
 
 if __name__ == "__main__":

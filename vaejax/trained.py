@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -36,6 +36,7 @@ class TrainedModel:
       params: the parameters.
       step: of the checkpoint.
       model: the Linen module.
+      workdir: of the run.
       data_fingerprint: of the pictures it was trained on.
     """
 
@@ -96,6 +97,12 @@ class TrainedModel:
 
     def reconstruct(self, images: Pictures, *, seed: int | None = None) -> Pictures:
         """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
+        return _joined(self.reconstruct_in_batches(images, seed=seed))
+
+    def reconstruct_in_batches(
+        self, images: Pictures, *, seed: int | None = None
+    ) -> Iterator[Pictures]:
+        """`reconstruct`, a few at a time: all may not fit in memory."""
         self._check(images)
 
         def of_batch(images: Array, index: Array) -> Array:
@@ -103,7 +110,7 @@ class TrainedModel:
             z, _ = self._posterior(self.params, images, *keys)
             return self._decode(self.params, z)
 
-        return self._in_batches(of_batch, images, np.arange(len(images)))
+        return self._batches(of_batch, images, np.arange(len(images)))
 
     def sample(
         self,
@@ -123,10 +130,23 @@ class TrainedModel:
             first.
           prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
         """
+        return _joined(
+            self.sample_in_batches(count, seed=seed, temperature=temperature, prior=prior)
+        )
+
+    def sample_in_batches(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
+    ) -> Iterator[Pictures]:
+        """`sample`, a few at a time: all may not fit in memory."""
         if prior == OWN_PRIOR:
             return self._drawn(self._sample, count, seed, temperature)
         codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
-        return self.decode(codes)
+        return self._batches(lambda z: self._decode(self.params, z), codes)
 
     def sample_codes(
         self,
@@ -138,7 +158,7 @@ class TrainedModel:
     ) -> Latents:
         """The latents that `sample` shows."""
         if prior == OWN_PRIOR:
-            return self._drawn(self._sample_codes, count, seed, temperature)
+            return _joined(self._drawn(self._sample_codes, count, seed, temperature))
         fitted, temperature = self.fitted_prior(prior), float(self._temperatures(temperature))
         _check_count(count)
         return np.asarray(fitted.sample(jax.random.key(seed), count, temperature))
@@ -175,11 +195,11 @@ class TrainedModel:
         def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
             return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
 
-        return self._drawn(of_batch, len(z[0]), seed, temperature, z)
+        return _joined(self._drawn(of_batch, len(z[0]), seed, temperature, z))
 
     def _drawn(
         self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
-    ) -> PyTree:
+    ) -> Iterator[PyTree]:
         """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
         _check_count(count)
         temperature, key = self._temperatures(temperature), jax.random.key(seed)
@@ -187,7 +207,7 @@ class TrainedModel:
         def of_batch(index: Array, *inputs: PyTree) -> PyTree:
             return function(self.params, picture_keys(key, index), temperature, *inputs)
 
-        return self._in_batches(of_batch, np.arange(count), *inputs)
+        return self._batches(of_batch, np.arange(count), *inputs)
 
     def log_likelihood(
         self, images: Pictures, *, samples: int = 64, seed: int = 0
@@ -246,20 +266,23 @@ class TrainedModel:
         """Where the fitted prior of that name is kept."""
         return self.workdir / "priors" / f"{name}.npz"
 
-    def _in_batches(self, function: Callable, *inputs: PyTree):
+    def _in_batches(self, function: Callable, *inputs: PyTree) -> PyTree:
+        """`function` of all inputs, which goes through them in batches."""
+        return _joined(self._batches(function, *inputs))
+
+    def _batches(self, function: Callable, *inputs: PyTree) -> Iterator[PyTree]:
         """Applies `function` to equal, padded batches, so that it is compiled once.
 
         Fewer pictures than a batch fill the next power of two, for which little is compiled anew.
         """
         count = len(jax.tree.leaves(inputs)[0])
         size = min(self.config.eval.batch_size, 1 << (count - 1).bit_length())
-        outputs = []
         for start in range(0, count, size):
             # The last picture fills the last batch.
             rows = np.minimum(np.arange(start, start + size), count - 1)
             batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
-            outputs.append(jax.device_get(function(*batch)))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *outputs)
+            own = count - start
+            yield jax.tree.map(lambda leaf, own=own: leaf[:own], jax.device_get(function(*batch)))
 
     def _check(self, images: Pictures) -> None:
         expected = (*self.config.data.image_size, self.config.data.channels)
@@ -268,6 +291,10 @@ class TrainedModel:
                 f"pictures of shape {images.shape} and type {images.dtype}; this model takes "
                 f"uint8 (batch, {', '.join(map(str, expected))})"
             )
+
+
+def _joined(batches: Iterator[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
 def _check_count(count: int) -> None:
