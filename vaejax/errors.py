@@ -58,6 +58,10 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror}; make room and run it again", UserError.status
+        case OSError(errno=errno.EIO | errno.ESTALE | errno.ETIMEDOUT | errno.ENOTCONN):
+            # Nobody's mistake: storage that is away may be there when tried again.
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror}; run the same command to go on", 1
         case OSError() if error.filename:
             return f"{error.filename}: {error.strerror or error}", UserError.status
     return None

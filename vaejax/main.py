@@ -43,7 +43,7 @@ def main() -> int:
     group = _join()
     if group.index:
         progress.silence()
-    with claim(workdir, config, group):
+    with group.watching(), claim(workdir, config, group):
         outcome = train(config, workdir, group)
         group.leave()
         if outcome is Outcome.INTERRUPTED:

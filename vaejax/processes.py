@@ -104,7 +104,7 @@ class Group:
         """What stands in this block succeeds on all processes, or fails on all.
 
         Raises:
-          UserError: with the words of the first process that failed.
+          UserError: its own, or with the words of the first process that failed.
         """
         trouble = None
         try:
@@ -157,8 +157,7 @@ class Group:
             yield
         except BaseException as error:
             if self._peers:
-                # The cause may be that another is gone, the news of which ends this process; or
-                # all fail alike, and each says why.
+                # The cause may be that another is gone, the news of which ends this process.
                 if not isinstance(error, KeyboardInterrupt):
                     time.sleep(_NEWS_SECONDS)
                 status = tell(error)
@@ -193,22 +192,22 @@ class Group:
             peer.send({"all": said})
         return said
 
-    def _send(self, message: dict) -> None:
-        """Says something to all who are still there."""
+    def _send(self, message: dict, but: Peer | None = None) -> None:
+        """Says something to all who are still there, or to all but one."""
         for peer in self._peers.values():
-            with suppress(OSError):
-                peer.send(message)
+            if peer is not but:
+                with suppress(OSError):
+                    peer.send(message)
 
-    def _listen(self, peer: "Peer") -> None:
+    def _listen(self, peer: Peer) -> None:
         while (message := peer.receive()) != _GOODBYE:
             if message is None:
                 message = {"gone": f"process {peer.index} ({peer.host})", "status": TRY_AGAIN}
             if "gone" in message:
-                self._send(message)
-                words = (
-                    f"error: {message['gone']} of {self.count} is gone, see its own words; run the "
-                    "same command on all to go on from the newest checkpoint"
-                )
+                self._send(message, but=peer)
+                words = f"error: {message['gone']} of {self.count} is gone, see its own words"
+                if message["status"] == TRY_AGAIN:
+                    words += "; run the same command on all to go on from the newest checkpoint"
                 _tell_and_end(words, message["status"], after=0.0 if self.index else _HEARD_SECONDS)
             peer.inbox.put(message)
 

@@ -64,7 +64,10 @@ class Reporter:
     def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
         """Opens both, without what they hold from after `resume_step` and its evaluation."""
         self._file = MetricsFile(workdir / "metrics.jsonl", resume_step, evaluation_due)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        # As long a queue as need be: when its writer has died of a full disk, nothing waits for it.
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=resume_step + 1, max_queue=0
+        )
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
         """Records `values`; lists go to the file alone."""

@@ -71,7 +71,12 @@ def train(config: Config, workdir: Path, group: Group = ALONE) -> Outcome:
       TrainingError: the loss stayed infinite after two rollbacks.
     """
     # Opening may take minutes and leaves nothing half done: a signal ends it at once.
-    with claim(workdir, config, group), ExitStack() as opened, group.watching():
+    with (
+        claim(workdir, config, group),
+        ExitStack() as opened,
+        # Within: where one process fails, what others would have to finish too is not waited for.
+        group.watching(),
+    ):
         run = Run(config, workdir, group, opened)
         with stop_on_signal() as stop:
             return run.go(stop)
@@ -226,6 +231,7 @@ class Run:
     def _save(self, metrics: dict[str, float] | None) -> None:
         # Not within a row of skipped updates: a rollback must not lead back to what fails.
         if int(self.state.skipped_in_row) > 0:
+            say(f"step {self.step} is not saved: the last updates were not finite")
             return
         meta = {
             "step": self.step,
@@ -257,6 +263,7 @@ class Run:
         Raises:
           TrainingError: this has happened too often.
         """
+        self._wait_for_checkpoints()
         failed, rollbacks = self.step, int(self.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
             images = self.dataset.splits["train"].images
@@ -267,7 +274,6 @@ class Run:
                 f"step {failed}: loss or gradient is still not finite after {MAX_ROLLBACKS} "
                 f"rollbacks; {why}"
             )
-        self._wait_for_checkpoints()
         scale = float(self.state.learning_rate_scale) * self.config.train.rollback_factor
         self._restore()
         self.state = self.state.replace(
