@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report
-from benchmarks.runs import check, start_run
+from benchmarks.runs import start_run
 from vaejax import cli, data
 from vaejax.data import pipeline
 from vaejax.errors import UserError
@@ -52,13 +52,14 @@ def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
     """
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run already; name another directory with --runs")
-    begin, minutes, said = time.monotonic(), {}, ""
-    process = start_run(workdir, f"data.split_seed={seed}", f"train.seed={seed}", "train.keep=1000")
-    for said in process.stderr:
-        if found := re.match(r"step (\d+)  validation: ([\d.]+)", said):
-            minutes[int(found[1])] = (time.monotonic() - begin) / 60
-            say(f"seed {seed}, {minutes[int(found[1])]:.1f} minutes: {said.strip()}")
-    check(process, said)
+    begin, minutes = time.monotonic(), {}
+    seeds = (f"data.split_seed={seed}", f"train.seed={seed}")
+    with start_run(workdir, *seeds, "train.keep=1000") as run:
+        for said in run.lines():
+            if found := re.match(r"step (\d+)  validation: ([\d.]+)", said):
+                minutes[int(found[1])] = (time.monotonic() - begin) / 60
+                say(f"seed {seed}, {minutes[int(found[1])]:.1f} minutes: {said.strip()}")
+        run.check()
     return minutes
 
 
@@ -96,9 +97,10 @@ def of_seed(workdir: pathlib.Path, seed: int) -> report.Row:
 
 def main() -> None:
     """Trains, measures, prints and keeps."""
-    if resolve(CONFIG.value).data.holdout[1] == 0:
+    if not all(holdout := resolve(CONFIG.value).data.holdout):
         raise UserError(
-            "config.data.holdout leaves no test faces; the literature's split is (200, 200)"
+            f"config.data.holdout={holdout} leaves no validation or no test faces; the "
+            "literature's split is (200, 200)"
         )
     with tempfile.TemporaryDirectory() as scratch:
         runs = pathlib.Path(RUNS.value or scratch).expanduser()

@@ -6,6 +6,7 @@ slower, larger or longer by more than both files' spread; times of two machines 
 
 import json
 import pathlib
+from collections import Counter
 
 from absl import flags
 
@@ -22,6 +23,8 @@ LEAST = flags.DEFINE_float(
 # How a column's name tells which way is better; columns that match none are not compared.
 HIGHER_IS_BETTER = ("images/s",)
 LOWER_IS_BETTER = ("ms/step", "compile s", "program MB", "seconds", "wait %")
+# Compared by their difference: of two small shares the ratio says nothing.
+SHARES = ("wait %",)
 
 
 def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[report.Row]:
@@ -33,23 +36,25 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
       least: percent below which no change is worse.
 
     Raises:
-      UserError: no row of one is in the other.
+      UserError: no row of one is in the other, or they hold nothing that is compared.
     """
-    before = {_identity(row): row for row in old}
+    before, after = _by_identity(old), _by_identity(new)
     found = []
-    for row in new:
-        earlier = before.get(_identity(row))
-        if earlier is None:
+    for identity, row in after.items():
+        if identity not in before:
             continue
+        earlier = before[identity]
         # Twice the quartiles' half distance is about 1.35 standard deviations.
         noise = max(least, 2 * (earlier.get("spread %", 0.0) + row.get("spread %", 0.0)))
         for name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER):
-            if name in row and name in earlier and earlier[name]:
-                change = 100 * (row[name] / earlier[name] - 1)
+            if name in row and name in earlier and (name in SHARES or earlier[name]):
+                change = row[name] - earlier[name]
+                if name not in SHARES:
+                    change *= 100 / earlier[name]
                 loss = -change if name in HIGHER_IS_BETTER else change
                 found.append(
                     {
-                        "of": " ".join(map(str, _identity(row))),
+                        "of": " ".join(map(str, identity)),
                         "what": name,
                         "old": earlier[name],
                         "new": row[name],
@@ -59,17 +64,24 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
                     }
                 )
     if not found:
-        raise UserError("the two files have no row in common; name two of one benchmark")
+        raise UserError(
+            "the two files have nothing in common to compare; name two of one benchmark"
+        )
     return found
 
 
-def _identity(row: report.Row) -> tuple:
-    """What says which row it is: everything but measured numbers."""
-    return tuple(
-        tuple(value) if isinstance(value, list) else value
-        for value in row.values()
-        if not isinstance(value, float)
-    )
+def _by_identity(rows: list[report.Row]) -> dict[tuple, report.Row]:
+    """Rows by what says which they are: all but measured numbers, and which of several alike."""
+    alike, found = Counter(), {}
+    for row in rows:
+        identity = tuple(
+            tuple(value) if isinstance(value, list) else value
+            for value in row.values()
+            if not isinstance(value, float)
+        )
+        alike[identity] += 1
+        found[*identity, alike[identity]] = row
+    return found
 
 
 def _rows(path: str) -> list[report.Row]:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import sys
 from typing import Any
 
@@ -14,13 +15,16 @@ import jax
 from vaejax.data.building import available_cores
 from vaejax.tables import Row, markdown
 
-PACKAGES = ("vaejax", "jax", "jaxlib", "flax", "optax", "tensorflow-cpu", "torch", "pythae")
+PACKAGES = (
+    "vaejax", "jax", "jaxlib", "libtpu", "flax", "optax", "tensorflow", "tensorflow-cpu", "torch",
+    "pythae",
+)  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
     """Machine, versions, date and command: what a number means nothing without."""
     return {
-        "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
         "cores": available_cores(),

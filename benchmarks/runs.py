@@ -5,6 +5,8 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from absl import flags
 from ml_collections import config_flags
@@ -12,8 +14,34 @@ from ml_collections import config_flags
 from vaejax.errors import UserError
 
 
-def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> subprocess.Popen:
-    """Starts a run that trains with this command's `--config…` flags; its words come on stderr.
+class Run:
+    """A run that trains in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen):
+        """Of a process whose words come through a pipe."""
+        self._process, self._last = process, ""
+
+    def lines(self) -> Iterator[str]:
+        """What it says, as it says it."""
+        for line in self._process.stderr:
+            self._last = line
+            yield line
+
+    def check(self) -> None:
+        """Waits for its end.
+
+        Raises:
+          UserError: it failed; with what it said last.
+        """
+        for _ in self.lines():
+            pass
+        if self._process.wait():
+            raise UserError(f"the run failed: {self._last.strip().removeprefix('error: ')}")
+
+
+@contextmanager
+def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> Iterator[Run]:
+    """A run that trains with this command's `--config…` flags, and ends with the block at latest.
 
     Args:
       workdir: where it is kept.
@@ -23,14 +51,18 @@ def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> sub
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     own = config_flags.get_override_values(flags.FLAGS["config"])
     changes = [*(f"{key}={value}" for key, value in own.items()), *overrides]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "vaejax.main", f"--config={file}", f"--workdir={workdir}",
          *(f"--config.{change}" for change in changes)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield Run(process)
+        finally:
+            process.kill()
 
 
 def finished_run(workdir: pathlib.Path, *overrides: str) -> None:
@@ -39,15 +71,8 @@ def finished_run(workdir: pathlib.Path, *overrides: str) -> None:
     Raises:
       UserError: the run failed; its own words say why.
     """
-    process = start_run(workdir, *overrides)
-    said = process.communicate()[1].splitlines()
-    check(process, said[-1] if said else "")
-
-
-def check(process: subprocess.Popen, said: str) -> None:
-    """Raises what a run that failed said last, as this command's own error."""
-    if process.wait():
-        raise UserError(f"the run failed: {said.strip().removeprefix('error: ')}")
+    with start_run(workdir, *overrides) as run:
+        run.check()
 
 
 def metrics(workdir: pathlib.Path, split: str) -> list[dict]:

@@ -23,7 +23,7 @@ from vaejax.config import Config, ladder_config
 from vaejax.errors import TrainingError
 from vaejax.progress import say
 from vaejax.settings import resolve
-from vaejax.training import train
+from vaejax.training import MAX_ROLLBACKS, Outcome, train
 
 SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 2_000, "Updates of each run.", lower_bound=40)
@@ -89,11 +89,15 @@ def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
         broke = False
         with mock.patch.object(step, "beta_at", weight):
             try:
-                train(config, workdir)
+                if train(config, workdir) is Outcome.INTERRUPTED:
+                    raise KeyboardInterrupt
             except TrainingError as error:
                 say(str(error))
                 broke = True
         windows = metrics(workdir, "train")
+    if not windows:  # no update was ever applied, or all were taken back
+        windows = [dict.fromkeys(("elbo_bits_per_dim", "kl_nats"), np.nan)]
+        windows[0] |= {"rollbacks": MAX_ROLLBACKS, "skipped": config.train.steps}
     bits = np.array([line["elbo_bits_per_dim"] for line in windows])
     settled = bits[len(bits) // 10 :]
     return {

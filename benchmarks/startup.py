@@ -33,26 +33,21 @@ def start(cache: pathlib.Path) -> dict[str, float]:
     """Seconds of each part, and of all, of one start.
 
     Raises:
-      UserError: the run ended before its first step; its own words say why.
+      UserError: the run failed, in its own words, or ended before its first step.
     """
     with tempfile.TemporaryDirectory() as workdir:
         begin = time.perf_counter()
-        process = start_run(pathlib.Path(workdir, "run"), XDG_CACHE_HOME=str(cache))
-        seconds, waiting, since, said = {}, list(PARTS), begin, ""
-        for said in process.stderr:
-            now = time.perf_counter()
-            while waiting and said.startswith(PARTS[waiting[0]]):
-                seconds[waiting.pop(0)] = now - since
-                since = now
-            if not waiting:
-                break
-        process.kill()
-        process.communicate()
-    if waiting:
-        raise UserError(
-            f"the run ended before its first step: {said.strip().removeprefix('error: ')}"
-        )
-    return {**seconds, "seconds": since - begin}
+        seconds, waiting, since = {}, list(PARTS), begin
+        with start_run(pathlib.Path(workdir, "run"), XDG_CACHE_HOME=str(cache)) as run:
+            for said in run.lines():
+                now = time.perf_counter()
+                while waiting and said.startswith(PARTS[waiting[0]]):
+                    seconds[waiting.pop(0)] = now - since
+                    since = now
+                if not waiting:
+                    return {**seconds, "seconds": since - begin}
+            run.check()
+    raise UserError("the run ended before its first step")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from benchmarks import report, timing
 from benchmarks.programs import Step
 from benchmarks.sweep import variants
 from vaejax import cli
+from vaejax.chips import chip_of
 from vaejax.models import build_model
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
@@ -23,19 +24,6 @@ SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_s
 REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, all variants in turn.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Of each variant in a round.", lower_bound=0)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
-
-# Dense bfloat16 operations a second, by JAX's `device_kind`, as the makers state them.
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA L4": 121e12,
-}
 
 
 def row(program: Step, times: list[float], product_rate: float) -> report.Row:
@@ -57,9 +45,8 @@ def row(program: Step, times: list[float], product_rate: float) -> report.Row:
         "GFLOP/s": rate / 1e9,
         "of matmul %": 100 * rate / product_rate,
     }
-    peak = PEAKS.get(jax.devices()[0].device_kind)
-    if peak:
-        row["MFU %"] = 100 * rate / (peak * jax.device_count())
+    if chip := chip_of(jax.devices()[0]):
+        row["MFU %"] = 100 * rate / (chip.flops * jax.device_count())
     return row
 
 
@@ -67,19 +54,26 @@ def main() -> None:
     """Measures, prints and keeps."""
     configs = variants(CONFIG.value, SWEEP.value)
     compiled = [Step(build_model(config), config) for config in configs]
-    product, operations = timing.large_product(compiled[0].config.model.dtype)
     programs = {str(i): program for i, program in enumerate(compiled)}
-    times = timing.in_turn(
-        programs | {"product": product}, repeats=REPEATS.value, seconds=SECONDS.value
-    )
-    product_rate = operations / statistics.median(times["product"]) * jax.device_count()
-    rows = [row(program, times[name], product_rate) for name, program in programs.items()]
+    products = {dtype: timing.large_product(dtype) for dtype in map(_dtype, compiled)}
+    multiply = {dtype: product for dtype, (product, _) in products.items()}
+    times = timing.in_turn(programs | multiply, repeats=REPEATS.value, seconds=SECONDS.value)
+    rates = {
+        dtype: operations / statistics.median(times[dtype]) * jax.device_count()
+        for dtype, (_, operations) in products.items()
+    }
+    rows = [row(one, times[name], rates[_dtype(one)]) for name, one in programs.items()]
     report.show(rows)
-    print(f"\nlarge matrix product: {product_rate / 1e9:,.0f} GFLOP/s; peak host memory: "
+    each = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items())
+    print(f"\nlarge matrix product: {each}; peak host memory: "
           f"{_peak_host_megabytes():,.0f} MB", end="")  # fmt: skip
     device = jax.devices()[0].memory_stats()
     print(f"; peak device memory: {device['peak_bytes_in_use'] / 1e6:,.0f} MB" if device else "")
     report.keep(rows, OUT.value)
+
+
+def _dtype(program: Step) -> str:
+    return program.config.model.dtype
 
 
 def _peak_host_megabytes() -> float:

@@ -11,6 +11,7 @@ from benchmarks import report
 from benchmarks.sweep import variants
 from vaejax import cli
 from vaejax.chips import topology_devices
+from vaejax.errors import DoesNotFit
 from vaejax.estimates import estimate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
@@ -27,7 +28,10 @@ def main() -> None:
     rows = []
     for config in variants(CONFIG.value, SWEEP.value):
         shape = {"widths": config.model.widths, "dtype": config.model.dtype}
-        rows.append({**shape, **estimate(config, devices).figures()})
+        try:
+            rows.append({**shape, **estimate(config, devices).figures()})
+        except DoesNotFit as error:
+            rows.append({**shape, "batch": config.train.batch_size, "bound by": str(error)})
     print(f"estimates for {TOPOLOGY.value}, from its compiler; nothing was run\n")
     report.show(rows)
     report.keep(rows, OUT.value)

@@ -32,7 +32,7 @@ from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.rivals.worker import Worker
-from benchmarks.runs import start_run
+from benchmarks.runs import Run, start_run
 from vaejax import cli, data, objectives
 from vaejax.config import Config
 from vaejax.errors import UserError
@@ -59,6 +59,9 @@ MINUTES = flags.DEFINE_float("minutes", 0.0, "Of pythae's training; 0: none.", l
 EVAL_EVERY = flags.DEFINE_integer(
     "eval_every", 100, "Steps between vaejax's validations, with --minutes.", lower_bound=1
 )
+# Compiled once for all scales that are tried.
+_LIKELIHOOD = jax.jit(DiscretizedLogistic().log_prob)
+
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 
@@ -126,10 +129,9 @@ def rival_quality(config: Config, settings: pathlib.Path, minutes: float) -> rep
 
 def _log_likelihood(images: np.ndarray, shown: np.ndarray, log_scale: float) -> float:
     """Mean over pictures, nats."""
-    likelihood = jax.jit(DiscretizedLogistic().log_prob)
     scale = jnp.full((1, 1, 1, 1), log_scale, jnp.float32)
     sums = [
-        np.asarray(likelihood(some, Pixels(jnp.asarray(made / 127.5 - 1.0), scale)), np.float64)
+        np.asarray(_LIKELIHOOD(some, Pixels(jnp.asarray(made / 127.5 - 1.0), scale)), np.float64)
         for some, made in zip(np.array_split(images, 20), np.array_split(shown, 20))
     ]
     return float(np.mean(np.concatenate(sums)))
@@ -139,35 +141,31 @@ def our_time(psnr: float, bits: float) -> report.Row:
     """Seconds until a validation of `vaejax.main` shows what the rival reached.
 
     Raises:
-      UserError: it ended before.
+      UserError: it failed, or ended before.
     """
     say(f"vaejax trains until {psnr:.2f} dB and {bits:.3f} bits/dim")
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory, "run")
-        with start_run(workdir, f"train.eval_every={EVAL_EVERY.value}") as process:
-            try:
-                for seconds, found in _validations(process, workdir):
-                    if found["psnr"] >= psnr and found["elbo_bits_per_dim"] <= bits:
-                        return {
-                            "who": "vaejax",
-                            "seconds": seconds,
-                            "PSNR": found["psnr"],
-                            "bits/dim": found["elbo_bits_per_dim"],
-                            "KL nats": found["kl_nats"],
-                        }
-            finally:
-                process.kill()
+        with start_run(workdir, f"train.eval_every={EVAL_EVERY.value}") as run:
+            for seconds, found in _validations(run, workdir):
+                if found["psnr"] >= psnr and found["elbo_bits_per_dim"] <= bits:
+                    return {
+                        "who": "vaejax",
+                        "seconds": seconds,
+                        "PSNR": found["psnr"],
+                        "bits/dim": found["elbo_bits_per_dim"],
+                        "KL nats": found["kl_nats"],
+                    }
+            run.check()
     raise UserError(f"vaejax ended before it reached {psnr:.2f} dB and {bits:.3f} bits/dim")
 
 
-def _validations(
-    process: subprocess.Popen, workdir: pathlib.Path
-) -> Iterator[tuple[float, dict[str, float]]]:
+def _validations(run: Run, workdir: pathlib.Path) -> Iterator[tuple[float, dict[str, float]]]:
     """(seconds, metrics) of each validation, counted from the end of the first step on.
 
     As pythae's minutes do; the time that validations take is in them.
     """
-    for said in process.stderr:
+    for said in run.lines():
         if said.startswith("first step done"):
             started = time.perf_counter()
         elif "validation:" in said:

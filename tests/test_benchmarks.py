@@ -12,6 +12,7 @@ from tiny import CONFIG_FILE, tiny_ladder
 
 from benchmarks import stability
 from benchmarks.recipe import variants
+from benchmarks.regression import compare
 from vaejax.config import ladder_config
 from vaejax.fitting import changed
 from vaejax.settings import resolve
@@ -86,11 +87,23 @@ def test_regression_says_what_became_slower(throughput, tmp_path):
     assert "images/s" in line and "-20" in line
 
 
+def test_rows_alike_are_compared_in_order_and_shares_by_their_difference():
+    rows = [
+        {"what": "the step alone", "images/s": 228.0},
+        {"what": "a run", "images/s": 200.0, "wait %": 0.0},
+        {"what": "the step alone", "images/s": 284.0},
+    ]
+    assert not any(row["verdict"] for row in compare(rows, rows, least=3.0))
+    later = [rows[0], rows[1] | {"wait %": 40.0}, rows[2]]
+    (worse,) = [row for row in compare(rows, later, least=3.0) if row["verdict"]]
+    assert worse["what"] == "wait %" and worse["change %"] == 40.0
+
+
 def test_files_without_a_common_row_are_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"rows": [{"of": "a", "images/s": 1.0}]}')
     (tmp_path / "b.json").write_text('{"rows": [{"of": "b", "images/s": 1.0}]}')
     result = benchmark("regression", f"--old={tmp_path / 'a.json'}", f"--new={tmp_path / 'b.json'}")
-    assert result.returncode == 2 and "no row in common" in result.stderr
+    assert result.returncode == 2 and "nothing in common" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -113,13 +126,13 @@ def test_a_start_that_fails_says_why():
 def test_input_throughput_follows_the_pictures_to_the_step(tmp_path):
     out = tmp_path / "input.json"
     result = benchmark(
-        "input_throughput", f"--config={CONFIG_FILE}", "--seconds=0.1", "--steps=4", f"--out={out}"
+        "input_throughput", f"--config={CONFIG_FILE}", "--seconds=0.1", "--steps=8", f"--out={out}"
     )
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["rows"]
     assert [row["what"].split(",")[0] for row in rows] == [
         "decode", "build the cache", "serve from the cache", "serve from the cache",
-        "the step alone", "a run of 4 steps", "the step alone",
+        "the step alone", "a run of 8 steps", "the step alone",
     ]  # fmt: skip
     assert all(row["images/s"] > 0 for row in rows)
     assert 0 <= rows[-2]["wait %"] <= 100

@@ -10,11 +10,14 @@ from test_benchmarks import benchmark
 from tiny import CONFIG_FILE, tiny
 
 from benchmarks.programs import step_flops
+from benchmarks.rivals import worker
 from benchmarks.rivals.strided import equal_width, textbook_model
+from vaejax.errors import UserError
 from vaejax.evidence import evidence
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model, init_params
 from vaejax.noise import normal
+from vaejax.settings import to_json
 
 
 def versus(out, *flags: str) -> list[dict]:
@@ -53,6 +56,15 @@ def test_a_rival_that_does_not_start_says_why():
     assert result.returncode == 2
     last = result.stderr.splitlines()[-1]
     assert "pythae takes 64 x 64" in last or "No module named" in last
+
+
+def test_a_rival_builds_no_other_model_than_the_runs(tmp_path, monkeypatch):
+    file = tmp_path / "settings.json"
+    file.write_text(to_json(tiny()))
+    monkeypatch.setattr("sys.argv", ["rival", str(file)])
+    assert worker.settings({"model.name": "conv"}) == tiny()
+    with pytest.raises(UserError, match=r"config\.model\.name=conv: .* built for ladder alone"):
+        worker.settings({"model.name": "ladder"})
 
 
 @pytest.mark.parametrize("size", [(28, 28), (28, 20), (64, 64)])

@@ -19,6 +19,17 @@ from vaejax.likelihoods import LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE
 from vaejax.models.conv import lowest_size
 from vaejax.models.heads import FIRST_LOG_SCALE, LOG_SCALE_GAIN
 
+# What is written here, and nothing else.
+COPIED = {
+    "model.name": "conv",
+    "prior.name": "coupling_flow",
+    "likelihood.name": "logistic",
+    "likelihood.scale": "position",
+    "likelihood.bits": 8,
+    "optimizer.name": "adamw",
+    "data.flip": True,
+}
+
 
 def space_to_depth(x: Tensor, block: int) -> Tensor:
     """[batch, channel, height, width], channels last in memory: one copy."""
@@ -218,7 +229,7 @@ class Trainer:
 
 def main() -> None:
     """Serves steps on noise pictures that lie on the device."""
-    config = worker.settings()
+    config = worker.settings(COPIED)
     torch.manual_seed(0)
     torch.set_num_threads(available_cores())
     trainer = Trainer(config, compiled="--compile" in sys.argv)

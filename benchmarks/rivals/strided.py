@@ -77,5 +77,5 @@ def equal_width(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    config = worker.settings()
+    config = worker.settings({"model.name": "conv"})
     serve_step(Step(textbook_model(config, equal_width(config)), config))

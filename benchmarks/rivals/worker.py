@@ -6,12 +6,14 @@ and answers with one JSON line. It ends when nobody writes to it any more.
 """
 
 import json
+import operator
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vaejax.config import Config
@@ -19,9 +21,20 @@ from vaejax.errors import UserError
 from vaejax.settings import resolve
 
 
-def settings() -> Config:
-    """What the program is asked to build."""
-    return resolve(json.loads(pathlib.Path(sys.argv[1]).read_text()))
+def settings(only: Mapping[str, Any] | None = None) -> Config:
+    """What the program is asked to build.
+
+    Args:
+      only: values of settings such as `model.name`, other than which it cannot build.
+
+    Raises:
+      UserError: the run has others.
+    """
+    config = resolve(json.loads(pathlib.Path(sys.argv[1]).read_text()))
+    for name, value in (only or {}).items():
+        if (found := operator.attrgetter(name)(config)) != value:
+            raise UserError(f"config.{name}={found}: this rival is built for {value} alone")
+    return config
 
 
 class Turns:
@@ -75,11 +88,13 @@ class Worker:
           UserError: it ended; its own words say why.
         """
         self.module = module
+        # A file: into a pipe that nobody reads, a program soon waits to write its next word.
+        self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with it
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.words,
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
@@ -95,11 +110,13 @@ class Worker:
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
-        self.process.stderr.close()
+        self.words.close()
 
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
         if not line:
-            words = self.process.stderr.read().strip().splitlines() or ["nothing said"]
+            self.process.wait()
+            self.words.seek(0)
+            words = self.words.read().strip().splitlines() or ["nothing said"]
             raise UserError(f"{self.module} ended: {words[-1]}")
         return json.loads(line)
