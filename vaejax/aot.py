@@ -5,6 +5,7 @@ The real training step is compiled for them and nothing is run. TPUs need only t
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from vaejax.chips import chip_of, topology_devices
 from vaejax.config import Config
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.estimates import Estimate, estimate
-from vaejax.fitting import changed, largest_batch, remedies
+from vaejax.feeding import RESIDENT_SHARE
+from vaejax.fitting import GRAIN, changed, largest_batch, remedies
 from vaejax.progress import say
 from vaejax.settings import resolve
 from vaejax.tables import Row, cell, markdown
@@ -112,10 +114,18 @@ def _largest(
         say(f"{name}: {batch} pictures a chip need {found[batch].memory / 2**30:.2f} GiB")
         return found[batch].memory
 
+    room = chip.memory
+    if config.data.on_device != "never":
+        room = int(room * (1 - RESIDENT_SHARE))
+        say(
+            f"{name}: a quarter of the memory is left to the training pictures, which may lie on "
+            "the devices; with --config.data.on_device=never it is not"
+        )
     start = max(1, config.train.batch_size // len(devices))
-    largest = largest_batch(need, chip.memory, start)
+    grain = math.lcm(GRAIN, config.train.accumulate)
+    largest = largest_batch(need, room, start, grain)
     if not largest:
-        raise UserError(f"{name}: not even 8 pictures a chip fit; choose a smaller model")
+        raise UserError(f"{name}: not even {grain} pictures a chip fit; choose a smaller model")
     return found[largest]
 
 

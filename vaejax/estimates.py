@@ -39,6 +39,7 @@ class Estimate(NamedTuple):
       devices: how many.
       fsdp: those that share one copy of the state.
       pictures: in one call, over all devices.
+      updates: in one call.
       parameters: numbers that are learned.
       flops: of the matrix products and convolutions of one call, over all devices.
       memory: bytes that a device needs at the peak, its program among them.
@@ -53,6 +54,7 @@ class Estimate(NamedTuple):
     devices: int
     fsdp: int
     pictures: int
+    updates: int
     parameters: int
     flops: int
     memory: int
@@ -95,7 +97,7 @@ class Estimate(NamedTuple):
             "chip": self.chip.name if self.chip else None,
             "chips": self.devices,
             "fsdp": self.fsdp,
-            "batch/chip": self.pictures // self.devices,
+            "batch/chip": self.pictures // self.updates // self.devices,
             "parameters": f"{self.parameters:,}",
             "MFLOP/image": self.flops / self.pictures / 1e6,
             "peak GiB/chip": self.memory / 2**30,
@@ -104,7 +106,7 @@ class Estimate(NamedTuple):
             "near MB/image": self.traffic.near * self.devices / self.pictures / 1e6,
             "exchanged": ", ".join(f"{n} {kind}" for kind, n in exchanged.items()) or "nothing",
             "exchanged MB": size / 1e6,
-            "ms at least": seconds and 1e3 * seconds,
+            "ms at least": seconds and 1e3 * seconds / self.updates,
             "bound by": max(bounds, key=bounds.__getitem__, default=None),
             "images/s at most": seconds and self.pictures / seconds,
             "of peak %": seconds and 100 * bounds["arithmetic"] / seconds,
@@ -166,7 +168,8 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
         chip=chip,
         devices=mesh.size,
         fsdp=fsdp,
-        pictures=config.train.batch_size * config.train.steps_per_dispatch,
+        pictures=train.batch_size * train.steps_per_dispatch,
+        updates=train.steps_per_dispatch,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
         flops=matmul_flops(traced.jaxpr),
         memory=memory,

@@ -29,8 +29,16 @@ def finish(workdir: Path) -> None:
     say(f"more faces: python -m vaejax.sample --workdir={workdir}")
 
 
-def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
+def fit(
+    trained: TrainedModel, names: Sequence[str], *, seed: int = 0, data_path: str | None = None
+) -> None:
     """Fits priors to one code z ~ q(z|x) of each training picture and saves them.
+
+    Args:
+      trained: the model.
+      names: of the priors.
+      seed: of the codes and the fit.
+      data_path: where the data lies, if not where the config says.
 
     Raises:
       UserError: the data is missing, or a name is unknown.
@@ -43,7 +51,7 @@ def fit(trained: TrainedModel, names: Sequence[str], *, seed: int = 0) -> None:
         )
     if trained.config.model.name == "ladder":
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
-    images = open_data(trained).splits["train"].images
+    images = open_data(trained, data_path).splits["train"].images
     codes = trained.sample_posterior(images, seed=seed)
     for name in names:
         started = time.monotonic()

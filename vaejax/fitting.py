@@ -11,8 +11,8 @@ from vaejax.settings import resolve
 GRAIN = 8
 
 
-def largest_batch(need: Callable[[int], int], room: int, start: int) -> int:
-    """The largest multiple of `GRAIN` that fits, to within a sixteenth; 0 if none does.
+def largest_batch(need: Callable[[int], int], room: int, start: int, grain: int = GRAIN) -> int:
+    """The largest multiple of `grain` that fits, to within a sixteenth; 0 if none does.
 
     Every look costs a compilation. What a step needs grows nearly in proportion to its batch, so
     two looks tell where the third should be.
@@ -21,11 +21,12 @@ def largest_batch(need: Callable[[int], int], room: int, start: int) -> int:
       need: bytes for a batch; more than `room` if it does not fit.
       room: bytes that there are.
       start: where to look first.
+      grain: what batches are multiples of.
     """
     needs: dict[int, int] = {}
     low, high = 0, None
-    batch = max(GRAIN, start - start % GRAIN)
-    while high is None or high - low > max(GRAIN, low // 16):
+    batch = max(grain, start - start % grain)
+    while high is None or high - low > max(grain, low // 16):
         needs[batch] = need(batch)
         if needs[batch] > room:
             high = batch
@@ -33,11 +34,11 @@ def largest_batch(need: Callable[[int], int], room: int, start: int) -> int:
             low = batch
             if needs[batch] > room * 15 // 16:
                 break
-        batch = _next_look(needs, room, low, high)
+        batch = _next_look(needs, room, low, high, grain)
     return low
 
 
-def _next_look(needs: dict[int, int], room: int, low: int, high: int | None) -> int:
+def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, grain: int) -> int:
     """Where the line through the two needs nearest to the room reaches it, within the bounds."""
     middle = 2 * low if high is None else (low + high) // 2
     nearest = sorted(sorted(needs, key=lambda batch: abs(needs[batch] - room))[:2])
@@ -46,9 +47,9 @@ def _next_look(needs: dict[int, int], room: int, low: int, high: int | None) -> 
         slope = (growth[1] - growth[0]) / (nearest[1] - nearest[0])
         guess = int(nearest[0] + (room * 31 / 32 - growth[0]) / slope)
         # Never farther than a straight line can be trusted, nor where nothing would be learned.
-        middle = min(max(guess, low + GRAIN), 16 * low if high is None else high - GRAIN)
-    middle -= middle % GRAIN
-    return middle if middle not in needs else (low + high) // 2 // GRAIN * GRAIN
+        middle = min(max(guess, low + grain), 16 * low if high is None else high - grain)
+    middle -= middle % grain
+    return middle if middle not in needs else (low + high) // 2 // grain * grain
 
 
 def remedies(

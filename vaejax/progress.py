@@ -115,25 +115,24 @@ class Training:
         """
         return self._waited / max(time.monotonic() - self._mark, 1e-9)
 
-    def images_per_second(self) -> float:
-        """Training pictures a second since the clock was restarted."""
-        elapsed = time.monotonic() - self._mark
-        return (self._step - self._mark_step) * self._batch_size / max(elapsed, 1e-9)
+    def images_per_second(self) -> float | None:
+        """Training pictures a second since the clock was restarted; None without a step since."""
+        steps, elapsed = self._step - self._mark_step, time.monotonic() - self._mark
+        return steps * self._batch_size / max(elapsed, 1e-9) if steps else None
 
-    def line(self, values: dict[str, float], rate: float) -> None:
-        """Shows the training metrics of the last window."""
+    def line(self, values: dict[str, float], rate: float | None) -> None:
+        """Shows the training metrics of the last window, and its rate if there is one."""
         short = (
             f"{values['elbo_bits_per_dim']:.3f} bits/dim  {values['kl_nats']:.0f} nats KL  "
             f"PSNR {values['psnr_pooled']:.2f}"
         )
+        speed = [f"{rate:.0f} images/s"] if rate else []
         if self._bar:
-            self._bar.set_postfix_str(f"{rate:.0f} images/s  {short}")
+            self._bar.set_postfix_str("  ".join([*speed, short]))
         else:
-            left = (self._total - self._step) * self._batch_size / max(rate, 1e-9)
-            say(
-                f"step {self._step}/{self._total}  {short}  {rate:.0f} images/s  "
-                f"{_clock(left)} left"
-            )
+            if rate:
+                speed.append(f"{_clock((self._total - self._step) * self._batch_size / rate)} left")
+            say("  ".join([f"step {self._step}/{self._total}", short, *speed]))
 
     def close(self) -> None:
         """Leaves the terminal in order."""

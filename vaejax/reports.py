@@ -64,7 +64,7 @@ class Reports:
             return
         values = self._window_values(at, state, window)
         # The clock's figures are not part of what a resumed run repeats.
-        clock = {"images_per_second": rate, "data_wait": data_wait}
+        clock = {"images_per_second": rate, "data_wait": data_wait} if rate else {}
         self.reporter.write(at, "train", {**values, **clock})
         self.progress.line(values, rate)
         self._train_values = values

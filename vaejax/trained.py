@@ -234,7 +234,10 @@ class TrainedModel:
                 f"with it; name {OWN_PRIOR}"
             )
         path = self.prior_path(name)
-        remedy = f"run python -m vaejax.fit --workdir={self.workdir} --prior={name}"
+        remedy = (
+            f"run python -m vaejax.fit --workdir={self.workdir} --prior={name} "
+            f"--checkpoint={self.step}"
+        )
         if not path.exists():
             raise UserError(f"no prior {name!r} was fitted in {self.workdir}; {remedy}")
         prior, meta = load_prior(path)

@@ -152,12 +152,12 @@ class Run:
                 # One dispatch stays queued: the device never waits for the host, and a request to
                 # stop never waits for a long queue.
                 jax.block_until_ready(loss if previous_loss is None else previous_loss)
+            self.step += settings.steps_per_dispatch
+            self.reports.progress.advance(self.step)
             if previous_loss is None:
                 say(f"first step done after {time.monotonic() - started:.1f} s")
                 self.reports.progress.restart_clock()
-            self.step += settings.steps_per_dispatch
             previous_loss = loss
-            self.reports.progress.advance(self.step)
             last = self.step >= settings.steps
             if (self.step % settings.log_every == 0 or last) and not self._log():
                 self._roll_back()
