@@ -18,18 +18,18 @@ needs_compiler = pytest.mark.skipif(
 
 
 @needs_compiler
-@pytest.mark.parametrize("fsdp", budgets.FSDP)
-@pytest.mark.parametrize("topology", budgets.TOPOLOGIES)
+@pytest.mark.parametrize(("topology", "fsdp"), budgets.PLACES)
 def test_the_step_keeps_to_its_budget(topology, fsdp):
     cost = budgets.step_cost(topology, fsdp)
     found = budgets.summary(cost)
     recorded = budgets.budget(topology, fsdp)
     for name in ("memory", "exchanged"):
         assert found[name] <= budgets.SLACK * recorded[name], name
-    assert found["collectives"].keys() == recorded["collectives"].keys()
     if fsdp == 1:
         # Gradients are added up together, and one sum goes before: the loss tells what is finite.
         assert found["collectives"] == {"all-reduce": 2}
+    else:
+        assert found["collectives"].keys() == recorded["collectives"].keys()
     assert not cost.doubles and not cost.host_transfers
 
 

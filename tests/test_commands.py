@@ -9,7 +9,7 @@ from subprocess import TimeoutExpired
 import numpy as np
 import pytest
 from PIL import Image
-from test_training import assert_same, final_state
+from states import assert_same, final_state
 from tiny import CONFIG_FILE, command, metrics, start, tiny
 
 import vaejax
@@ -149,9 +149,9 @@ def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
     rng, kills = random.Random(0), 0
     while kills < 3:
         process = start("main", CONFIG, f"--workdir={torn}", *changes)
-        if _wait_for(process, "training from step"):
+        if _wait_for(process, "first step done"):
             try:
-                process.communicate(timeout=rng.uniform(0.0, 4.0))
+                process.communicate(timeout=rng.uniform(0.0, 2.0))
             except TimeoutExpired:
                 kills += 1
         process.kill()
@@ -165,18 +165,6 @@ def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
     assert metrics(whole) == metrics(torn)
 
 
-def test_one_and_four_devices_agree(tmp_path):
-    lines = []
-    for devices in (1, 4):
-        workdir = tmp_path / str(devices)
-        result = command("main", CONFIG, f"--workdir={workdir}", devices=devices)
-        assert result.returncode == 0, result.stderr
-        lines.append(metrics(workdir))
-    for a, b in zip(*lines, strict=True):
-        for name in ("elbo_nats", "kl_nats", "psnr_pooled"):
-            np.testing.assert_allclose(a[name], b[name], rtol=2e-3, err_msg=name)
-
-
 MISTAKES = {
     "no config": ([], "--config is missing"),
     "missing file": (["--config=configs/nothing.py"], "configs/nothing.py"),
@@ -185,20 +173,10 @@ MISTAKES = {
     "unknown key": ([CONFIG, "--config.train.batchsize=4"], "config.train.batch_size?"),
     "unknown section": ([CONFIG, "--config.trian.steps=4"], "did you mean config.train?"),
     "not a number": ([CONFIG, "--config.train.steps=ten"], "ten"),
-    "out of range": ([CONFIG, "--config.train.steps=0"], "config.train.steps=0 must be at least"),
     "wrong choice": ([CONFIG, "--config.data.crop=nvae149"], "did you mean nvae148?"),
-    "wrong source": ([CONFIG, "--config.data.source=celba"], "did you mean celeba?"),
     "no path": ([CONFIG, "--config.data.source=folder"], "config.data.path"),
     "path is not there": (
         [CONFIG, "--config.data.source=folder", "--config.data.path=/nowhere"], "/nowhere",
-    ),
-    "not CelebA": (
-        [CONFIG, "--config.data.source=celeba", "--config.data.path={tmp}"], "list_eval_partition",
-    ),
-    "no pictures": ([CONFIG, "--config.data.source=folder", "--config.data.path={tmp}"], "{tmp}"),
-    "unknown tfds": ([CONFIG, "--config.data.source=tfds:no_such_set"], "no_such_set"),
-    "not an array": (
-        [CONFIG, "--config.data.source=array", "--config.data.path={tmp}/text.npy"], "text.npy",
     ),
     "workdir is a file": ([CONFIG, "--workdir={tmp}/text.npy"], "text.npy"),
     "another run's workdir": ([CONFIG, "--workdir={trained}", "--config.train.seed=9"], "0 -> 9"),

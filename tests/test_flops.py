@@ -16,7 +16,7 @@ from vaejax.parallel import single_device_mesh
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_products_cost_two_operations_for_each_multiply_add(rows, inner, columns, batch):
     left, right = jnp.ones((batch, rows, inner)), jnp.ones((batch, inner, columns))
     needed = 2 * batch * rows * inner * columns
@@ -24,7 +24,7 @@ def test_products_cost_two_operations_for_each_multiply_add(rows, inner, columns
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["SAME", "VALID"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_convolutions_cost_what_a_loop_over_their_taps_does(side, kernel, stride, padding):
     if padding == "VALID" and kernel > side:
         return

@@ -16,7 +16,7 @@ from vaejax.priors import (
 
 
 @given(cuts=st.lists(st.integers(0, 60), max_size=6), offset=st.sampled_from([0.0, 1e3]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_streamed_moments_are_those_of_all_codes_at_once(cuts, offset):
     codes = np.random.default_rng(0).normal(size=(60, 4)) @ np.diag([1.0, 2.0, 0.5, 1.0]) + offset
     streamed = fit_gaussian(np.split(codes, sorted(cuts)))

@@ -4,9 +4,11 @@ import json
 import time
 
 import pytest
-from tiny import CONFIG_FILE, command
+from states import final_state
+from tiny import tiny
 
 from vaejax.goodput import FILE, PHASES, Clock, account, summary
+from vaejax.training import Outcome, train
 
 
 def write(workdir, *lines):
@@ -63,12 +65,13 @@ def test_the_inner_phase_counts_and_all_time_is_counted(tmp_path):
     assert sum(found.values()) <= passed + 0.01
 
 
-def test_a_run_accounts_for_all_of_its_starts(tmp_path):
+def test_a_run_goes_on_to_more_steps_and_accounts_for_all_of_its_starts(tmp_path, capsys):
     for steps in (6, 12):
-        done = command("main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}",
-                       f"--config.train.steps={steps}", "--config.prior.fitted=()")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    assert "time: of " in done.stderr and "went into steps" in done.stderr
+        config = tiny(train={"steps": steps})
+        assert train(config, tmp_path) is Outcome.FINISHED
+        assert final_state(tmp_path, config).step == steps
+    said = capsys.readouterr().err
+    assert "time: of " in said and "went into steps" in said
     found = account(tmp_path)
     assert found["lost"] == 0 and found["between"] > 0
     assert all(found[name] > 0 for name in ("start", "compile", "steps", "evaluation"))

@@ -6,23 +6,17 @@ import pathlib
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
 import yaml
 from test_readme import SHORT
-from tiny import COMMAND_TIMEOUT
+from tiny import COMMAND_TIMEOUT, free_port
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch
 LOCAL = str(REPOSITORY / "launch" / "local.sh")
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
 
 
 def run(*words):

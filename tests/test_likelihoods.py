@@ -44,7 +44,7 @@ def log_masses(name: str, location: float, log_scale: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(location=locations, log_scale=log_scales)
 def test_masses_sum_to_one(name, location, log_scale):
     scale = 20.0 if name == "bernoulli" else 1.0
@@ -53,7 +53,7 @@ def test_masses_sum_to_one(name, location, log_scale):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
 def test_logistic_matches_scipy(location, log_scale):
     edges = (np.arange(257) - 0.5) / 127.5 - 1.0
@@ -66,7 +66,7 @@ def test_logistic_matches_scipy(location, log_scale):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
 def test_logistic_slopes_match_the_closed_form(location, log_scale):
     def masses(location):
@@ -83,7 +83,7 @@ def test_logistic_slopes_match_the_closed_form(location, log_scale):
     np.testing.assert_allclose(slopes, (below[1:] + below[:-1] - 1.0) / scale, atol=1e-3 / scale)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(location=st.floats(-1.0, 1.0, width=32), log_scale=st.floats(-4.0, 0.0))
 def test_gaussian_matches_scipy(location, log_scale):
     edges = (np.arange(257) - 0.5) / 127.5 - 1.0
@@ -97,7 +97,7 @@ def test_gaussian_matches_scipy(location, log_scale):
 
 
 @given(logit=st.floats(-60.0, 60.0, width=32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bernoulli_matches_its_definition(logit):
     tilted = np.float64(logit) * np.arange(256) / 255.0
     expected = tilted - scipy.special.logsumexp(tilted)
@@ -112,7 +112,7 @@ def test_bernoulli_matches_its_definition(logit):
 
 
 @pytest.mark.parametrize("name", ["logistic", "gaussian"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(location=locations, log_scale=log_scales)
 def test_gradients_are_finite_everywhere(name, location, log_scale):
     def total(location, log_scale):

@@ -45,7 +45,7 @@ def some_parameters(seed: int, channels: int, components: int, log_scale: float)
 
 
 @pytest.mark.parametrize(("bits", "count"), [(8, 256), (5, 32)])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=seeds, log_scale=st.floats(MIN_LOG_SCALE - 2, MAX_LOG_SCALE + 2))
 def test_grey_masses_sum_to_one(bits, count, seed, log_scale):
     likelihood = MixtureOfLogistics(1, bits)
@@ -82,7 +82,7 @@ def test_colour_masses_sum_to_one_over_all_colours():
         np.testing.assert_allclose(np.exp(total), 1.0, atol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=seeds,
     level=st.integers(0, 255),
@@ -123,7 +123,7 @@ def test_slopes_of_a_mass_match_finite_differences_in_float64(seed, level, log_s
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=seeds, log_scale=st.floats(-30.0, 30.0))
 def test_gradients_of_the_mixture_are_finite_everywhere(channels, seed, log_scale):
     rng = np.random.default_rng(seed)
@@ -159,7 +159,7 @@ def test_one_component_is_the_logistic_itself():
 
 
 @pytest.mark.parametrize(("bits", "count"), [(8, 256), (5, 32)])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=seeds, log_scale=st.floats(MIN_LOG_SCALE, MAX_LOG_SCALE))
 def test_the_mean_of_a_grey_value_is_that_of_its_levels(bits, count, seed, log_scale):
     """To half a level, by which a narrow component's values are rounded; also beyond the ends."""

@@ -13,7 +13,7 @@ from vaejax import objectives
 small = st.floats(-2.0, 2.0, width=32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(mean=small, log_std=st.floats(-2.0, 1.0, width=32))
 def test_standard_kl_matches_numerical_integration(mean, log_std):
     q = scipy.stats.norm(mean, np.exp(log_std))
@@ -25,7 +25,7 @@ def test_standard_kl_matches_numerical_integration(mean, log_std):
     np.testing.assert_allclose(kl.item(), expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(mean=small, log_std=st.floats(-2.0, 1.0, width=32), z=small)
 def test_log_density_and_entropy_match_scipy(mean, log_std, z):
     q = scipy.stats.norm(mean, np.exp(log_std))

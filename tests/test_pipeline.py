@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vaejax.data.pipeline import batch_indices, eval_batches, train_batches
 
 SEEDS = st.integers(0, 2**63)
-few = settings(max_examples=15, deadline=None)  # each example builds several tf.data pipelines
+few = settings(max_examples=15)  # each example builds several tf.data pipelines
 
 
 def order_of(seed, first, count, size):
@@ -30,7 +30,6 @@ def pictures(count, height=4, width=3, channels=1):
 
 
 @given(SEEDS, st.integers(1, 70), st.integers(0, 5))
-@settings(deadline=None)
 def test_every_epoch_is_a_permutation(seed, size, epoch):
     order = order_of(seed, epoch * size, size, size)
     assert order.dtype == np.int64
@@ -38,7 +37,6 @@ def test_every_epoch_is_a_permutation(seed, size, epoch):
 
 
 @given(SEEDS, st.integers(1, 40), st.integers(1, 50), st.integers(0, 200))
-@settings(deadline=None)
 def test_order_is_a_function_of_the_position(seed, size, batch, first):
     # A batch, even one that spans several epochs, is the run of its single positions.
     together = order_of(seed, first, batch, size)

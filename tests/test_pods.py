@@ -5,23 +5,17 @@ import pathlib
 import random
 import re
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, metrics, start
+from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, free_port, metrics, start
 
 from vaejax.loading import load
 
 # Nothing is fitted after the training.
 BRIEF = "--config.prior.fitted=()"
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def test_the_defaults_are_right_and_survive_json():
     assert resolve({}) == config
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=st.integers(1, 10**9),
     rate=st.floats(1e-8, 1.0),

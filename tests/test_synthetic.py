@@ -199,7 +199,7 @@ def test_another_aspect_adds_background_only():
     assert np.abs(tall[:, 16:-16].astype(int) - square).max() <= 1
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.data())
 def test_any_factors_in_range_make_a_smooth_picture(data):
     factors = {}

@@ -42,7 +42,7 @@ def test_factors_are_drawn_independently():
     assert np.abs(correlation).max() < 5 / np.sqrt(len(MANY))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(0, 2**62), min_size=1, max_size=8),
     st.integers(-(2**70), 2**70),

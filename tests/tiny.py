@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -86,6 +87,12 @@ def command(
     process = start(module, *flags, devices=devices, cwd=cwd)
     out, err = process.communicate(timeout=COMMAND_TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def free_port() -> int:
+    """Of this machine, for processes to meet at."""
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:
