@@ -1,4 +1,4 @@
-"""What tests of ladders share: parameters, pictures, keys, and methods compiled."""
+"""What tests of ladders share: pictures, keys, and methods compiled."""
 
 import functools
 
@@ -8,27 +8,15 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vaejax.config import Config
-from vaejax.models import Ladder, init_params
+from vaejax.models import Ladder
 from vaejax.noise import picture_keys
 
 COUNT = 3
 
 
-def start(model: Ladder, config: Config) -> dict:
-    """Fresh parameters."""
-    return jax.jit(functools.partial(init_params, model, config))(jax.random.key(0))
-
-
 def apply(model: Ladder, params: dict, method: str, *inputs: PyTree) -> PyTree:
     """What a method gives, compiled: one operation at a time would take minutes."""
     return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *inputs)
-
-
-def away_from_start(model: Ladder, config: Config) -> dict:
-    """Parameters at which all that starts small shows."""
-    leaves, tree = jax.tree.flatten(start(model, config))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
 
 
 def pictures(config: Config, count: int = COUNT) -> jax.Array:

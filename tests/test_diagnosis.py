@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from ladders import away_from_start, pictures
+from ladders import pictures
+from parameters import away_from_start
 from tiny import tiny_ladder
 
 from vaejax.diagnosis import explain_not_finite

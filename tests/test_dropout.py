@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ladders import away_from_start, pictures
+from ladders import pictures
+from parameters import away_from_start
 from tiny import tiny_ladder
 
 from vaejax.evaluation import make_eval_step

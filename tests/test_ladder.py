@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ladders import COUNT, apply, away_from_start, keys_of, pictures, start
+from ladders import COUNT, apply, keys_of, pictures
+from parameters import away_from_start, start
 from tiny import tiny_ladder
 
 from vaejax import objectives

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parameters import away_from_start
 from tiny import tiny
 
 from vaejax.likelihoods import build_likelihood
@@ -101,13 +102,8 @@ def test_every_parameter_gets_a_gradient(name, prior):
     scale = "fixed" if name == "bernoulli" else "shared"
     config = tiny(likelihood={"name": name, "scale": scale}, prior={"name": prior})
     model = build_model(config)
-    params = init_params(model, config, jax.random.key(0))
-    # Away from the zero start, which hides the layers before a zero.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    params = tree.unflatten(
-        [p + 0.05 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys)]
-    )
+    # The zero start hides the layers before a zero.
+    params = away_from_start(model, config, by=0.05)
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), np.uint8)
     keys = jax.random.split(jax.random.key(2), 4)
 

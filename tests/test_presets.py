@@ -1,25 +1,16 @@
 """The ladders that configs/ names are of the sizes that they say."""
 
-import importlib.util
 import pathlib
 
 import jax
 import pytest
+from tiny import of_file
 
 from vaejax import step
-from vaejax.config import Config
 from vaejax.models import build_model
 from vaejax.settings import resolve
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-
-
-def preset(name: str) -> Config:
-    """What a config file sets."""
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return resolve(module.get_config())
 
 
 @pytest.mark.parametrize(
@@ -35,7 +26,7 @@ def preset(name: str) -> Config:
     ],
 )
 def test_a_ladder_has_its_size(name, parameters, groups, size):
-    config = preset(name)
+    config = resolve(of_file(CONFIGS / f"{name}.py"))
     model = build_model(config)
     shapes = step.state_shapes(model, config)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == parameters

@@ -1,12 +1,12 @@
 """The schema: it accepts its own defaults, keeps what it is given, and names what is wrong."""
 
 import dataclasses
-import importlib.util
 import pathlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import of_file
 
 from vaejax.config import Config, default_config
 from vaejax.errors import UserError
@@ -16,16 +16,9 @@ from vaejax.settings import CHANGEABLE, check_key, differences, from_json, resol
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
-def load(path: pathlib.Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_file_is_right(path):
-    config = resolve(load(path))
+    config = resolve(of_file(path))
     assert config.data.crop != "auto"
     build_model(config)
 

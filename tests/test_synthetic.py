@@ -10,10 +10,6 @@ from vaejax.data import synthetic
 from vaejax.data.synthetic import FACTORS, faces, render
 from vaejax.errors import UserError
 
-# Each size of picture is compiled once, and that is what takes the time here: few sizes, and
-# all in one process.
-pytestmark = pytest.mark.xdist_group("synthetic")
-
 NAMES = [factor.name for factor in FACTORS]
 
 # A neutral sitter, so that nothing hides the factor under test.

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from parameters import away_from_start
 from test_benchmarks import benchmark
 from tiny import CONFIG_FILE, tiny
 
@@ -15,7 +16,7 @@ from benchmarks.rivals.strided import equal_width, textbook_model
 from vaejax.errors import UserError
 from vaejax.evidence import evidence
 from vaejax.likelihoods import build_likelihood
-from vaejax.models import build_model, init_params
+from vaejax.models import build_model
 from vaejax.noise import normal
 from vaejax.settings import to_json
 
@@ -75,12 +76,8 @@ def test_pytorchs_model_is_the_same(size):
 
     config = tiny(data={"image_size": size}, model={"widths": (8, 16, 24), "blocks": (1, 2, 1)})
     model = build_model(config)
-    params = init_params(model, config, jax.random.key(0))
     # What starts at zero would hide mistakes.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [x + 0.05 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys)]
-    params = jax.tree.unflatten(tree, leaves)
+    params = away_from_start(model, config, by=0.05)
     images = jax.random.randint(jax.random.key(2), (4, *size, 3), 0, 256).astype(np.uint8)
     keys = jax.random.split(jax.random.key(3), 4)
     noise = normal(keys, (config.model.latent_size,))
@@ -88,7 +85,8 @@ def test_pytorchs_model_is_the_same(size):
     loss = -np.mean(terms.elbo()) / images[0].size
 
     rival = pytorch.VAE(config)
-    assert sum(p.numel() for p in rival.parameters()) == sum(leaf.size for leaf in leaves)
+    size_of_ours = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert sum(p.numel() for p in rival.parameters()) == size_of_ours
     give_parameters(rival, params, model.prior)
     with torch.no_grad():
         theirs = rival(torch.tensor(np.asarray(images)), torch.tensor(np.asarray(noise)))

@@ -1,6 +1,7 @@
 """A run of seconds: the smallest config that still has every part. Also a config file."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -87,6 +88,14 @@ def command(
     process = start(module, *flags, devices=devices, cwd=cwd)
     out, err = process.communicate(timeout=COMMAND_TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def of_file(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """What a config file sets."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
 
 
 def free_port() -> int:
