@@ -148,10 +148,10 @@ class Group:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around what they do together: where one fails, all end, and with its exit status.
+        """Around what they do together: where one fails, all end soon, and with its exit status.
 
-        At once, though nothing is closed: whatever this process waits for, or JAX does on its way
-        out, the others would have to do as well.
+        Nothing is closed before: what this process would wait for, and JAX does on its way out,
+        the others would have to do as well.
         """
         try:
             yield
