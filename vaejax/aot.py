@@ -118,8 +118,8 @@ def _largest(
     if config.data.on_device != "never":
         room = int(room * (1 - RESIDENT_SHARE))
         say(
-            f"{name}: a quarter of the memory is left to the training pictures, which may lie on "
-            "the devices; with --config.data.on_device=never it is not"
+            f"{name}: {RESIDENT_SHARE:.0%} of the memory is left to the training pictures, which "
+            "may lie on the devices; with --config.data.on_device=never it is not"
         )
     start = max(1, config.train.batch_size // len(devices))
     grain = math.lcm(GRAIN, config.train.accumulate)

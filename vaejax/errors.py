@@ -50,20 +50,19 @@ class DoesNotFit(UserError):
 
 def one_line(error: BaseException) -> tuple[str, int] | None:
     """What a command says of an error, and its exit status; None where a traceback is due."""
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     match error:
         case UserError() | TrainingError():
             return str(error), error.status
         case KeyboardInterrupt():
             return "interrupted; run the same command to go on", TRY_AGAIN
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror}; make room and run it again", UserError.status
         case OSError(errno=errno.EIO | errno.ESTALE | errno.ETIMEDOUT | errno.ENOTCONN):
             # Nobody's mistake: storage that is away may be there when tried again.
-            where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror}; run the same command to go on", 1
-        case OSError() if error.filename:
-            return f"{error.filename}: {error.strerror or error}", UserError.status
+        case OSError() if where:
+            return f"{where}{error.strerror or error}", UserError.status
     return None
 
 
