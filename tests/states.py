@@ -19,7 +19,9 @@ def final_state(workdir: pathlib.Path, config: Config) -> step.TrainState:
     model = build_model(config)
     like = step.state_shapes(model, config)
     shardings = state_shardings(make_mesh(config.train.batch_size), like)
-    state = checkpoints.restore(checkpoints.steps()[-1], like, shardings)
+    last = checkpoints.steps()[-1]
+    state = checkpoints.restore(last, like, shardings)
+    checkpoints.verify(last, state)
     checkpoints.close()
     return jax.device_get(state)
 

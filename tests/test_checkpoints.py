@@ -64,7 +64,9 @@ def read(directory, like=STATE):
     shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), like)
     checkpoints = Checkpoints(directory, read_only=True)
     try:
-        return checkpoints.restore(3, like, shardings), checkpoints.meta(3)
+        state = checkpoints.restore(3, like, shardings)
+        checkpoints.verify(3, state)
+        return state, checkpoints.meta(3)
     finally:
         checkpoints.close()
 

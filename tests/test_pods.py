@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorstore
 from PIL import Image
 from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, free_port, metrics, start
 
@@ -52,10 +53,12 @@ def run_pod(workdir, *flags, processes, devices=1):
 
 
 def wait_for_step(workdir, step, members):
-    """Returns when the run has logged `step`."""
+    """Returns when these members, just started, have logged something and `step` is in the log."""
     deadline = time.monotonic() + COMMAND_TIMEOUT
     path = pathlib.Path(workdir, "metrics.jsonl")
-    while not path.exists() or f'"step": {step},' not in path.read_text():
+    before = log = path.read_text() if path.exists() else ""
+    while log == before or f'"step": {step},' not in log:
+        log = path.read_text() if path.exists() else ""
         assert time.monotonic() < deadline
         assert all(member.poll() is None for member in members), ends(members)
         time.sleep(0.02)
@@ -93,6 +96,22 @@ def test_several_processes_train_as_one(alone, tmp_path):
     assert_same_run(alone, tmp_path)
     assert "new faces" in said[0]
     assert all("step" not in words for words in said[1:]), "one speaks for all"
+
+    # What only process 1 reads cannot be read: both go on from the one before.
+    damage_part_of_device(3, tmp_path / "checkpoints" / "00000012" / "state")
+    said = run_pod(tmp_path, "--config.train.fsdp=4", processes=2, devices=2)
+    assert "00000012 is damaged" in said[0] and "training from step 8 to 12" in said[0]
+    assert_same_run(alone, tmp_path)
+
+
+def damage_part_of_device(device, state):
+    """Spoils, in a saved state, the part of an array that this device alone holds."""
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{state}/"}).result()
+    names = [name for name in store.list().result() if name.endswith(f".{device}".encode())]
+    # Small ones lie packed among the names.
+    part = max((store.read(name).result().value for name in names), key=len)
+    (path,) = [path for path in state.glob("ocdbt.*/d/*") if part in path.read_bytes()]
+    path.write_bytes(path.read_bytes().replace(part, bytes(len(part))))
 
 
 def test_a_signal_to_one_stops_all_and_other_devices_go_on(alone, tmp_path):

@@ -33,7 +33,7 @@ class Checkpoints:
     """The checkpoints of one run: the newest few and the best by validation.
 
     Saving is asynchronous and atomic: a checkpoint is there wholly or not at all. All processes
-    of a run do everything together; a reader is on its own.
+    of a run save together; each reads on its own, with one that is `read_only`.
     """
 
     def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
@@ -113,7 +113,7 @@ class Checkpoints:
         return self._manager.latest_step() if best is None else best
 
     def restore(self, step: int, like: PyTree, shardings: PyTree) -> PyTree:
-        """The state saved at `step`, placed by `shardings`.
+        """The state saved at `step`, placed by `shardings`; whether it is that, `verify` knows.
 
         Args:
           step: one of `steps()`.
@@ -121,7 +121,7 @@ class Checkpoints:
           shardings: where each array is to lie, whatever devices it was saved from.
 
         Raises:
-          DamagedCheckpoint: it cannot be read, or is not what was saved.
+          DamagedCheckpoint: it cannot be read.
           UserError: another version of vaejax saved it, whose state has other names or shapes.
         """
         saved_meta = self._saved_meta(step)
@@ -135,9 +135,15 @@ class Checkpoints:
             like,
             shardings,
         )
-        state = self._restore(step, STATE, ocp.args.StandardRestore(target))
-        self._check(step, STATE, saved_meta, _digest(state))
-        return state
+        return self._restore(step, STATE, ocp.args.StandardRestore(target))
+
+    def verify(self, step: int, state: PyTree) -> None:
+        """Compares what was restored with what was saved; all that hold a part of it do so at once.
+
+        Raises:
+          DamagedCheckpoint: it is something else.
+        """
+        self._check(step, STATE, self._saved_meta(step), _digest(state))
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was saved beside the state at `step`.

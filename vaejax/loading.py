@@ -34,6 +34,7 @@ def load(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
         model = build_model(config)
         like = step.state_shapes(model, config)
         state = checkpoints.restore(at, like, state_shardings(single_device_mesh(), like))
+        checkpoints.verify(at, state)
         fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()

@@ -1,6 +1,9 @@
 """Where a run goes on: at its newest checkpoint that is sound."""
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import PyTree
 
@@ -61,22 +64,25 @@ def restore_newest(
     Raises:
       UserError: there are checkpoints, and none can be read; or they are another run's.
     """
+
+    def read(reader: Checkpoints, at: int) -> tuple[PyTree, dict]:
+        meta = reader.meta(at)
+        check_same_run(workdir, resolve(meta["config"]), config)
+        check_same_data(workdir, meta["data"], fingerprint)
+        return reader.restore(at, like, shardings), meta
+
     damaged: dict[int, str] = {}
-    for at in reversed(checkpoints.steps()):
-        found, damage = None, ""
-        with group.together():
-            try:
-                meta = checkpoints.meta(at)
-                check_same_run(workdir, resolve(meta["config"]), config)
-                check_same_data(workdir, meta["data"], fingerprint)
-                found = checkpoints.restore(at, like, shardings), meta
-            except DamagedCheckpoint as error:
-                damage = str(error)
-        damage = group.agree(damage)
-        if not damage:
-            _set_aside(checkpoints, damaged, workdir, group)
-            return found
-        damaged[at] = damage
+    # Each on its own: where one cannot read its part, Orbax would have the others wait for it.
+    with closing(Checkpoints(workdir / CHECKPOINTS, read_only=True)) as reader:
+        for at in reversed(reader.steps()):
+            found, damage = _attempt(group, read, reader, at)
+            if not damage:
+                # Only now: the devices add up what all processes have read.
+                _, damage = _attempt(group, reader.verify, at, found[0])
+            if not damage:
+                _set_aside(checkpoints, damaged, workdir, group)
+                return found
+            damaged[at] = damage
     with group.together():
         if damaged:
             raise UserError(
@@ -84,6 +90,17 @@ def restore_newest(
                 "changed: put one back, or choose another --workdir to begin anew"
             )
     return None
+
+
+def _attempt(group: Group, function: Callable, *arguments: Any) -> tuple[Any, str]:
+    """What `function` returns, and what damage any process has met; empty if none has."""
+    found, damage = None, ""
+    with group.together():
+        try:
+            found = function(*arguments)
+        except DamagedCheckpoint as error:
+            damage = str(error)
+    return found, group.agree(damage)
 
 
 def _set_aside(
