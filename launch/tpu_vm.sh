@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on Cloud TPU VMs: creates them or takes those there are, sets them up, runs, and goes on after preemption.
-#   launch/tpu_vm.sh --name=faces --zone=us-west4-a --type=v5litepod-16 --spot --bucket=my-bucket -- --config=configs/celeba.py
+#   launch/tpu_vm.sh --name=faces --zone=us-west4-a --type=v5litepod-16 --spot --bucket=my-bucket -- --config=configs/celeba.py --config.data.path='~/bucket/celeba'
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,7 +46,9 @@ done
 for flag in name zone type bucket; do
   [[ ${!flag} ]] || { echo "error: --$flag is missing; see --help" >&2; exit 2; }
 done
-[[ $hours =~ ^[0-9]+$ ]] || { echo "error: --hours=$hours is no whole number; see --help" >&2; exit 2; }
+for flag in hours poll; do
+  [[ ${!flag} =~ ^[0-9]+$ ]] || { echo "error: --$flag=${!flag} is no whole number; see --help" >&2; exit 2; }
+done
 workdir=${workdir:-runs/$name}
 if [[ ! $version ]]; then
   case "$type" in
@@ -115,7 +117,7 @@ acquire() {
     case "$now" in
       NONE) create ;;
       DENIED*) say "error: $now"; leave 2 ;;
-      FAILED | SUSPENDED) say "$name is $now; deleting it, to ask again"; delete ;;
+      FAILED | SUSPENDED) say "$name is $now; deleting it, to ask again"; delete || say "not deleted yet" ;;
       *) say "$name is $now" ;;
     esac
     sleep "$poll"
@@ -171,7 +173,9 @@ while true; do
   say "setting up the machines of $name"
   if set_up; then
     check_time
-    train 2>&1 | tee "$log" || true
+    # In the background: a signal is heard while a shell waits, and not while it runs something.
+    train 2>&1 | tee "$log" &
+    wait $! || true
     # gcloud's own status does not tell which worker failed, or of what.
     statuses=$(sed -n 's/.*vaejax exited with \([0-9]*\)$/\1/p' "$log" | sort -u | paste -sd ' ')
   else

@@ -160,15 +160,20 @@ def test_a_wrong_flag_of_gke_is_named(flags, words):
 
 
 # Plays the answers it was given, in order, and keeps what it was asked. The last answer stays.
+# Without one to its training, it trains until it is told to stop.
 STAND_IN = """#!/usr/bin/env python3
-import json, pathlib, sys
+import json, pathlib, sys, time
 home, words = pathlib.Path(__file__).parent, sys.argv[1:]
 with (home / "asked").open("a") as file:
     file.write(json.dumps(words) + "\\n")
 line = " ".join(words)
 kind = next((kind for kind in ("describe", "create", "delete", "scp") if f" {kind} " in line), None)
-kind = kind or ("train" if "-m vaejax.main" in line else "ssh")
+kind = kind or ("train" if "vaejax exited" in line else "ssh")
+if kind == "ssh" and "pkill" in line:
+    (home / "stopped").touch()
 play = json.loads((home / "play.json").read_text())
+while kind == "train" and kind not in play and not (home / "stopped").exists():
+    time.sleep(0.05)
 answers = play.get(kind, [[0, ""]])
 status, text = answers[0]
 if len(answers) > 1:
@@ -203,7 +208,7 @@ def end_of_tpu_vm(directory, process):
     lines = asked.read_text().splitlines() if asked.exists() else []
     kinds = [" ".join(json.loads(line)) for line in lines]
     count = {kind: sum(f" {kind} " in words for words in kinds) for kind in ("create", "delete")}
-    count["train"] = sum("-m vaejax.main" in words for words in kinds)
+    count["train"] = sum("vaejax exited" in words for words in kinds)
     return done, count
 
 
@@ -211,10 +216,11 @@ def tpu_vm(directory, *flags, **play):
     return end_of_tpu_vm(directory, start_tpu_vm(directory, *flags, **play))
 
 
-def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path):
-    process = start_tpu_vm(tmp_path, describe=[WAITING])
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "asked").exists():
+@pytest.mark.parametrize(("state", "doing"), [(WAITING, "describe"), (READY, "vaejax exited")])
+def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path, state, doing):
+    process = start_tpu_vm(tmp_path, describe=[state])
+    deadline, asked = time.monotonic() + 60, tmp_path / "asked"
+    while not asked.exists() or doing not in asked.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -237,7 +243,8 @@ def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path):
         ({"describe": [NONE], "create": [[1, "ERROR: PERMISSION_DENIED: no"]]}, [], 2, (1, 0, 0)),
         # Taken away in the middle.
         ({"describe": [READY, SUSPENDED, SUSPENDED, NONE, READY],
-          "train": [[255, "connection closed"], DONE]}, ["--spot"], 0, (1, 2, 2)),
+          "train": [[255, "connection closed"], DONE], "delete": [[1, "busy"], [0, ""]]},
+         ["--spot"], 0, (1, 2, 2)),
         # Stopped by a signal, or by a process that died.
         ({"describe": [READY], "train": [[1, "vaejax exited with 75"], DONE]}, [], 0, (0, 1, 2)),
         # Somebody crashes each time, and the others stop for that.
@@ -281,6 +288,7 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
     [
         (["--type=v9-1"], "no software version is known for --type=v9-1"),
         (["--hours=soon"], "--hours=soon is no whole number"),
+        (["--poll=30s"], "--poll=30s is no whole number"),
         (["--zone="], "--zone is missing"),
         (["--zones=a"], "--zones=a is no flag"),
     ],

@@ -64,7 +64,10 @@ def measure(
     images = dataset.splits[split].images
     images = images[: pictures or len(images)]
     if len(images) < 2:
-        raise UserError(f"{len(images)} pictures are too few to measure; at least 2 are needed")
+        raise UserError(
+            f"the first {len(images)} pictures of the split {split!r} are too few to measure; at "
+            "least 2 are needed, and --pictures=0 takes all"
+        )
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)
     step = make_eval_step(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on TPU slices of a GKE cluster, as a JobSet:
-#   launch/gke/run.sh --name=faces --accelerator=tpu-v5-lite-podslice --topology=4x4 --bucket=my-bucket -- --config=configs/celeba.py
+#   launch/gke/run.sh --name=faces --accelerator=tpu-v5-lite-podslice --topology=4x4 --bucket=my-bucket -- --config=configs/celeba.py --config.data.path=/bucket/celeba
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
