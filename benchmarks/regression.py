@@ -21,10 +21,12 @@ LEAST = flags.DEFINE_float(
 )
 
 # How a column's name tells which way is better; columns that match none are not compared.
-HIGHER_IS_BETTER = ("images/s",)
+HIGHER_IS_BETTER = ("images/s", "images/s at most", "ratio")
 LOWER_IS_BETTER = ("ms/step", "compile s", "program MB", "seconds", "wait %")
 # Compared by their difference: of two small shares the ratio says nothing.
 SHARES = ("wait %",)
+# Percent by which times that are taken once differ from one start to the next.
+ONCE = 50.0
 
 
 def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[report.Row]:
@@ -45,13 +47,15 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
             continue
         earlier = before[identity]
         # Twice the quartiles' half distance is about 1.35 standard deviations.
-        noise = max(least, 2 * (earlier.get("spread %", 0.0) + row.get("spread %", 0.0)))
+        usual = max(least, 2 * (earlier.get("spread %", 0.0) + row.get("spread %", 0.0)))
         for name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER):
             if name in row and name in earlier and (name in SHARES or earlier[name]):
                 change = row[name] - earlier[name]
                 if name not in SHARES:
                     change *= 100 / earlier[name]
                 loss = -change if name in HIGHER_IS_BETTER else change
+                once = name == "compile s" or row.get("starts") == 1
+                noise = max(usual, ONCE) if once else usual
                 found.append(
                     {
                         "of": " ".join(map(str, identity)),
@@ -65,7 +69,8 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
                 )
     if not found:
         raise UserError(
-            "the two files have nothing in common to compare; name two of one benchmark"
+            "the two files have nothing in common to compare; name two of step_throughput, "
+            "input_throughput, startup, versus or tpu_estimate"
         )
     return found
 

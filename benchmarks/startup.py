@@ -38,7 +38,11 @@ def start(cache: pathlib.Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as workdir:
         begin = time.perf_counter()
         seconds, waiting, since = {}, list(PARTS), begin
-        with start_run(pathlib.Path(workdir, "run"), XDG_CACHE_HOME=str(cache)) as run:
+        places = {
+            "XDG_CACHE_HOME": str(cache),
+            "JAX_COMPILATION_CACHE_DIR": str(cache / "programs"),
+        }
+        with start_run(pathlib.Path(workdir, "run"), "data.cache_dir=", **places) as run:
             for said in run.lines():
                 now = time.perf_counter()
                 while waiting and said.startswith(PARTS[waiting[0]]):

@@ -31,7 +31,8 @@ def main() -> None:
         try:
             rows.append({**shape, **estimate(config, devices).figures()})
         except DoesNotFit as error:
-            rows.append({**shape, "batch": config.train.batch_size, "bound by": str(error)})
+            batch = config.train.batch_size // len(devices)
+            rows.append({**shape, "batch/chip": batch, "bound by": str(error)})
     print(f"estimates for {TOPOLOGY.value}, from its compiler; nothing was run\n")
     report.show(rows)
     report.keep(rows, OUT.value)

@@ -163,7 +163,7 @@ def our_time(psnr: float, bits: float) -> report.Row:
 def _validations(run: Run, workdir: pathlib.Path) -> Iterator[tuple[float, dict[str, float]]]:
     """(seconds, metrics) of each validation, counted from the end of the first step on.
 
-    As pythae's minutes do; the time that validations take is in them.
+    What came before, compilation for the most part, is left out; the validations are not.
     """
     for said in run.lines():
         if said.startswith("first step done"):

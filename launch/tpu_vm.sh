@@ -127,7 +127,7 @@ acquire() {
 # Safe to repeat: a new TPU has new machines, an old one has everything already.
 set_up() {
   on_workers 'mkdir -p ~/vaejax ~/bucket' &&
-    tpu tpu-vm scp --recurse --worker=all setup.cfg pyproject.toml README.md vaejax configs "$name:vaejax/" &&
+    tpu tpu-vm scp --recurse --worker=all setup.cfg pyproject.toml README.md LICENSE vaejax configs "$name:vaejax/" &&
     on_workers "$setup"
 }
 

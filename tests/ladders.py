@@ -20,7 +20,7 @@ def apply(model: Ladder, params: dict, method: str, *inputs: PyTree) -> PyTree:
 
 
 def pictures(config: Config, count: int = COUNT) -> jax.Array:
-    shape = (count, *config.data.image_size, config.data.channels)
+    shape = (count, *config.data.shape)
     return jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
 

@@ -28,6 +28,18 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
 
 
+def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
+    """No rollback follows, and a run that saved nothing would end the same however often it ran."""
+    good = step.warmth_at
+    monkeypatch.setattr(
+        step, "warmth_at", lambda c, at: jax.numpy.where(at == 11, jax.numpy.nan, good(c, at))
+    )
+    config = tiny()
+    assert train(config, tmp_path) is Outcome.FINISHED
+    state = final_state(tmp_path, config)
+    assert (state.step, state.skipped_in_row) == (12, 1)
+
+
 def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
     """By the guard alone, without a fixed limit; the KL term makes the second gradient one."""
     good = step.beta_at

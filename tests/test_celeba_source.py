@@ -1,5 +1,6 @@
 """CelebA in the layouts people have it in, and what is said of one that is damaged."""
 
+import gzip
 import json
 import pathlib
 import zipfile
@@ -76,6 +77,9 @@ def test_celeba_damaged_table_names_its_line(tmp_path):
     table = root / "list_attr_celeba.txt"
     table.write_text(table.read_text()[:-10])
     with pytest.raises(UserError, match=r"line 6 is '000004.jpg.*40 whole numbers"):
+        opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
+    table.write_bytes(gzip.compress(table.read_bytes()))
+    with pytest.raises(UserError, match=r"list_attr_celeba.txt is no text .*get the file again"):
         opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
 
 

@@ -122,7 +122,7 @@ def test_no_prior_is_fitted_to_it(run, model):
 def test_commands(run, tmp_path):
     result = command("explore", f"--workdir={run}", f"--out={tmp_path}", "--faces=3")
     assert result.returncode == 0, result.stderr
-    # Cells of 80 + 2 x 100 + 2 (four times 20 x 16 pixels and a gap).
+    # Cells of 80 + 2 x 100 + 2 (five times 20 x 16 pixels and a gap).
     rows_and_columns = {"progressive": (3, 3), "resampled": (3, 5), "temperatures": (6, 3)}
     for name, (rows, columns) in rows_and_columns.items():
         with Image.open(tmp_path / f"{name}.png") as picture:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny
+from tiny import tiny, tiny_ladder
 
 from vaejax.errors import DoesNotFit
 from vaejax.fitting import GRAIN, largest_batch, remedies
@@ -62,21 +62,27 @@ def ways_out(memory, **train):
     config, trial = tiny(train={"batch_size": 64, **train}), fake_chips(memory)
     with pytest.raises(DoesNotFit) as raised:
         trial(config)
-    return list(remedies(config, 4, raised.value, trial))
+    return [changes.popitem() for changes in remedies(config, 4, raised.value, trial)]
 
 
 def test_every_remedy_would_fit():
     assert ways_out(27) == [
-        "--config.train.accumulate=2",
-        "--config.model.dtype=bfloat16",
-        "--config.train.batch_size=32",
+        ("train.accumulate", 2),
+        ("model.dtype", "bfloat16"),
+        ("train.batch_size", 32),
     ]
     assert ways_out(35) == [
-        "--config.train.accumulate=2",
-        "--config.model.dtype=bfloat16",
-        "--config.train.fsdp=4",
-        "--config.train.batch_size=32",
+        ("train.accumulate", 2),
+        ("model.dtype", "bfloat16"),
+        ("train.fsdp", 4),
+        ("train.batch_size", 32),
     ]
+
+
+def test_a_ladder_may_compute_its_activations_again():
+    assert next(remedies(tiny_ladder(), 1, DoesNotFit(4, 2), lambda config: None)) == {
+        "ladder.remat": True
+    }
 
 
 def test_where_nothing_would_fit_nothing_is_named():

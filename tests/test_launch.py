@@ -74,9 +74,13 @@ def test_the_command_of_the_readme_stops_and_goes_on(tmp_path):
     assert "new faces" in done.stderr
 
 
-def slurm(directory, *flags, **variables):
+def slurm(directory, *flags, status=0, **variables):
     """The batch script outside of SLURM, with stand-ins that print what they are asked."""
-    for name, body in (("srun", 'printf "%s\\n" "$@"'), ("scontrol", "echo node7; echo node8")):
+    stand_ins = {
+        "srun": f'printf "%s\\n" "$@"; exit {status}',
+        "scontrol": '[ "$1" = requeue ] && echo "$@" || printf "node7\\nnode8\\n"',
+    }
+    for name, body in stand_ins.items():
         (directory / name).write_text(f"#!/bin/sh\n{body}\n")
         (directory / name).chmod(0o755)
     return subprocess.run(
@@ -86,12 +90,14 @@ def slurm(directory, *flags, **variables):
     )  # fmt: skip
 
 
-def test_slurm_names_the_first_node_as_coordinator(tmp_path):
+@pytest.mark.parametrize("status", [0, 2, 75])
+def test_slurm_names_the_first_node_as_coordinator_and_goes_on_when_asked(tmp_path, status):
     done = slurm(
         tmp_path, "--config=a b.py", SLURM_JOB_NODELIST="node[7-8]", SLURM_NTASKS="2",
-        SLURM_JOB_ID="123456", SLURM_SUBMIT_DIR=str(tmp_path),
+        SLURM_JOB_ID="123456", SLURM_SUBMIT_DIR=str(tmp_path), status=status,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
+    assert ("requeue 123456" in done.stdout) == (status == 75)
     assert "--coordinator=node7:" in done.stdout and "--processes=2" in done.stdout
     assert "'--config=a b.py'" in done.stdout and "--process=$SLURM_PROCID" in done.stdout
 

@@ -8,6 +8,7 @@ import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny
 
 from vaejax.evidence import Evidence, sums_of
 from vaejax.likelihoods import (
@@ -19,6 +20,7 @@ from vaejax.likelihoods import (
     DiscretizedLogistic,
     Pixels,
     bound_log_scale,
+    build_likelihood,
     to_levels,
     to_picture,
     to_unit,
@@ -134,11 +136,18 @@ def test_variance_is_the_distributions_own(name):
     np.testing.assert_allclose((masses * levels**2).sum(), variance, rtol=0.01)
 
 
+@pytest.mark.parametrize("name", ["logistic", "mixture"])
+@pytest.mark.parametrize("bits", [5, 8])
+def test_the_config_says_how_many_bits_count(name, bits):
+    assert build_likelihood(tiny(likelihood={"name": name, "bits": bits})).bits == bits
+
+
 def test_scaling_is_inverted():
     images = jnp.asarray(ALL_LEVELS)
     assert to_unit(images).min() == -1.0 and to_unit(images).max() == 1.0
     np.testing.assert_allclose(to_levels(to_unit(images)), ALL_LEVELS, atol=1e-4)
-    np.testing.assert_array_equal(to_picture(to_unit(images)), ALL_LEVELS)
+    mean = Pixels(to_unit(images), jnp.zeros_like(images, jnp.float32))
+    np.testing.assert_array_equal(to_picture(DiscretizedLogistic(), mean), ALL_LEVELS)
 
 
 @pytest.mark.parametrize("bits", [5, 8])

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import tiny
 
 from vaejax.config import OptimizerConfig
-from vaejax.optimizer import no_moments, shortening, typical_norm, update
+from vaejax.optimizer import learning_rate, no_moments, shortening, typical_norm, update
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, clip_norm=2.0, ema_decay=0.9)
 RATE = 0.01
@@ -39,6 +40,13 @@ def step_once(params, moments, average, gradients, count, apply=True, settings=S
         shorten=shortening(settings, norm, jnp.float32(0.0)),
         count=jnp.int32(count), rate=jnp.float32(RATE), apply=jnp.asarray(apply),
     )  # fmt: skip
+
+
+def test_the_rate_rises_in_a_line_and_falls_as_a_cosine():
+    rates = {"learning_rate": 0.5, "final_fraction": 0.1, "warmup_steps": 4}
+    config = tiny(optimizer=rates, train={"steps": 24})
+    for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (14, 0.55), (24, 0.1), (30, 0.1)):
+        np.testing.assert_allclose(learning_rate(config, jnp.int32(step)), 0.5 * share, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamax"])

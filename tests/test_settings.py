@@ -66,6 +66,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"data": {"crop": "nvae"}}, "did you mean nvae148?"),
         ({"data": {"source": "celebs"}}, "did you mean celeba?"),
         ({"data": {"source": "tfds:"}}, "config.data.source='tfds:'"),
+        ({"data": {"source": "tfds:/sets/lfw"}}, "config.data.source='tfds:/sets/lfw'"),
         ({"data": {"channels": 2}}, "config.data.channels=2 is not one of 1, 3"),
         ({"data": {"image_size": 64}}, "must be a tuple such as (64, 64)"),
         ({"data": {"image_size": (64,)}}, "must have 2 values"),
@@ -75,6 +76,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"widths": (8,) * 6, "blocks": (1,) * 6}}, "name fewer widths"),
         ({"likelihood": {"name": "bernoulli"}}, "set config.likelihood.scale=fixed"),
         ({"likelihood": {"name": "gaussian", "bits": 5}}, "name logistic or mixture"),
+        ({"likelihood": {"name": "mixture", "scale": "shared"}}, "scale='shared' has no meaning"),
         ({"model": {"name": "ladder"}}, "begin with a config file of a ladder"),
         (
             {"model": {"name": "ladder"}, "prior": {"fitted": (), "name": "standard_normal"}},

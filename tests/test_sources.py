@@ -153,6 +153,20 @@ def test_arrays_that_cannot_be_pictures(tmp_path, arrays, message):
         opened(tmp_path, source="array", path=str(tmp_path / "a.npz"), crop="none")
 
 
+def test_an_array_file_is_what_it_holds_whatever_its_name(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 28, 20), np.uint8)
+    np.savez(tmp_path / "zip.npz", faces=grey)
+    with zipfile.ZipFile(tmp_path / "zip.npz", "a") as archive:
+        archive.writestr("README.txt", "no array")
+    (tmp_path / "zip.npz").rename(tmp_path / "zip.npy")
+    np.save(tmp_path / "plain.npy", grey)
+    (tmp_path / "plain.npy").rename(tmp_path / "plain.npz")
+    for name in ("zip.npy", "plain.npz"):
+        path, shape = str(tmp_path / name), {"channels": 1, "image_size": (28, 20)}
+        dataset = opened(tmp_path, source="array", path=path, crop="none", **shape)
+        assert sum(len(split.images) for split in dataset.splits.values()) == 9
+
+
 @pytest.mark.parametrize(
     ("file", "size"), [("frey/freyfaces.npz", (28, 20)), ("olivetti/olivetti.npz", (64, 64))]
 )

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -57,7 +58,11 @@ def main() -> None:
 
 
 def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> Row:
-    """What is printed of one topology. A step that does not fit is an error if it stands alone."""
+    """What is printed of one topology.
+
+    Raises:
+      UserError: the step does not fit, and there is no other topology.
+    """
     count = len(devices)
 
     def trial(config: Config) -> Estimate:
@@ -67,17 +72,29 @@ def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> R
 
     config = changed(config, {"train.batch_size": _batch(config, name, count)})
     if FIND_BATCH.value:
-        return {"topology": name, **_largest(config, name, devices, trial).figures()}
+        if found := _largest(config, name, devices, trial):
+            return {"topology": name, **found.figures()}
+        words = "not even the smallest batch fits; choose a smaller model"
+        if alone:
+            raise UserError(f"{name}: {words}")
+        return {"topology": name, "chips": count, "bound by": words}
     try:
         return {"topology": name, **trial(config).figures()}
     except DoesNotFit as error:
         if not alone:
             return {"topology": name, "chips": count, "bound by": str(error)}
-        ways = list(remedies(config, count, error, trial))
+        ways = [_flags(changes, count) for changes in remedies(config, count, error, trial)]
         advice = (
             f"each of these would fit: {'; '.join(ways)}" if ways else "nothing tried would fit"
         )
         raise UserError(f"{name}: {error}; {advice}") from error
+
+
+def _flags(changes: dict[str, Any], count: int) -> str:
+    """As they are written in the command."""
+    if BATCH.value and "train.batch_size" in changes:
+        return f"--batch_per_chip={changes['train.batch_size'] // count}"
+    return " ".join(f"--config.{name}={value}" for name, value in changes.items())
 
 
 def _batch(config: Config, name: str, count: int) -> int:
@@ -96,8 +113,12 @@ def _batch(config: Config, name: str, count: int) -> int:
 
 def _largest(
     config: Config, name: str, devices: list[jax.Device], trial: Callable[[Config], Estimate]
-) -> Estimate:
-    """With the largest batch that fits."""
+) -> Estimate | None:
+    """With the largest batch that fits; None if not even the smallest does.
+
+    Raises:
+      UserError: nobody knows how much memory there is.
+    """
     if (chip := chip_of(devices[0])) is None:
         raise UserError(
             f"--find_batch: nobody has written down what {devices[0].device_kind} has of memory; "
@@ -124,9 +145,7 @@ def _largest(
     start = max(1, config.train.batch_size // len(devices))
     grain = math.lcm(GRAIN, config.train.accumulate)
     largest = largest_batch(need, room, start, grain)
-    if not largest:
-        raise UserError(f"{name}: not even {grain} pictures a chip fit; choose a smaller model")
-    return found[largest]
+    return found.get(largest)
 
 
 if __name__ == "__main__":

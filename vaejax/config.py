@@ -73,6 +73,11 @@ class DataConfig:
     # 0: one for each core.
     decode_threads: int = _option(0, low=0)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a picture."""
+        return (*self.image_size, self.channels)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -180,7 +185,8 @@ class TrainConfig:
     steps: int = _option(20_000, low=1)
     # Over all devices and accumulated parts.
     batch_size: int = _option(64, low=1)
-    # Equal parts of the batch whose gradients are added up, one after the other.
+    # Equal parts of the batch whose gradients are added up, one after the other. `free_bits` and
+    # `balance` then look at the KL of each part.
     accumulate: int = _option(1, low=1)
     steps_per_dispatch: int = _option(1, low=1)
     # Devices that share one copy of parameters, average and moments; 0: as few as have room.
@@ -191,7 +197,8 @@ class TrainConfig:
     save_every: int = _option(1_000, low=1)
     # Newest checkpoints kept, beside the best.
     keep: int = _option(2, low=1)
-    # Updates skipped in a row for a number that is not finite before the run rolls back.
+    # Updates skipped in a row, counted at each log, for a number that is not finite, before the
+    # run rolls back.
     max_skipped: int = _option(10, low=1)
     # Stop with an error at the third rollback; each one multiplies the learning rate by this.
     rollback_factor: float = _option(0.3, low=1e-3, high=1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jaxtyping import Array, PyTree, UInt8
 
@@ -58,7 +59,8 @@ def _stages(model: nn.Module, likelihood: Likelihood) -> dict[str, Callable]:
     """Where to look, in this order: (params, images, keys) -> tensors by path.
 
     The parameters, then the outputs of the modules in the order in which they run (of a ladder's
-    stack of blocks, by block and then by name), then the ELBO's terms, then the gradients.
+    stack of blocks, by block and then by name), then the ELBO's terms, then the gradients and
+    their norm, which may be too large for float32 where they are not.
     """
 
     def features(params: dict, images: Images, keys: Keys) -> PyTree:
@@ -79,6 +81,7 @@ def _stages(model: nn.Module, likelihood: Likelihood) -> dict[str, Callable]:
     def terms(params: dict, images: Images, keys: Keys) -> Evidence:
         return evidence(model, params, likelihood, images, keys, dropout=keys)
 
+    gradient = jax.grad(lambda *inputs: -jnp.mean(terms(*inputs).elbo()))
     stages = {
         "parameters": lambda params, images, keys: params,
         "encoder": encoder,
@@ -86,7 +89,8 @@ def _stages(model: nn.Module, likelihood: Likelihood) -> dict[str, Callable]:
         "decoder and prior": decoder,
         "log_likelihood": lambda *inputs: terms(*inputs).log_likelihood,
         "kl": lambda *inputs: terms(*inputs).inference.kl,
-        "gradient": jax.grad(lambda *inputs: -jnp.mean(terms(*inputs).elbo())),
+        "gradient": gradient,
+        "norm of the gradient": lambda *inputs: optax.tree.norm(gradient(*inputs)),
     }
     return {name: _in_order(tensors) for name, tensors in stages.items()}
 

@@ -123,8 +123,7 @@ def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Trac
 
 def pictures_shape(config: Config) -> tuple[int, ...]:
     """Of what one call takes: [dispatch, batch, height, width, channel]."""
-    train, data = config.train, config.data
-    return (train.steps_per_dispatch, train.batch_size, *data.image_size, data.channels)
+    return (config.train.steps_per_dispatch, config.train.batch_size, *config.data.shape)
 
 
 def estimate(config: Config, devices: list[jax.Device]) -> Estimate:

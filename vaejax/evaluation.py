@@ -1,5 +1,6 @@
 """Likelihood and reconstruction of a set of pictures, each counted once."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ class Totals(NamedTuple):
     """Sums over the evaluated pictures.
 
     Attributes:
-      sums: of the ELBO's terms; its squared error is of the posterior mean's likeness.
+      sums: of the ELBO's terms; its squared error is of the posterior mean's likeness, and from
+        all 8 bits, as `psnr` is.
       elbo_squared: for the standard error.
       importance: of the importance-weighted bound, nats.
       psnr, ssim: of the posterior mean's likeness.
@@ -104,7 +106,7 @@ def make_eval_step(
             if importance_samples:
                 importance = bound(params, images, index, root)
             likeness = model.apply({"params": params}, images, method="likeness")
-            shown = to_picture(likelihood.moments(likeness)[0])
+            shown = to_picture(likelihood, likeness)
             sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
         squared = jnp.mean(difference**2, axis=(1, 2, 3))
@@ -151,8 +153,7 @@ def summarize(
     pictures (the posterior mean decoded and rounded), the importance-weighted bound, and the
     part of the bits/dim that each resolution of a ladder's latents takes.
     """
-    height, width = config.data.image_size
-    dimensions = height * width * config.data.channels
+    dimensions = math.prod(config.data.shape)
     count = totals.sums.count
     values = evidence_summary(totals.sums, dimensions, config.objective.beta)
     variance = max(totals.elbo_squared / count - values["elbo_nats"] ** 2, 0.0)

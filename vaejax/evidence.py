@@ -81,7 +81,7 @@ class Sums(NamedTuple):
       count: pictures.
       log_likelihood: nats.
       kl: nats, of each factor of the prior.
-      squared_error: mean over a picture's values, on the scale 0..1.
+      squared_error: mean over a picture's values, on the scale 0..1, from the bits that count.
       squared_z: the same in units of the likelihood's variance: 1 where it is calibrated.
       log_std: of the likelihood, mean over a picture's values, on the scale of `to_unit`.
       moments: of the codes; None where the model has none.

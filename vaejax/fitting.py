@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from vaejax.config import Config
 from vaejax.errors import DoesNotFit, UserError
@@ -54,8 +55,8 @@ def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, gra
 
 def remedies(
     config: Config, devices: int, error: DoesNotFit, trial: Callable[[Config], object]
-) -> Iterator[str]:
-    """Settings with which a step that does not fit would, each tried.
+) -> Iterator[dict[str, Any]]:
+    """Changes of settings with which a step that does not fit would, each tried.
 
     Args:
       config: that does not fit.
@@ -73,13 +74,15 @@ def remedies(
                 continue
             except UserError:
                 break  # such settings do not go together
-            yield " ".join(f"--config.{name}={value}" for name, value in changes.items())
+            yield changes
             break
 
 
 def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]:
     """Kinds of remedies, each from the mildest on, and what share of the need must stay."""
     train = config.train
+    if config.model.name == "ladder" and not config.ladder.remat:
+        yield [({"ladder.remat": True}, 1 / 4)]
     halves = [2**i for i in range(1, 11) if train.batch_size % (devices * 2**i) == 0]
     yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]
     if config.model.dtype != "bfloat16":

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from vaejax import pictures
 from vaejax.compiling import jit
@@ -31,11 +31,8 @@ class Gallery:
         self._columns = min(config.eval.grid, len(source))
         rows = max(1, min(self._columns // 2, len(source) // self._columns))
         self._faces = np.asarray(source[: self._columns * rows])
-        likelihood = build_likelihood(config)
+        shown = functools.partial(to_picture, build_likelihood(config))
         keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)
-
-        def shown(pixels: PyTree) -> jax.Array:
-            return to_picture(likelihood.moments(pixels)[0])
 
         @jit
         def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

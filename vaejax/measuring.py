@@ -65,8 +65,8 @@ def measure(
     images = images[: pictures or len(images)]
     if len(images) < 2:
         raise UserError(
-            f"the first {len(images)} pictures of the split {split!r} are too few to measure; at "
-            "least 2 are needed, and --pictures=0 takes all"
+            f"{len(images)} of the {len(dataset.splits[split].images)} pictures of the split "
+            f"{split!r} are too few to measure; at least 2 are needed"
         )
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)

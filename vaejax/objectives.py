@@ -44,8 +44,9 @@ def free_bits(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float
     """The KL of each factor, counted as no less than `free` nats (Kingma et al. 2016, eq. 15).
 
     Args:
-      kl: of each factor, its mean over a batch: a factor that is unused everywhere is not
-        pressed, while one picture may use less than another.
+      kl: of each factor, its mean over a batch (or a part of it that is worked on at once): a
+        factor that is unused everywhere is not pressed, while one picture may use less than
+        another.
       free: of each factor.
     """
     return jnp.maximum(kl, free)

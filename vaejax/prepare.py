@@ -27,10 +27,11 @@ def main() -> None:
     for name, split in dataset.splits.items():
         say(f"{name}: {len(split.images)} pictures {split.images.shape[1:]}")
     if PREVIEW.value:
+        path = Path(PREVIEW.value).expanduser()
         columns = config.eval.grid
         images = np.asarray(dataset.splits["train"].images[: columns**2])
-        pictures.save(Path(PREVIEW.value), pictures.grid(images, columns))
-        say(f"preview: {PREVIEW.value}")
+        pictures.save(path, pictures.grid(images, columns))
+        say(f"preview: {path}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run tells while it trains: metrics on disk, progress, complaints of its health."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -87,11 +88,9 @@ class Reports:
         self, at: int, state: step.TrainState, window: step.Window
     ) -> dict[str, float | list[float]]:
         config, last = self._config, jnp.asarray(at - 1)
-        height, width = config.data.image_size
-        dimensions = height * width * config.data.channels
         beta = float(step.beta_at(config, last))
         return {
-            **evidence_summary(window.sums, dimensions, beta),
+            **evidence_summary(window.sums, math.prod(config.data.shape), beta),
             "gradient_norm": float(window.gradient_norm / window.updates),
             "beta": beta,
             "learning_rate": float(learning_rate(config, last)) * float(state.learning_rate_scale),

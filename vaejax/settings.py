@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from vaejax.config import Config, LadderConfig, PriorConfig
+from vaejax.config import Config, LadderConfig, LikelihoodConfig, PriorConfig
 from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
@@ -198,9 +198,9 @@ def _resolve_crop(config: Config) -> Config:
 def _check_together(config: Config) -> None:
     """Settings that are each right and yet do not go together."""
     data, model, train = config.data, config.model, config.train
-    source = data.source.split(":")[0]
+    source, _, name = data.source.partition(":")
     known = ("synthetic", "celeba", "folder", "array", "tfds")
-    if source not in known or (source == "tfds" and not data.source[5:]):
+    if source not in known or (source == "tfds" and name[:1] in ("", ":", "/")):
         near = difflib.get_close_matches(source, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
@@ -265,10 +265,11 @@ def _check_together(config: Config) -> None:
             f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for bernoulli, "
             "which has no scale; set config.likelihood.scale=fixed"
         )
-    if config.likelihood.name == "mixture" and config.likelihood.scale == "fixed":
+    if config.likelihood.name == "mixture" and config.likelihood.scale != LikelihoodConfig().scale:
         raise UserError(
-            "config.likelihood.scale='fixed' has no meaning for a mixture, whose components learn "
-            "their scales; leave it out, or name config.likelihood.name=logistic"
+            f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for a mixture, "
+            "whose components learn their scales; leave it out, or name "
+            "config.likelihood.name=logistic"
         )
     if train.batch_size % train.accumulate:
         raise UserError(

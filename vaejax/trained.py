@@ -49,12 +49,10 @@ class TrainedModel:
         self.model = build_model(config)
         self.workdir = workdir
         self._likelihood = build_likelihood(config)
+        shown = functools.partial(to_picture, self._likelihood)
 
         def apply(method: str, params: dict, *inputs: PyTree) -> PyTree:
             return self.model.apply({"params": params}, *inputs, method=method)
-
-        def shown(pixels: PyTree) -> Array:
-            return to_picture(self._likelihood.moments(pixels)[0])
 
         def noise_in(method: str, params: dict, *noise: Array) -> PyTree:
             return apply(method, params, apply("noise", params, *noise))
@@ -288,7 +286,7 @@ class TrainedModel:
             yield jax.tree.map(lambda leaf, own=own: leaf[:own], jax.device_get(function(*batch)))
 
     def _check(self, images: Pictures) -> None:
-        expected = (*self.config.data.image_size, self.config.data.channels)
+        expected = self.config.data.shape
         if images.shape[1:] != expected or images.dtype != np.uint8 or not len(images):
             raise UserError(
                 f"pictures of shape {images.shape} and type {images.dtype}; this model takes "

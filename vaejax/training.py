@@ -229,8 +229,9 @@ class Run:
         return evaluate(self.eval_step, params, batches, self.mesh)
 
     def _save(self, metrics: dict[str, float] | None) -> None:
-        # Not within a row of skipped updates: a rollback must not lead back to what fails.
-        if int(self.state.skipped_in_row) > 0:
+        # Not within a row of skipped updates: a rollback must not lead back to what fails. None
+        # follows on the last step, whose parameters are those of before the row.
+        if int(self.state.skipped_in_row) > 0 and self.step < self.config.train.steps:
             say(f"step {self.step} is not saved: the last updates were not finite")
             return
         meta = {

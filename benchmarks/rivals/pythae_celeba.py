@@ -87,7 +87,7 @@ def likenesses(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
       sample: the same of one sample of each posterior.
       kl: to N(0, I), nats.
     """
-    model.eval()
+    model.to("cpu").eval()  # its trainer may have moved it
     rows = {"mean": [], "sample": [], "kl": []}
     for start in range(0, len(images), AT_ONCE):
         batch = torch.from_numpy(to_pythae(images[start : start + AT_ONCE]))
@@ -105,7 +105,7 @@ def likenesses(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
 def main() -> None:
     """Takes turns, or trains for some minutes."""
     config = worker.settings()
-    if (*config.data.image_size, config.data.channels) != (64, 64, 3):
+    if config.data.shape != (64, 64, 3):
         raise UserError("pythae takes 64 x 64 RGB; set config.data.image_size=(64, 64)")
     logging.disable(logging.INFO)
     torch.manual_seed(0)

@@ -235,7 +235,7 @@ def main() -> None:
     trainer = Trainer(config, compiled="--compile" in sys.argv)
     if trainer.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-    shape = (config.train.batch_size, *config.data.image_size, config.data.channels)
+    shape = (config.train.batch_size, *config.data.shape)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=trainer.device)
     parameters = sum(value.numel() for value in trainer.parameters)
     turns = worker.Turns(config.train.batch_size, parameters=parameters)

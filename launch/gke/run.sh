@@ -77,7 +77,7 @@ code=gs://${given[bucket]}/${given[code]}
 for part in vaejax configs; do
   run gcloud storage rsync --recursive --exclude='.*__pycache__.*' "$part" "$code/$part"
 done
-run gcloud storage cp setup.cfg pyproject.toml README.md "$code/"
+run gcloud storage cp setup.cfg pyproject.toml README.md LICENSE "$code/"
 run kubectl delete jobset "${given[name]}" --ignore-not-found
 if [[ $dry_run ]]; then
   echo "'kubectl' 'apply' '-f' '-' <<'EOF'"

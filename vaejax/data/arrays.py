@@ -48,10 +48,13 @@ class ArrayFile:
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        if path.suffix == ".npy":
-            return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
-        with np.load(path, allow_pickle=False) as members:
-            return {name: members[name] for name in members.files}
+        # What a file holds is known by its first bytes, not by its name.
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"images": loaded}
+        with loaded:
+            members = {name: loaded[name] for name in loaded.files}
+        return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -88,11 +88,10 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
       AllSetAside: there is nothing to train on.
       UserError: the holdout leaves nothing to train on.
     """
-    row_shape = (*config.image_size, config.channels)
     set_aside = dict(contents.set_aside)
     columns: dict[str, _Columns] = {}
     writers: dict[str, npy.NpyWriter] = {}
-    step = min(_PICTURES_PER_CHUNK, npy.rows_per_chunk(row_shape))
+    step = min(_PICTURES_PER_CHUNK, npy.rows_per_chunk(config.shape))
     with (
         quiet_pillow(),
         counting("preparing", contents.count, shown) as advance,
@@ -104,7 +103,7 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
             if decoded.names:
                 if decoded.split not in writers:
                     path = folder / f"{decoded.split}.npy"
-                    writers[decoded.split] = files.enter_context(npy.NpyWriter(path, row_shape))
+                    writers[decoded.split] = files.enter_context(npy.NpyWriter(path, config.shape))
                     columns[decoded.split] = _Columns()
                 writers[decoded.split].append(np.stack(decoded.pixels))
                 columns[decoded.split].extend(decoded)

@@ -110,9 +110,12 @@ def read_table(path: pathlib.Path) -> Table:
     """Reads an annotation file, official (spaces; count and names first) or Kaggle's (commas).
 
     Raises:
-      UserError: a line that is not a name and whole numbers, one a column.
+      UserError: no text, or a line that is not a name and whole numbers, one a column.
     """
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text ({error.reason}): get the file again") from error
     columns: list[str] = []
     start = 0
     if path.suffix == ".csv":

@@ -62,9 +62,9 @@ def to_levels(values: Values) -> Values:
     return jnp.clip((values + 1.0) * 127.5, 0.0, 255.0)
 
 
-def to_picture(mean: Values) -> Images:
-    """The picture to show for values on the scale of `to_unit`."""
-    return jnp.round(to_levels(mean)).astype(jnp.uint8)
+def to_picture(likelihood: Likelihood, pixels: Any) -> Images:
+    """The picture to show for what a decoder says: the mean of each value, rounded."""
+    return jnp.round(to_levels(likelihood.moments(pixels)[0])).astype(jnp.uint8)
 
 
 def sum_of_picture(values: Values) -> Float[Array, "batch"]:

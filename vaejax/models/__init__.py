@@ -30,8 +30,7 @@ def build_model(config: Config) -> VAE | Ladder:
     if model.name == "ladder":
         own = dataclasses.asdict(config.ladder)
         own["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
-        shape = (*data.image_size, data.channels)
-        levels = Levels(shape, model.patch, model.blocks, own.pop("latent"))
+        levels = Levels(data.shape, model.patch, model.blocks, own.pop("latent"))
         return Ladder(levels, model.widths, head=head, dtype=jnp.dtype(model.dtype), **own)
     shape = {
         "widths": model.widths,
@@ -51,6 +50,5 @@ def build_model(config: Config) -> VAE | Ladder:
 
 def init_params(model: VAE | Ladder, config: Config, key: PRNGKeyArray) -> dict:
     """Fresh parameters, float32."""
-    height, width = config.data.image_size
-    images = jax.ShapeDtypeStruct((1, height, width, config.data.channels), jnp.uint8)
+    images = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.uint8)
     return model.lazy_init(key, images)["params"]

@@ -1,0 +1,58 @@
+"""One update: the loss that its settings ask for, the rate, the pictures mirrored."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ladders import pictures
+from parameters import away_from_start
+from tiny import tiny, tiny_ladder
+
+from vaejax.evidence import evidence
+from vaejax.likelihoods import build_likelihood
+from vaejax.models import build_model
+from vaejax.parallel import single_device_mesh
+from vaejax.step import beta_at, init_state, make_train_step, mirror, step_keys
+
+
+def test_beta_grows_in_a_line():
+    config = tiny(objective={"beta": 0.5, "warmup_steps": 4})
+    for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
+        np.testing.assert_allclose(beta_at(config, jnp.int32(step)), 0.5 * share)
+    assert beta_at(tiny(), jnp.int32(0)) == 1.0, "without a warm-up it is whole at once"
+
+
+def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing():
+    """At half of the warm-up, with free bits for all groups but those that tell most."""
+    plain = tiny_ladder(data={"image_size": (20, 16), "channels": 1, "flip": False})
+    model, params = build_model(plain), away_from_start(build_model(plain), plain)
+    images, at = pictures(plain, 8), jnp.int32(1)
+    keys = jax.random.split(step_keys(jax.random.key(0), at)[1], 8)
+    look = jax.jit(functools.partial(evidence, model), static_argnums=1)
+    terms = jax.device_get(look(params, build_likelihood(plain), images, keys))
+    kl, sizes = np.mean(terms.inference.kl, axis=0, dtype=np.float64), np.array(model.factors())
+    free = float(np.median(kl / sizes))
+    config = tiny_ladder(
+        data={"image_size": (20, 16), "channels": 1, "flip": False},
+        objective={"beta": 0.5, "warmup_steps": 4, "free_bits": free, "balance": True},
+    )
+    weights = 0.5 + 0.5 * (kl / sizes) / np.mean(kl / sizes)
+    pressed = np.sum(weights * np.maximum(kl, free * sizes))
+    expected = 0.5 * 0.5 * pressed - np.mean(terms.log_likelihood, dtype=np.float64)
+
+    start = init_state(model, config, jax.random.key(0))
+    state = start.replace(params=params, step=at, learning_rate_scale=jnp.float32(0.0))
+    before = jax.device_get(params)
+    state, loss = make_train_step(model, config, single_device_mesh())(state, images[None])
+    np.testing.assert_allclose(loss, expected / (20 * 16), rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, state.params, before)
+    assert state.skipped == 0
+
+
+def test_half_of_the_pictures_are_mirrored_left_to_right():
+    images = pictures(tiny(), 200)
+    mirrored = mirror(images, jax.random.key(0))
+    same = np.all(mirrored == images, axis=(1, 2, 3))
+    turned = np.all(mirrored == images[:, :, ::-1], axis=(1, 2, 3))
+    assert np.all(same ^ turned) and 70 < np.sum(turned) < 130
