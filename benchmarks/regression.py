@@ -54,7 +54,7 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
                 if name not in SHARES:
                     change *= 100 / earlier[name]
                 loss = -change if name in HIGHER_IS_BETTER else change
-                once = name == "compile s" or row.get("starts") == 1
+                once = name == "compile s" or row.get("starts") == 1 or "who" in row
                 noise = max(usual, ONCE) if once else usual
                 found.append(
                     {

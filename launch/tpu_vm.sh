@@ -61,7 +61,7 @@ if [[ ! $version ]]; then
 fi
 
 
-say() { echo "tpu_vm: $*" >&2; }
+say() { echo "tpu_vm: $*" >&2 || true; } # a terminal that is closed must not end the script
 run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
 tpu() { run gcloud compute tpus "$@" --zone="$zone"; }
 on_workers() { tpu tpu-vm ssh "$name" --worker=all --command="$1"; }
@@ -165,7 +165,13 @@ fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2090
-trap 'say "interrupted; the training saves and stops"; on_workers "$stop" || true; leave 75' INT TERM HUP
+interrupted() {
+  say "interrupted; the training saves and stops"
+  on_workers "$stop" || true
+  leave 75
+}
+trap interrupted INT TERM
+trap 'exec >/dev/null 2>&1; interrupted' HUP # there is no terminal to tell anything any more
 failures=0
 while true; do
   acquire

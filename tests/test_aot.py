@@ -7,11 +7,9 @@ import budgets
 import pytest
 from tiny import CONFIG_FILE, command, tiny
 
-from vaejax import aot
 from vaejax.chips import topology_devices
 from vaejax.errors import DoesNotFit
-from vaejax.estimates import Estimate, estimate
-from vaejax.traffic import Traffic
+from vaejax.estimates import estimate
 
 CONFIG = f"--config={CONFIG_FILE}"
 needs_compiler = pytest.mark.skipif(
@@ -56,24 +54,6 @@ def test_the_compilers_complaint_of_too_little_memory_is_understood():
     with pytest.raises(DoesNotFit, match=r"GiB of a device's 15\.75") as raised:
         estimate(config, topology_devices("v5e:1x1"))
     assert raised.value.needed > raised.value.had > 15 * 2**30
-
-
-@needs_compiler
-@pytest.mark.parametrize(("on_device", "room"), [("never", 16), ("auto", 12), ("always", 12)])
-def test_the_largest_batch_leaves_room_for_the_pictures_on_the_device(on_device, room):
-    """Of a step that takes 1 GiB and 16 MiB for each picture; it is not compiled."""
-    config = tiny(data={"on_device": on_device}, train={"batch_size": 64})
-
-    def trial(config):
-        need = 2**30 + config.train.batch_size * 2**24
-        return Estimate(
-            chip=None, devices=1, fsdp=1, pictures=config.train.batch_size, updates=1, parameters=1,
-            flops=1, memory=need, traffic=Traffic(1, 1), collectives=[], host_transfers=[],
-            doubles=False, compile_seconds=1.0,
-        )  # fmt: skip
-
-    found = aot._largest(config, "v5e:1x1", list(topology_devices("v5e:1x1")), trial)
-    assert 15 / 16 * room * 2**30 < found.memory <= room * 2**30
 
 
 @needs_compiler

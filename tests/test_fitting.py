@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny, tiny_ladder
 
+from vaejax.chips import CHIPS
 from vaejax.errors import DoesNotFit
-from vaejax.fitting import GRAIN, largest_batch, remedies
+from vaejax.estimates import Estimate
+from vaejax.fitting import GRAIN, largest_batch, largest_step, remedies
+from vaejax.traffic import Traffic
 
 
 @given(
@@ -42,6 +45,23 @@ def test_a_straight_line_takes_four_looks():
 
     assert largest_batch(need, 16 * 10**9, 64) in range(15_000, 15_951)
     assert len(asked) <= 4
+
+
+@pytest.mark.parametrize(("on_device", "room"), [("never", 16), ("auto", 12), ("always", 12)])
+def test_the_largest_batch_leaves_room_for_the_pictures_on_the_device(on_device, room):
+    """Of a step that takes 1 GiB and 16 MiB for each picture; it is not compiled."""
+
+    def trial(config):
+        need = 2**30 + config.train.batch_size // 4 * 2**24
+        return Estimate(
+            chip=None, devices=4, fsdp=1, pictures=config.train.batch_size, updates=1, parameters=1,
+            flops=1, memory=need, traffic=Traffic(1, 1), collectives=[], host_transfers=[],
+            doubles=False, compile_seconds=1.0,
+        )  # fmt: skip
+
+    config = tiny(data={"on_device": on_device}, train={"batch_size": 64})
+    found = largest_step(config, CHIPS["TPU v5 lite"], 4, trial)
+    assert 15 / 16 * room * 2**30 < found.memory <= room * 2**30
 
 
 def fake_chips(memory):

@@ -76,7 +76,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"widths": (8,) * 6, "blocks": (1,) * 6}}, "name fewer widths"),
         ({"likelihood": {"name": "bernoulli"}}, "set config.likelihood.scale=fixed"),
         ({"likelihood": {"name": "gaussian", "bits": 5}}, "name logistic or mixture"),
-        ({"likelihood": {"name": "mixture", "scale": "shared"}}, "scale='shared' has no meaning"),
+        ({"likelihood": {"name": "mixture", "scale": "fixed"}}, "scale='fixed' has no meaning"),
         ({"model": {"name": "ladder"}}, "begin with a config file of a ladder"),
         (
             {"model": {"name": "ladder"}, "prior": {"fitted": (), "name": "standard_normal"}},

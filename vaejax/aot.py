@@ -5,8 +5,6 @@ The real training step is compiled for them and nothing is run. TPUs need only t
 """
 
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,7 @@ from vaejax.chips import chip_of, topology_devices
 from vaejax.config import Config
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.estimates import Estimate, estimate
-from vaejax.feeding import RESIDENT_SHARE
-from vaejax.fitting import GRAIN, changed, largest_batch, remedies
+from vaejax.fitting import changed, largest_step, remedies
 from vaejax.progress import say
 from vaejax.settings import resolve
 from vaejax.tables import Row, cell, markdown
@@ -72,7 +69,12 @@ def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> R
 
     config = changed(config, {"train.batch_size": _batch(config, name, count)})
     if FIND_BATCH.value:
-        if found := _largest(config, name, devices, trial):
+        if (chip := chip_of(devices[0])) is None:
+            raise UserError(
+                f"--find_batch: nobody has written down what {devices[0].device_kind} has of "
+                "memory; name a --topology"
+            )
+        if found := largest_step(config, chip, count, trial):
             return {"topology": name, **found.figures()}
         words = "not even the smallest batch fits; choose a smaller model"
         if alone:
@@ -109,43 +111,6 @@ def _batch(config: Config, name: str, count: int) -> int:
         )
         return batch * count
     return batch
-
-
-def _largest(
-    config: Config, name: str, devices: list[jax.Device], trial: Callable[[Config], Estimate]
-) -> Estimate | None:
-    """With the largest batch that fits; None if not even the smallest does.
-
-    Raises:
-      UserError: nobody knows how much memory there is.
-    """
-    if (chip := chip_of(devices[0])) is None:
-        raise UserError(
-            f"--find_batch: nobody has written down what {devices[0].device_kind} has of memory; "
-            "name a --topology"
-        )
-    found: dict[int, Estimate] = {}
-
-    def need(batch: int) -> int:
-        try:
-            found[batch] = trial(changed(config, {"train.batch_size": batch * len(devices)}))
-        except DoesNotFit as error:
-            say(f"{name}: {error}")
-            return max(error.needed, chip.memory + 1)
-        say(f"{name}: {batch} pictures a chip need {found[batch].memory / 2**30:.2f} GiB")
-        return found[batch].memory
-
-    room = chip.memory
-    if config.data.on_device != "never":
-        room = int(room * (1 - RESIDENT_SHARE))
-        say(
-            f"{name}: {RESIDENT_SHARE:.0%} of the memory is left to the training pictures, which "
-            "may lie on the devices; with --config.data.on_device=never it is not"
-        )
-    start = max(1, config.train.batch_size // len(devices))
-    grain = math.lcm(GRAIN, config.train.accumulate)
-    largest = largest_batch(need, room, start, grain)
-    return found.get(largest)
 
 
 if __name__ == "__main__":

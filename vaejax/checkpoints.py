@@ -143,7 +143,9 @@ class Checkpoints:
         Raises:
           DamagedCheckpoint: it is something else.
         """
-        self._check(step, STATE, self._saved_meta(step), _digest(state))
+        # First: nothing that one process may fail at comes before what all do together.
+        digest = _digest(state)
+        self._check(step, STATE, self._saved_meta(step), digest)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was saved beside the state at `step`.

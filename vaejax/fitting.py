@@ -1,11 +1,16 @@
 """What fits into a device's memory: the largest batch, and ways out where a step does not."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from vaejax.chips import Chip
 from vaejax.config import Config
 from vaejax.errors import DoesNotFit, UserError
+from vaejax.estimates import Estimate
+from vaejax.feeding import RESIDENT_SHARE
+from vaejax.progress import say
 from vaejax.settings import resolve
 
 # Batches are padded to multiples of eight on a TPU; finer answers would say nothing.
@@ -37,6 +42,40 @@ def largest_batch(need: Callable[[int], int], room: int, start: int, grain: int 
                 break
         batch = _next_look(needs, room, low, high, grain)
     return low
+
+
+def largest_step(
+    config: Config, chip: Chip, devices: int, trial: Callable[[Config], Estimate]
+) -> Estimate | None:
+    """The step with the largest batch that fits; None if not even the smallest does.
+
+    Args:
+      config: of the run; its batch is where the search begins.
+      chip: whose memory it is to fit, beside training pictures that lie there.
+      devices: that share the batch.
+      trial: compiles a step, or raises DoesNotFit.
+    """
+    found: dict[int, Estimate] = {}
+
+    def need(batch: int) -> int:
+        try:
+            found[batch] = trial(changed(config, {"train.batch_size": batch * devices}))
+        except DoesNotFit as error:
+            say(str(error))
+            return max(error.needed, chip.memory + 1)
+        say(f"{batch} pictures a chip need {found[batch].memory / 2**30:.2f} GiB")
+        return found[batch].memory
+
+    room = chip.memory
+    if config.data.on_device != "never":
+        room = int(room * (1 - RESIDENT_SHARE))
+        say(
+            f"{RESIDENT_SHARE:.0%} of the memory is left to the training pictures, which may lie "
+            "there; with --config.data.on_device=never it is not"
+        )
+    start = max(1, config.train.batch_size // devices)
+    grain = math.lcm(GRAIN, config.train.accumulate)
+    return found.get(largest_batch(need, room, start, grain))
 
 
 def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, grain: int) -> int:

@@ -74,7 +74,9 @@ def restore_newest(
     damaged: dict[int, str] = {}
     # Each on its own: where one cannot read its part, Orbax would have the others wait for it.
     with closing(Checkpoints(workdir / CHECKPOINTS, read_only=True)) as reader:
-        for at in reversed(reader.steps()):
+        # By the steps that all have agreed on: a shared folder may be listed later here than there.
+        for at in reversed(checkpoints.steps()):
+            found = None  # two states may be more than a device holds
             found, damage = _attempt(group, read, reader, at)
             if not damage:
                 # Only now: the devices add up what all processes have read.

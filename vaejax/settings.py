@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from vaejax.config import Config, LadderConfig, LikelihoodConfig, PriorConfig
+from vaejax.config import Config, LadderConfig, PriorConfig
 from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
@@ -265,11 +265,10 @@ def _check_together(config: Config) -> None:
             f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for bernoulli, "
             "which has no scale; set config.likelihood.scale=fixed"
         )
-    if config.likelihood.name == "mixture" and config.likelihood.scale != LikelihoodConfig().scale:
+    if config.likelihood.name == "mixture" and config.likelihood.scale == "fixed":
         raise UserError(
-            f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for a mixture, "
-            "whose components learn their scales; leave it out, or name "
-            "config.likelihood.name=logistic"
+            "config.likelihood.scale='fixed' has no meaning for a mixture, whose components learn "
+            "their scales; leave it out, or name config.likelihood.name=logistic"
         )
     if train.batch_size % train.accumulate:
         raise UserError(
