@@ -14,11 +14,16 @@ from vaejax.likelihoods import DiscretizedLogistic
 from vaejax.training import Outcome, train
 
 
-def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
+def spoil(monkeypatch, when):
+    """Makes the loss of some steps, and their gradients, no numbers."""
     good = step.warmth_at
     monkeypatch.setattr(
-        step, "warmth_at", lambda c, at: jax.numpy.where(at == 4, jax.numpy.nan, good(c, at))
+        step, "warmth_at", lambda c, at: jax.numpy.where(when(at), jax.numpy.nan, good(c, at))
     )
+
+
+def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda at: at == 4)
     config = tiny()
     assert train(config, tmp_path) is Outcome.FINISHED
     skipped = [line["skipped"] for line in metrics(tmp_path) if line["split"] == "train"]
@@ -30,10 +35,7 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
 
 def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
     """No rollback follows, and a run that saved nothing would end the same however often it ran."""
-    good = step.warmth_at
-    monkeypatch.setattr(
-        step, "warmth_at", lambda c, at: jax.numpy.where(at == 11, jax.numpy.nan, good(c, at))
-    )
+    spoil(monkeypatch, lambda at: at == 11)
     config = tiny()
     assert train(config, tmp_path) is Outcome.FINISHED
     state = final_state(tmp_path, config)
@@ -103,10 +105,7 @@ def test_the_third_time_it_stops_and_names_the_cause(tmp_path, monkeypatch):
 
 def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
     """Every update from step 5 on fails; the checkpoint at 8 would be a trap for the rollback."""
-    good = step.warmth_at
-    monkeypatch.setattr(
-        step, "warmth_at", lambda c, at: jax.numpy.where(at >= 5, jax.numpy.nan, good(c, at))
-    )
+    spoil(monkeypatch, lambda at: at >= 5)
     with pytest.raises(TrainingError):
         train(tiny(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
