@@ -12,6 +12,7 @@ def variants(config: Config) -> dict[str, dict[str, Any]]:
         "nothing": {},
         "softplus": {"ladder.spread": "exp"},
         "block skips": {"ladder.skips": "level"},
+        "depth": {"model.blocks": tuple(min(depth, 1) for depth in config.model.blocks)},
         "widths": {"model.widths": _one_width(config), "ladder.hidden": ()},
         "guard": {"optimizer.guard": 0.0},
         "mixture": {"likelihood.name": "logistic", "likelihood.scale": "predicted"},

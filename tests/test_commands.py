@@ -63,6 +63,13 @@ def test_sample_writes_a_grid_or_files(trained, tmp_path):
     np.testing.assert_array_equal(np.stack([picture(file) for file in files]), expected)
 
 
+def test_the_tpu_compiler_does_not_complain_where_no_tpu_is(trained, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    result = command("sample", f"--workdir={trained}", f"--out={tmp_path / 'g.png'}")
+    assert result.returncode == 0, result.stderr
+    assert "TPU" not in result.stderr
+
+
 def test_evaluate_writes_numbers_with_their_protocol(trained):
     """The same, however many devices share the pictures."""
     result = command("evaluate", f"--workdir={trained}", devices=2)

@@ -44,7 +44,8 @@ CHIPS = {
     "NVIDIA H200": Chip("H200", 989.5e12, 141 * 10**9, 4800e9, 450e9, 50e9),
 }
 
-# The compiler must neither look for a machine's TPU, nor lock it, nor complain that none is there.
+# For libtpu, which must neither look for a machine's TPU, nor lock it, nor complain that none is
+# there.
 _NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -76,8 +77,7 @@ def topology_devices(name: str) -> list[jax.Device]:
         options["chip_config_name"] = "megacore"  # else each of its two cores is a device
     if slices:
         options["num_slices"] = int(slices)
-    for variable, value in _NO_TPU_HERE.items():
-        os.environ.setdefault(variable, value)
+    _settle_without_tpu()
     try:
         return topologies.get_topology_desc(f"{kind}:{shape}", platform="tpu", **options).devices
     except (RuntimeError, ValueError) as error:
@@ -89,6 +89,18 @@ def topology_devices(name: str) -> list[jax.Device]:
         raise UserError(
             f"the TPU's compiler cannot be used ({why}); install it with pip install -e '.[tpu]'"
         ) from error
+
+
+def silence_missing_tpu() -> None:
+    """Where the TPU's compiler is installed and no TPU is, JAX's start is not to complain of that."""
+    # What JAX sets at its import where it sees no TPU.
+    if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
+        _settle_without_tpu()
+
+
+def _settle_without_tpu() -> None:
+    for variable, value in _NO_TPU_HERE.items():
+        os.environ.setdefault(variable, value)
 
 
 def chip_of(device: jax.Device) -> Chip | None:
