@@ -1,5 +1,8 @@
 """The mixture of logistics sums to one, has the slopes of its closed form, and takes any size."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +85,35 @@ def test_colour_masses_sum_to_one_over_all_colours():
         np.testing.assert_allclose(np.exp(total), 1.0, atol=1e-4)
 
 
+def unit_of(level: int, bits: int) -> float:
+    """A level on the scale from -1 to 1, of its highest bits."""
+    return (level >> (8 - bits)) * 2 / (2**bits - 1) - 1
+
+
+def log_mass_in_float64(level: int, location: float, log_scale: float, bits: int) -> float:
+    """log(F(b) - F(a)) of one logistic, without a difference of numbers near one."""
+    top, middle, scale = 2**bits - 1, unit_of(level, bits), np.exp(log_scale)
+    k = level >> (8 - bits)
+    low = -np.inf if k == 0 else (middle - 1 / top - location) / scale
+    high = np.inf if k == top else (middle + 1 / top - location) / scale
+    if low + high > 0:
+        low, high = -high, -low
+    return np.log(scipy.special.expit(high) - scipy.special.expit(low))
+
+
+def log_prob_in_float64(colour: np.ndarray, parameters: np.ndarray, bits: int) -> float:
+    """Of one pixel, as PixelCNN++ has it: green sees red, blue sees red and green."""
+    weight, *locations, s_red, s_green, s_blue, a, b, c = parameters.reshape(10, -1)
+    red, green, _ = (unit_of(level, bits) for level in colour)
+    a, b, c = np.tanh([a, b, c])
+    locations = locations + np.stack([0 * a, a * red, b * red + c * green])
+    of_components = [
+        sum(log_mass_in_float64(level, *own, bits) for level, *own in zip(colour, *component))
+        for component in zip(locations.T, np.stack([s_red, s_green, s_blue]).T)
+    ]
+    return scipy.special.logsumexp(of_components + weight) - scipy.special.logsumexp(weight)
+
+
 @settings(max_examples=30)
 @given(
     seed=seeds,
@@ -92,19 +124,7 @@ def test_colour_masses_sum_to_one_over_all_colours():
 def test_slopes_of_a_mass_match_finite_differences_in_float64(seed, level, log_scale, bits):
     rng = np.random.default_rng(seed)
     # Where the mass is not lost to rounding in the reference.
-    middle = (level >> (8 - bits)) * 2 / (2**bits - 1) - 1
-    location = middle + rng.uniform(-4, 4) * np.exp(log_scale)
-
-    def reference(location: float, log_scale: float) -> float:
-        top = 2**bits - 1
-        k, scale = level >> (8 - bits), np.exp(log_scale)
-        low = -np.inf if k == 0 else (middle - 1 / top - location) / scale
-        high = np.inf if k == top else (middle + 1 / top - location) / scale
-        # log(F(b) - F(a)) without a difference of numbers near one.
-        if low + high > 0:
-            low, high = -high, -low
-        return np.log(scipy.special.expit(high) - scipy.special.expit(low))
-
+    location = unit_of(level, bits) + rng.uniform(-4, 4) * np.exp(log_scale)
     at = np.float64(np.float32(location)), np.float64(np.float32(log_scale))
     slopes = jax.grad(
         lambda location, log_scale: jnp.sum(
@@ -117,9 +137,35 @@ def test_slopes_of_a_mass_match_finite_differences_in_float64(seed, level, log_s
         up, down = list(at), list(at)
         up[which] += step
         down[which] -= step
-        expected = (reference(*up) - reference(*down)) / (2 * step)
+        masses = [log_mass_in_float64(level, *point, bits) for point in (up, down)]
+        expected = (masses[0] - masses[1]) / (2 * step)
         unit = np.exp(-log_scale) if which == 0 else 1.0
         np.testing.assert_allclose(slope.item(), expected, rtol=2e-3, atol=2e-3 * unit)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+@jax.value_and_grad
+def _value_and_slopes(parameters: jax.Array, image: jax.Array, bits: int) -> jax.Array:
+    return MixtureOfLogistics(3, bits).log_prob(image, pixels_of(parameters))[0]
+
+
+@pytest.mark.parametrize("bits", [5, 8])
+@settings(max_examples=15)
+@given(seed=seeds, colour=st.tuples(*[st.integers(0, 255)] * 3), log_scale=st.floats(-3.5, -2.0))
+def test_mixture_and_its_slopes_match_a_reference_in_float64(bits, seed, colour, log_scale):
+    """Value, and finite differences by every weight, location, scale and colour."""
+    parameters = some_parameters(seed, 3, 3, log_scale)
+    image = jnp.asarray(colour, jnp.uint8).reshape(1, 1, 1, 3)
+    value, slopes = _value_and_slopes(jnp.asarray(parameters), image, bits)
+    at = np.float64(parameters.ravel())
+    np.testing.assert_allclose(value, log_prob_in_float64(colour, at, bits), rtol=1e-4)
+    step = 1e-5
+    expected = [
+        (log_prob_in_float64(colour, at + d, bits) - log_prob_in_float64(colour, at - d, bits))
+        / (2 * step)
+        for d in step * np.eye(at.size)
+    ]
+    np.testing.assert_allclose(slopes.ravel(), expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -224,6 +270,12 @@ def test_strips_of_no_pictures_have_no_moments():
     assert [part.shape for part in likelihood.moments(pixels)] == [(0, 128, 128, 3)] * 2
 
 
+def memory_of_slopes(function: Callable, *arguments: jax.Array) -> int:
+    """Bytes that the compiled gradient works in."""
+    slopes = jax.jit(jax.grad(function, argnums=range(len(arguments))))
+    return slopes.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
 @pytest.mark.parametrize("height", [120, 127])
 def test_strips_of_a_large_picture_make_no_difference(height):
     """Neither where all have 40 rows nor where some are left over."""
@@ -249,6 +301,8 @@ def test_strips_of_a_large_picture_make_no_difference(height):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for slope, other in zip(slopes, expected_slopes):
         np.testing.assert_allclose(slope, other, rtol=1e-3, atol=1e-3)
+    memory = [memory_of_slopes(function, *arguments) for function in (total, at_once)]
+    assert memory[0] < 0.6 * memory[1]
     moments = likelihood.moments(MixturePixels(*arguments, bias))
     for rows in (slice(0, 5), slice(height - 5, height)):
         alone = likelihood.moments(MixturePixels(arguments[0][:, rows], kernel, bias))
