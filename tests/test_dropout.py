@@ -26,7 +26,7 @@ def test_dropout_is_for_training_alone():
         _, loss = make_train_step(model, config, mesh)(state, pictures(config, 8)[None])
         losses.append(float(loss))
         everyone = jnp.arange(8), jnp.ones(8, bool)
-        evaluate = make_eval_step(model, config, mesh)
+        evaluate = make_eval_step(config, mesh)
         programs.append(evaluate.lower(params, pictures(config, 8), *everyone).as_text())
     assert abs(losses[0] - losses[1]) > 1e-3
     assert programs[0] == programs[1]

@@ -12,12 +12,13 @@ from ladders import COUNT, apply, keys_of, pictures
 from parameters import away_from_start, start
 from tiny import tiny_ladder
 
-from vaejax import objectives
+from vaejax import objectives, step
 from vaejax.config import Config
 from vaejax.evaluation import make_importance_bound
 from vaejax.evidence import Evidence, evidence
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import Ladder, build_model
+from vaejax.parallel import make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,43 @@ def test_the_encoders_last_block_meets_the_decoders_first(ladder):
         other["bottom_up_0"]["Conv1x1_0"]["Dense_0"]["bias"] = bias.at[block].add(1.0)
         pairs = [apply(model, p, "features", pictures(config))[-1] for p in (params, other)]
         assert [bool(np.any(a != b)) for a, b in zip(*pairs)] == moved
+
+
+def test_a_decoder_block_sees_its_own_encoder_block_or_the_levels_last(ladder):
+    _, model, params = ladder
+    own = apply(model, params, "features", pictures(ladder[0]))
+    last = apply(model.clone(skips="level"), params, "features", pictures(ladder[0]))
+    # The decoder's first block of a level meets the encoder's last.
+    np.testing.assert_array_equal(last[1], np.stack([own[1][0]] * 2))
+    assert np.any(own[1][0] != own[1][1])
+
+
+@pytest.mark.parametrize("spread", ["softplus", "exp"])
+def test_what_makes_a_standard_deviation_of_a_number(ladder, spread):
+    config, model, params = ladder
+    params = jax.tree.map(lambda leaf: leaf, params)
+    layer = params["top_down_0"]["posterior_gaussian"]["Dense_0"]
+    layer["kernel"] = jnp.zeros_like(layer["kernel"])
+    images, model = pictures(config), model.clone(spread=spread)
+    for raw in (-20.0, 0.0, 1.0, 9.0):
+        layer["bias"] = jnp.full_like(layer["bias"], raw)
+        _, std = apply(model, params, "posterior", images)
+        expected = np.log2(1 + 2.0**raw) if spread == "softplus" else np.exp(raw)
+        np.testing.assert_allclose(std[0], expected + 1e-3, rtol=1e-5)
+
+
+def test_residual_branches_start_the_smaller_the_more_there_are():
+    norms = {}
+    for depth in (1, 16):
+        config = tiny_ladder(model={"widths": (64,), "blocks": (depth,), "patch": 4})
+        params = start(build_model(config), config)
+        for stack, layers in (("bottom_up_0", ["Conv1x1_0"]),
+                              ("top_down_0", ["Conv1x1_0", "latents", "residual"])):  # fmt: skip
+            for layer in layers:
+                kernel = params[stack][layer]["Dense_0"]["kernel"]
+                norms.setdefault((stack, layer), []).append(np.std(kernel))
+    for of_one, of_sixteen in norms.values():
+        np.testing.assert_allclose(of_sixteen, of_one / 4, rtol=0.2)
 
 
 def test_a_pictures_terms_do_not_depend_on_its_company(ladder):
@@ -212,6 +250,24 @@ def test_bfloat16_stays_inside_the_networks():
     assert {leaf.dtype for leaf in jax.tree.leaves(terms)} == {jnp.dtype("float32")}
     z, std = apply(model, params, "posterior", pictures(config))
     assert {leaf.dtype for leaf in (*z, *std)} == {jnp.dtype("float32")}
+
+
+def test_a_step_in_bfloat16_looped_and_computed_again():
+    """As accelerators train."""
+    config = tiny_ladder(
+        {"scan": True, "remat": True}, model={"dtype": "bfloat16", "widths": (4,), "blocks": (2,)}
+    )
+    model = build_model(config)
+    mesh = make_mesh(config.train.batch_size)
+    state = step.init_state(model, config, jax.random.key(0))
+    before = jax.device_get(state.params)
+    state, loss = step.make_train_step(model, config, mesh)(
+        state, pictures(config, config.train.batch_size)[None]
+    )
+    assert np.isfinite(loss) and int(state.skipped) == 0
+    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), before, state.params)
+    assert all(jax.tree.leaves(moved)), moved
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.moments)} == {jnp.dtype("float32")}
 
 
 def test_parameters_fit_every_size(ladder):

@@ -92,7 +92,7 @@ def topology_devices(name: str) -> list[jax.Device]:
 
 
 def silence_missing_tpu() -> None:
-    """Where the TPU's compiler is installed and no TPU is, JAX's start is not to complain of that."""
+    """Keeps the TPU's compiler, where it is installed and no TPU is, from complaining of that."""
     # What JAX sets at its import where it sees no TPU.
     if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
         _settle_without_tpu()

@@ -18,6 +18,7 @@ from vaejax.evidence import Sums, evidence, evidence_from, sums_of
 from vaejax.evidence import summarize as evidence_summary
 from vaejax.likelihoods import Images, Likelihood, build_likelihood, to_picture
 from vaejax.metrics.image import psnr, ssim
+from vaejax.models import EXACT, build_model
 from vaejax.noise import picture_keys
 from vaejax.parallel import replicated, split_batch, to_devices
 
@@ -75,7 +76,6 @@ def make_importance_bound(
 
 
 def make_eval_step(
-    model: nn.Module,
     config: Config,
     mesh: Mesh,
     *,
@@ -85,15 +85,15 @@ def make_eval_step(
     """Compiles lazily: (params, images, index, mask) -> `Totals` of one batch.
 
     A picture's noise is drawn by its index, so results do not depend on batches or devices.
+    Everything is float32, matrix products as well: a bfloat16 model's figures would be worse.
 
     Args:
-      model: the VAE.
       config: of its run.
       mesh: the devices.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
       prior: log p(z) of a fitted prior in place of the model's own.
     """
-    likelihood = build_likelihood(config)
+    model, likelihood = build_model(config, EXACT), build_likelihood(config)
     root = jax.random.key(EVALUATION_SEED)
     how = {} if prior is None else {"log_prior": prior}
     bound = make_importance_bound(model, likelihood, importance_samples, **how)

@@ -15,6 +15,7 @@ from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.loading import open_data
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
+from vaejax.models import EXACT
 from vaejax.parallel import make_mesh, replicated, round_up
 from vaejax.progress import counting, say
 from vaejax.replacing import replacing
@@ -70,9 +71,7 @@ def measure(
         )
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)
-    step = make_eval_step(
-        trained.model, config, mesh, importance_samples=importance_samples, prior=log_prior
-    )
+    step = make_eval_step(config, mesh, importance_samples=importance_samples, prior=log_prior)
     batch_size = round_up(config.eval.batch_size, mesh)
     batches = pipeline.eval_batches(images, batch_size=batch_size)
     params = jax.device_put(trained.params, replicated(mesh))
@@ -143,7 +142,7 @@ def _protocol(
         "bounds": "ELBO with one sample of z; importance-weighted bound with K samples",
         "importance_samples": samples,
         "parameters": "exponential moving average",
-        "activations": trained.config.model.dtype,
+        "activations": EXACT,
         "matmul_precision": "highest",
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",

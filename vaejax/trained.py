@@ -15,7 +15,7 @@ from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
 from vaejax.likelihoods import build_likelihood, to_picture
-from vaejax.models import build_model
+from vaejax.models import EXACT, build_model
 from vaejax.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
 
@@ -46,7 +46,7 @@ class TrainedModel:
         """Use `vaejax.load`."""
         self.data_fingerprint = data_fingerprint
         self.config, self.params, self.step = config, params, step
-        self.model = build_model(config)
+        self.model = build_model(config, EXACT)
         self.workdir = workdir
         self._likelihood = build_likelihood(config)
         shown = functools.partial(to_picture, self._likelihood)

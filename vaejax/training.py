@@ -111,7 +111,7 @@ class Run:
         self.train_step = step.make_train_step(
             self.model, config, self.mesh, on_device=bool(self.feed.resident)
         )
-        self.eval_step = make_eval_step(self.model, config, self.mesh)
+        self.eval_step = make_eval_step(config, self.mesh)
         self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
         self.reports = Reports(self.model, config, workdir, self.clock, speaks=group.index == 0)
         self.anyone_stops = SharedFlag(self.mesh)

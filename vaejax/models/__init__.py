@@ -15,28 +15,41 @@ from vaejax.models.levels import Levels
 from vaejax.models.vae import VAE
 from vaejax.priors import build_prior
 
-__all__ = ["VAE", "Codes", "Inference", "Ladder", "build_model", "init_params"]
+__all__ = ["EXACT", "VAE", "Codes", "Inference", "Ladder", "build_model", "init_params"]
 
 
-def build_model(config: Config) -> VAE | Ladder:
-    """The model that `config` describes, without parameters."""
+# What is measured or shown of a trained model is computed in it, whatever training computes in.
+EXACT = "float32"
+# The least features of a pixel that its mixture is a linear map of.
+LEAST_FEATURES = 16
+
+
+def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
+    """The model that `config` describes, without parameters.
+
+    Args:
+      config: of the run.
+      dtype: of the activations; None takes the config's, in which it is trained.
+    """
     model, data = config.model, config.data
+    dtype = jnp.dtype(dtype or model.dtype)
     if config.likelihood.name == "mixture":
-        head = MixtureHead(
-            data.channels, config.likelihood.components, max(16, model.widths[0] // model.patch)
-        )
+        # Between what a position's width has for each of its pixels, width / patch^2, and the width
+        # itself, with which this map would be the largest of all.
+        features = max(LEAST_FEATURES, model.widths[0] // model.patch)
+        head = MixtureHead(data.channels, config.likelihood.components, features)
     else:
         head = PixelHead(data.channels, config.likelihood.scale, config.likelihood.fixed_scale)
     if model.name == "ladder":
         own = dataclasses.asdict(config.ladder)
         own["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
         levels = Levels(data.shape, model.patch, model.blocks, own.pop("latent"))
-        return Ladder(levels, model.widths, head=head, dtype=jnp.dtype(model.dtype), **own)
+        return Ladder(levels, model.widths, head=head, dtype=dtype, **own)
     shape = {
         "widths": model.widths,
         "blocks": model.blocks,
         "patch": model.patch,
-        "dtype": jnp.dtype(model.dtype),
+        "dtype": dtype,
     }
     return VAE(
         encoder=ConvEncoder(latent_size=model.latent_size, **shape),
