@@ -49,7 +49,8 @@ def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.Conf
     config.model.blocks = (6, 10, 14, 12)
     config.model.dtype = "bfloat16"
     config.ladder.latent = 4
-    # In a loop, CPUs convert all that is kept for the gradient at every turn.
+    # Else a CPU, which computes bfloat16 in float32, converts all that a loop keeps for the
+    # gradient at each of its turns.
     config.ladder.remat = True
     config.likelihood.components = 5
     config.objective.warmup_steps = 200
@@ -94,15 +95,25 @@ def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
             except TrainingError as error:
                 say(str(error))
                 broke = True
-        windows = metrics(workdir, "train")
+        return {"broke": broke} | verdict(metrics(workdir, "train"), config.train.steps)
+
+
+def verdict(windows: list[dict], steps: int) -> dict[str, float | bool]:
+    """What a run's windows of training metrics say of it.
+
+    Args:
+      windows: in order; none where no update counted.
+      steps: of the run.
+    """
     if not windows:  # no update was ever applied, or all were taken back
         windows = [dict.fromkeys(("elbo_bits_per_dim", "kl_nats"), np.nan)]
-        windows[0] |= {"rollbacks": MAX_ROLLBACKS, "skipped": config.train.steps}
+        windows[0] |= {"rollbacks": MAX_ROLLBACKS, "skipped": steps}
     bits = np.array([line["elbo_bits_per_dim"] for line in windows])
     settled = bits[len(bits) // 10 :]
+    # Said so that what is no number has diverged as well.
+    fine = settled <= np.minimum.accumulate(settled) + DIVERGED
     return {
-        "broke": broke,
-        "diverged": bool(np.any(settled > np.minimum.accumulate(settled) + DIVERGED)),
+        "diverged": not np.all(fine),
         "rollbacks": windows[-1]["rollbacks"],
         "skipped": windows[-1]["skipped"],
         "start": bits[0],

@@ -194,6 +194,30 @@ def test_ablation_names_what_it_does_not_know():
     assert result.returncode == 2 and "only a ladder" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("bits", "diverged"),
+    [
+        (np.linspace(8, 5, 50), False),
+        # The first tenth may go astray.
+        ([8, 9, 7, 12, 8, *np.linspace(8, 5, 45)], False),
+        ([*np.linspace(8, 5, 45), 6.1, 5, 5, 5, 5], True),
+        (np.linspace(5, 8, 50), True),
+        ([*np.linspace(8, 5, 45), *[np.nan] * 5], True),
+    ],
+)
+def test_stability_knows_a_run_that_diverged(bits, diverged):
+    line = {"kl_nats": 3.0, "rollbacks": 1, "skipped": 7}
+    found = stability.verdict([line | {"elbo_bits_per_dim": value} for value in bits], steps=1000)
+    assert found["diverged"] == diverged
+    assert (found["rollbacks"], found["skipped"], found["kl"]) == (1, 7, 3.0)
+    np.testing.assert_allclose([found["start"], found["end"]], [bits[0], np.mean(bits[-5:])])
+
+
+def test_stability_knows_a_run_in_which_no_update_counted():
+    found = stability.verdict([], steps=1000)
+    assert found["diverged"] and found["skipped"] == 1000 and found["rollbacks"] > 0
+
+
 def test_stability_counts_what_poison_does(monkeypatch):
     settings = {"steps": 100, "log_every": 10, "eval_every": 100, "save_every": 100}
     config = tiny_ladder(train=settings, data={"image_size": (16, 16), "channels": 1})
