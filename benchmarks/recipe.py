@@ -15,7 +15,7 @@ def variants(config: Config) -> dict[str, dict[str, Any]]:
         "depth": {"model.blocks": tuple(min(depth, 1) for depth in config.model.blocks)},
         "widths": {"model.widths": _one_width(config), "ladder.hidden": ()},
         "guard": {"optimizer.guard": 0.0},
-        "mixture": {"likelihood.name": "logistic", "likelihood.scale": "predicted"},
+        "mixture": {"likelihood.name": "logistic"},
         "balance": {"objective.balance": False},
         "AdamW": {"optimizer.name": "adamax", "optimizer.b2": 0.999},
     }

@@ -13,6 +13,7 @@ from states import assert_same, final_state
 from tiny import CONFIG_FILE, command, metrics, start, tiny
 
 import vaejax
+from vaejax.errors import UserError
 from vaejax.workdir import claim
 
 CONFIG = f"--config={CONFIG_FILE}"
@@ -46,6 +47,8 @@ def test_the_trained_model_is_usable_from_python(trained):
     bounds = [model.log_likelihood(faces, samples=k).mean() for k in (1, 16)]
     assert bounds[0] < bounds[1] < 0
     assert model.sample(3, prior="gaussian").shape == (3, 28, 28, 3)
+    with pytest.raises(UserError, match=r"shapes \(12, 5\); this model takes \(batch, 6\)"):
+        model.decode(mean[:, 1:])
 
 
 def test_sample_writes_a_grid_or_files(trained, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,6 +75,16 @@ def test_temperatures_are_of_all_of_resolutions_or_of_groups(model):
         model.sample(3, temperature=[1.0] * 4)
     with pytest.raises(UserError, match="must be a number from 0 on"):
         model.sample(3, temperature=[1.0, -1.0])
+
+
+def test_latents_of_another_model_are_refused(model):
+    z, _ = model.encode(model.sample(3))
+    fewer = jnp.asarray(z[0]), jnp.asarray(z[1][:2])
+    for wrong in (z[:1], (*z, z[0]), (), (z[1], z[0]), fewer):
+        with pytest.raises(UserError, match=r"this model takes \(batch, 1, .*\), \(batch, 2, "):
+            model.decode(wrong)
+    with pytest.raises(UserError, match=r"latents of shapes \(3, 1, 3, 2, 2\); this model takes"):
+        model.redraw(z[:1], keep=np.ones(3, bool))
 
 
 def test_progress_ends_with_the_reconstruction(model):

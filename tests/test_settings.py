@@ -82,6 +82,10 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
             {"model": {"name": "ladder"}, "prior": {"fitted": (), "name": "standard_normal"}},
             "config.prior.name='standard_normal' is the prior of a flat z",
         ),
+        (
+            {"model": {"name": "ladder"}, "prior": {"fitted": ()}},
+            "config.likelihood.scale='position' would tie a ladder to pictures of one size",
+        ),
         ({"ladder": {"dropout": 0.5}}, "config.ladder.dropout=0.5 has no meaning for"),
         (
             {"model": {"name": "ladder", "blocks": (0, 0, 0)}, "prior": {"fitted": ()}},

@@ -246,6 +246,8 @@ def ladder_config() -> ml_collections.ConfigDict:
     config.model.name = "ladder"
     config.model.patch = 1
     config.likelihood.name = "mixture"
+    # Of any other likelihood: nothing of a ladder belongs to a position.
+    config.likelihood.scale = "predicted"
     # The groups' priors are trained with them.
     config.prior.fitted = ()
     config.objective.balance = True

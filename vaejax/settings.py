@@ -11,7 +11,8 @@ from typing import Any
 
 import ml_collections
 
-from vaejax.config import Config, LadderConfig, PriorConfig
+from vaejax.checks import check_together
+from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
@@ -51,7 +52,7 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
     for section in dataclasses.fields(Config):
         sections[section.name] = _section(section.type, section.name, values.get(section.name, {}))
     config = _resolve_crop(Config(**sections))
-    _check_together(config)
+    check_together(config)
     return config
 
 
@@ -193,91 +194,3 @@ def _resolve_crop(config: Config) -> Config:
     else:
         crop = "center"
     return dataclasses.replace(config, data=dataclasses.replace(config.data, crop=crop))
-
-
-def _check_together(config: Config) -> None:
-    """Settings that are each right and yet do not go together."""
-    data, model, train = config.data, config.model, config.train
-    source, _, name = data.source.partition(":")
-    known = ("synthetic", "celeba", "folder", "array", "tfds")
-    if source not in known or (source == "tfds" and name[:1] in ("", ":", "/")):
-        near = difflib.get_close_matches(source, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"config.data.source={data.source!r} is not one of synthetic, celeba, folder, array, "
-            f"tfds:NAME{hint}"
-        )
-    if len(model.widths) != len(model.blocks):
-        raise UserError(
-            f"config.model.blocks={model.blocks} must have one number for each of "
-            f"config.model.widths={model.widths}"
-        )
-    hidden = config.ladder.hidden
-    if model.name == "ladder" and hidden and len(hidden) != len(model.widths):
-        raise UserError(
-            f"config.ladder.hidden={hidden} must have one number for each of "
-            f"config.model.widths={model.widths}, or none at all"
-        )
-    if not model.widths:
-        raise UserError("config.model.widths=() must name at least one level, such as (64, 128)")
-    shrink = model.patch * 2 ** (len(model.widths) - 1)
-    if min(data.image_size) < shrink:
-        raise UserError(
-            f"config.model.widths={model.widths} with config.model.patch={model.patch} divides "
-            f"the side by {shrink}, more than config.data.image_size={data.image_size} has; "
-            "name fewer widths"
-        )
-    if 0 < config.optimizer.guard <= 1:
-        raise UserError(
-            f"config.optimizer.guard={config.optimizer.guard} would let gradients of usual length "
-            "fade; choose more than 1, such as 5, or 0 for none"
-        )
-    if model.name == "ladder" and config.prior.fitted:
-        raise UserError(
-            f"config.prior.fitted={config.prior.fitted} names priors of a flat z, and "
-            "config.model.name=ladder has none; begin with a config file of a ladder, such as "
-            "configs/celeba_ladder.py, which sets all that one needs"
-        )
-    if model.name == "ladder" and config.prior.name != PriorConfig().name:
-        raise UserError(
-            f"config.prior.name={config.prior.name!r} is the prior of a flat z, and "
-            "config.model.name=ladder has none; leave it out"
-        )
-    if model.name == "conv" and config.ladder != LadderConfig():
-        default = vars(LadderConfig())
-        changed = [f"{k}={v!r}" for k, v in vars(config.ladder).items() if v != default[k]]
-        raise UserError(
-            f"config.ladder.{changed[0]} has no meaning for config.model.name=conv; leave it "
-            "out, or begin with a config file of a ladder, such as configs/celeba_ladder.py"
-        )
-    if model.name == "ladder" and not model.blocks[-1]:
-        raise UserError(
-            f"config.model.blocks={model.blocks} leaves a ladder's top, the last level, without "
-            "latents; name a number from 1 on there, or fewer levels"
-        )
-    if config.likelihood.bits != 8 and config.likelihood.name not in ("logistic", "mixture"):
-        raise UserError(
-            f"config.likelihood.bits={config.likelihood.bits} is not known to "
-            f"config.likelihood.name={config.likelihood.name!r}; name logistic or mixture"
-        )
-    if config.likelihood.name == "bernoulli" and config.likelihood.scale != "fixed":
-        raise UserError(
-            f"config.likelihood.scale={config.likelihood.scale!r} has no meaning for bernoulli, "
-            "which has no scale; set config.likelihood.scale=fixed"
-        )
-    if config.likelihood.name == "mixture" and config.likelihood.scale == "fixed":
-        raise UserError(
-            "config.likelihood.scale='fixed' has no meaning for a mixture, whose components learn "
-            "their scales; leave it out, or name config.likelihood.name=logistic"
-        )
-    if train.batch_size % train.accumulate:
-        raise UserError(
-            f"config.train.batch_size={train.batch_size} must be a multiple of "
-            f"config.train.accumulate={train.accumulate}"
-        )
-    for key in ("steps", "log_every", "eval_every", "save_every"):
-        if getattr(train, key) % train.steps_per_dispatch:
-            raise UserError(
-                f"config.train.{key}={getattr(train, key)} must be a multiple of "
-                f"config.train.steps_per_dispatch={train.steps_per_dispatch}"
-            )

@@ -89,9 +89,12 @@ class TrainedModel:
         return self._in_batches(sample, images, np.arange(len(images)))
 
     def decode(self, z: Latents | PyTree[Array]) -> Pictures:
-        """The picture of each z: the mean of p(x|z), rounded."""
-        z = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), z)
-        return self._in_batches(lambda z: self._decode(self.params, z), z)
+        """The picture of each z: the mean of p(x|z), rounded.
+
+        Raises:
+          UserError: latents of other shapes than this model's.
+        """
+        return self._in_batches(lambda z: self._decode(self.params, z), self._latents(z))
 
     def reconstruct(self, images: Pictures, *, seed: int | None = None) -> Pictures:
         """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
@@ -182,13 +185,16 @@ class TrainedModel:
           The pictures and all their latents.
 
         Raises:
-          UserError: the model is no ladder, or `keep` is not one for each of its groups.
+          UserError: the model is no ladder, `keep` is not one for each of its groups, or `z` are
+            of other shapes than its latents.
         """
         groups = len(self.model.resolutions())
         if not groups:
             raise UserError("redraw: this model has one flat z, and no groups to choose from")
         if np.shape(keep) != (groups,):
             raise UserError(f"keep has the shape {np.shape(keep)}; name {groups}, one of a group")
+
+        z = self._latents(z)
 
         def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
             return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
@@ -284,6 +290,21 @@ class TrainedModel:
             batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
             own = count - start
             yield jax.tree.map(lambda leaf, own=own: leaf[:own], jax.device_get(function(*batch)))
+
+    def _latents(self, z: Latents | PyTree[Array]) -> Latents:
+        """As float32, if they are of this model's shapes."""
+        picture = jax.ShapeDtypeStruct((1, *self.config.data.shape), np.uint8)
+        expected, _ = jax.eval_shape(self._posterior, self.params, picture)
+        leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
+        count = len(leaves[0]) if leaves and leaves[0].ndim else 0
+        shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
+        if not count or [leaf.shape for leaf in leaves] != shapes:
+            known = ", ".join(str(("batch", *shape[1:])).replace("'", "") for shape in shapes)
+            raise UserError(
+                f"latents of shapes {', '.join(str(leaf.shape) for leaf in leaves) or 'nothing'}; "
+                f"this model takes {known}"
+            )
+        return jax.tree.unflatten(jax.tree.structure(expected), leaves)
 
     def _check(self, images: Pictures) -> None:
         expected = self.config.data.shape
