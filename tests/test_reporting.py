@@ -57,6 +57,10 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     [
         ({"kl_nats": 0.1}, "posterior collapse"),
         ({"active_units": 2.0}, "dead units: 4 of 6"),
+        (
+            {"kl_per_group": [9.0, 0.05, 3.0, 0.0]},
+            "of 4 groups of latents, counted from 0 at the top, 1, 3 tell",
+        ),
         ({"log_std": MIN_LOG_SCALE}, "saturated scale"),
         ({"effective_beta": 200.0}, "weighs 2e+02 times"),
     ],

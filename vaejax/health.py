@@ -8,6 +8,8 @@ from vaejax.likelihoods import MIN_LOG_SCALE
 # Bits/dim by which validation may lie behind training, or rise again from its best.
 OVERFIT_GAP = 0.25
 OVERFIT_RISE = 0.03
+# Nats below which a group of a ladder's latents tells nothing.
+QUIET = 0.1
 
 
 class Health:
@@ -19,7 +21,7 @@ class Health:
         self._said: set[str] = set()
         self._best = float("inf")
 
-    def training(self, step: int, values: dict[str, float]) -> list[str]:
+    def training(self, step: int, values: dict[str, float | list[float]]) -> list[str]:
         """New complaints about a window of training metrics."""
         warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
         return self._new(self._training(values)) if warm else []
@@ -34,7 +36,9 @@ class Health:
         self._said.update(name for name, _ in fresh)
         return [text for _, text in fresh]
 
-    def _training(self, values: dict[str, float]) -> Iterator[tuple[str, str]]:
+    def _training(self, values: dict[str, float | list[float]]) -> Iterator[tuple[str, str]]:
+        groups = values.get("kl_per_group", [])
+        quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
         # A ladder has no units to count.
         size = self._config.model.latent_size
         active = values.get("active_units", size)
@@ -50,6 +54,13 @@ class Health:
                 "dead",
                 f"dead units: {size - active:.0f} of {size} latents carry nothing; "
                 "config.model.latent_size could be smaller, or grant config.objective.free_bits",
+            )
+        elif quiet:
+            yield (
+                "quiet",
+                f"quiet groups: of {len(groups)} groups of latents, counted from 0 at the top, "
+                f"{', '.join(map(str, quiet))} tell less than {QUIET} nats; config.model.blocks "
+                "could name fewer, or grant config.objective.free_bits",
             )
         likelihood, effective = self._config.likelihood, values["effective_beta"]
         mixture, fixed = likelihood.name == "mixture", likelihood.scale == "fixed"
