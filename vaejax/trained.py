@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
+from vaejax.batching import in_batches, joined
 from vaejax.compiling import jit
 from vaejax.config import Config
 from vaejax.errors import UserError
@@ -98,7 +99,7 @@ class TrainedModel:
 
     def reconstruct(self, images: Pictures, *, seed: int | None = None) -> Pictures:
         """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
-        return _joined(self.reconstruct_in_batches(images, seed=seed))
+        return joined(self.reconstruct_in_batches(images, seed=seed))
 
     def reconstruct_in_batches(
         self, images: Pictures, *, seed: int | None = None
@@ -131,7 +132,7 @@ class TrainedModel:
             first.
           prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
         """
-        return _joined(
+        return joined(
             self.sample_in_batches(count, seed=seed, temperature=temperature, prior=prior)
         )
 
@@ -159,7 +160,7 @@ class TrainedModel:
     ) -> Latents:
         """The latents that `sample` shows."""
         if prior == OWN_PRIOR:
-            return _joined(self._drawn(self._sample_codes, count, seed, temperature))
+            return joined(self._drawn(self._sample_codes, count, seed, temperature))
         fitted, temperature = self.fitted_prior(prior), float(self._temperatures(temperature))
         _check_count(count)
         return np.asarray(fitted.sample(jax.random.key(seed), count, temperature))
@@ -199,7 +200,7 @@ class TrainedModel:
         def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
             return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
 
-        return _joined(self._drawn(of_batch, len(z[0]), seed, temperature, z))
+        return joined(self._drawn(of_batch, len(z[0]), seed, temperature, z))
 
     def _drawn(
         self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
@@ -275,21 +276,10 @@ class TrainedModel:
 
     def _in_batches(self, function: Callable, *inputs: PyTree) -> PyTree:
         """`function` of all inputs, which goes through them in batches."""
-        return _joined(self._batches(function, *inputs))
+        return joined(self._batches(function, *inputs))
 
     def _batches(self, function: Callable, *inputs: PyTree) -> Iterator[PyTree]:
-        """Applies `function` to equal, padded batches, so that it is compiled once.
-
-        Fewer pictures than a batch fill the next power of two, for which little is compiled anew.
-        """
-        count = len(jax.tree.leaves(inputs)[0])
-        size = min(self.config.eval.batch_size, 1 << (count - 1).bit_length())
-        for start in range(0, count, size):
-            # The last picture fills the last batch.
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
-            own = count - start
-            yield jax.tree.map(lambda leaf, own=own: leaf[:own], jax.device_get(function(*batch)))
+        return in_batches(function, *inputs, size=self.config.eval.batch_size)
 
     def _latents(self, z: Latents | PyTree[Array]) -> Latents:
         """As float32, if they are of this model's shapes."""
@@ -313,10 +303,6 @@ class TrainedModel:
                 f"pictures of shape {images.shape} and type {images.dtype}; this model takes "
                 f"uint8 (batch, {', '.join(map(str, expected))})"
             )
-
-
-def _joined(batches: Iterator[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
 def _check_count(count: int) -> None:
