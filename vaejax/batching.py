@@ -1,6 +1,6 @@
 """Many inputs through a compiled function, a few at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,6 @@ def in_batches(function: Callable, *inputs: PyTree, size: int) -> Iterator[PyTre
         yield jax.tree.map(lambda leaf, own=own: leaf[:own], jax.device_get(function(*batch)))
 
 
-def joined(batches: Iterator[PyTree]) -> PyTree:
+def joined(batches: Iterable[PyTree]) -> PyTree:
     """The batches as one."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)

@@ -15,27 +15,27 @@ LOG_2PI = math.log(2 * math.pi)
 # Burda et al. (2016) call a latent active when its mean varies by more than this share.
 ACTIVE_SHARE = 0.01
 
-Codes = Float[Array, "batch latent"]
+PerLatent = Float[Array, "batch latent"]
 PerExample = Float[Array, "batch"]
 
 
-def reparameterize(mean: Codes, log_std: Codes, noise: Codes) -> Codes:
+def reparameterize(mean: PerLatent, log_std: PerLatent, noise: PerLatent) -> PerLatent:
     """z = mean + std * noise (Kingma & Welling 2014, section 2.4)."""
     return mean + jnp.exp(log_std) * noise
 
 
-def gaussian_log_prob(z: Codes, mean: Codes, log_std: Codes) -> PerExample:
+def gaussian_log_prob(z: PerLatent, mean: PerLatent, log_std: PerLatent) -> PerExample:
     """log of the diagonal Gaussian density at `z`."""
     standard = (z - mean) * jnp.exp(-log_std)
     return jnp.sum(-0.5 * (standard**2 + LOG_2PI) - log_std, axis=-1)
 
 
-def gaussian_entropy(log_std: Codes) -> PerExample:
+def gaussian_entropy(log_std: PerLatent) -> PerExample:
     """Entropy of the diagonal Gaussian."""
     return jnp.sum(log_std + 0.5 * (1.0 + LOG_2PI), axis=-1)
 
 
-def standard_kl(mean: Codes, log_std: Codes) -> Codes:
+def standard_kl(mean: PerLatent, log_std: PerLatent) -> PerLatent:
     """KL(q(z|x) || N(0, I)) of each dimension (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (mean**2 + jnp.exp(2.0 * log_std) - 1.0) - log_std
 
@@ -97,7 +97,7 @@ class LatentMoments(NamedTuple):
     log_std: Float[Array, "latent"]
 
 
-def latent_moments(mean: Codes, log_std: Codes, mask: PerExample) -> LatentMoments:
+def latent_moments(mean: PerLatent, log_std: PerLatent, mask: PerExample) -> LatentMoments:
     """The sums of one batch; add those of several with `jax.tree.map`."""
     weight = mask[:, None]
     return LatentMoments(
