@@ -1,6 +1,8 @@
 """The Frey faces, 28 x 20 grey, with a ladder: --config.data.path=FILE.npz.
 
 25 minutes on two CPU cores. Every choice was made on the validation faces.
+A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
+0.3 GiB of its 16 and makes 71,995 images/s at most; all 1,565 at once need 6 GiB.
 """
 
 from vaejax.config import ladder_config
