@@ -1,7 +1,8 @@
 """What each part of a ladder's recipe is worth: `python -m benchmarks.ablation --config=…`.
 
-Takes one part out at a time and trains for as many updates as fit into the same time at that
-variant's own speed, measured side by side before. The learning rate falls over just these.
+Takes one part out at a time and trains for as many updates as fit into the same time: the first
+variant's by its speed, another's by how long its step takes beside the first's, measured in turn
+before. The learning rate falls over just these.
 """
 
 import pathlib
@@ -33,16 +34,21 @@ ONLY = flags.DEFINE_list("only", [], "Names of variants, instead of all.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 # Rounds of timing, and seconds of each variant in a round at most.
-ROUNDS, ROUND_SECONDS = 5, 2.0
+ROUNDS, ROUND_SECONDS = 15, 2.0
 
 
 def seconds_per_step(configs: dict[str, Config]) -> dict[str, float]:
-    """Of each variant's compiled step, measured in turn."""
+    """Of each variant's compiled step, by its ratio to the first's in the same round."""
     programs = {name: Step(build_model(config), config) for name, config in configs.items()}
     seconds = min(ROUND_SECONDS, SECONDS.value / 100)
     times = timing.in_turn(programs, repeats=ROUNDS, seconds=seconds)
-    dispatches = {name: config.train.steps_per_dispatch for name, config in configs.items()}
-    return {name: statistics.median(values) / dispatches[name] for name, values in times.items()}
+    first = next(iter(times.values()))
+    ratios = {
+        name: statistics.median(value / other for value, other in zip(values, first))
+        for name, values in times.items()
+    }
+    of_first = statistics.median(first) / next(iter(configs.values())).train.steps_per_dispatch
+    return {name: of_first * ratio for name, ratio in ratios.items()}
 
 
 def trained(
