@@ -1,12 +1,17 @@
 """An evaluation rounds nothing that it need not."""
 
+import pathlib
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from ladders import pictures
 from tiny import tiny, tiny_ladder
 
+from vaejax import trained
 from vaejax.evaluation import make_eval_step
-from vaejax.models import build_model
+from vaejax.models import build_model, init_params
 from vaejax.parallel import single_device_mesh
 from vaejax.step import state_shapes
 
@@ -17,8 +22,38 @@ def test_it_is_of_the_highest_precision_whatever_training_computes_in(of):
     params = state_shapes(build_model(config), config).ema_params
     step = make_eval_step(config, single_device_mesh(), importance_samples=2)
     arrays = pictures(config, 4), jnp.arange(4), jnp.ones(4, bool)
-    lines = step.lower(params, *arrays).as_text().splitlines()
-    products = [line for line in lines if "dot_general" in line or "convolution" in line]
-    assert len(products) > 10
-    assert not [line for line in products if line.count("HIGHEST") != 2]
+    check_precise(step.lower(params, *arrays), products=10)
+
+
+@pytest.mark.parametrize("of", [tiny, tiny_ladder])
+def test_so_is_all_that_is_shown_of_a_trained_model(of, monkeypatch):
+    config = of(model={"dtype": "bfloat16", "widths": (4, 6), "blocks": (1, 1)})
+    params = init_params(build_model(config), config, jax.random.key(0))
+    lowered = []
+
+    def jit(function):
+        compiled = jax.jit(function)
+
+        def watched(*inputs):
+            lowered.append(compiled.lower(*inputs))
+            return compiled(*inputs)
+
+        return watched
+
+    monkeypatch.setattr(trained, "jit", jit)
+    model = trained.TrainedModel(config, params, 1, pathlib.Path(), {})
+    model.sample(2)
+    model.decode(model.encode(np.asarray(pictures(config, 2)))[0])
+    model.log_likelihood(np.asarray(pictures(config, 2)), samples=2)
+    assert len(lowered) >= 4
+    for program in lowered:
+        check_precise(program, products=3)
+
+
+def check_precise(lowered, products):
+    """There are more than so many products of matrices, and none rounds."""
+    lines = lowered.as_text().splitlines()
+    found = [line for line in lines if "dot_general" in line or "convolution" in line]
+    assert len(found) > products
+    assert not [line for line in found if line.count("HIGHEST") != 2]
     assert not [line for line in lines if "bf16" in line]

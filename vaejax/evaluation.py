@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vaejax import objectives
-from vaejax.compiling import jit
+from vaejax.compiling import jit, precise
 from vaejax.config import Config
 from vaejax.evidence import Sums, evidence, evidence_from, sums_of
 from vaejax.evidence import summarize as evidence_summary
@@ -98,16 +98,15 @@ def make_eval_step(
     how = {} if prior is None else {"log_prior": prior}
     bound = make_importance_bound(model, likelihood, importance_samples, **how)
 
+    @precise
     def step(params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]) -> Totals:
-        with jax.default_matmul_precision("highest"):
-            keys = picture_keys(root, index)
-            terms = evidence(model, params, likelihood, images, keys, **how)
-            importance = jnp.zeros_like(terms.log_likelihood)
-            if importance_samples:
-                importance = bound(params, images, index, root)
-            likeness = model.apply({"params": params}, images, method="likeness")
-            shown = to_picture(likelihood, likeness)
-            sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
+        terms = evidence(model, params, likelihood, images, picture_keys(root, index), **how)
+        importance = jnp.zeros_like(terms.log_likelihood)
+        if importance_samples:
+            importance = bound(params, images, index, root)
+        likeness = model.apply({"params": params}, images, method="likeness")
+        shown = to_picture(likelihood, likeness)
+        sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
         squared = jnp.mean(difference**2, axis=(1, 2, 3))
         elbo = terms.elbo()

@@ -6,14 +6,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float
 
 from vaejax import pictures
-from vaejax.compiling import jit
+from vaejax.compiling import jit, precise
 from vaejax.config import Config
 from vaejax.data import Dataset
 from vaejax.likelihoods import build_likelihood, to_picture
+from vaejax.models import EXACT, build_model
 from vaejax.reporting import Reporter
 
 # A stream of its own, so that a gallery never shares noise with a training step.
@@ -23,7 +23,7 @@ GALLERY_SEED = 2**31 - 2
 class Gallery:
     """Draws reconstructions, samples and interpolations as PNG grids."""
 
-    def __init__(self, model: nn.Module, config: Config, dataset: Dataset, directory: Path):
+    def __init__(self, config: Config, dataset: Dataset, directory: Path):
         """Chooses the faces: the first of those to be shown."""
         self._directory = directory
         source = dataset.shown()
@@ -31,10 +31,12 @@ class Gallery:
         self._columns = min(config.eval.grid, len(source))
         rows = max(1, min(self._columns // 2, len(source) // self._columns))
         self._faces = np.asarray(source[: self._columns * rows])
+        model = build_model(config, EXACT)
         shown = functools.partial(to_picture, build_likelihood(config))
         keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)
 
         @jit
+        @precise
         def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             apply = functools.partial(model.apply, {"params": params})
             codes, _ = apply(faces, method="posterior")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from vaejax.batching import in_batches, joined
-from vaejax.compiling import jit
+from vaejax.compiling import jit, precise
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
@@ -62,14 +62,15 @@ class TrainedModel:
             pixels, z, _ = apply("redraw", params, z, keep, apply("noise", params, *noise))
             return shown(pixels), z
 
-        self._posterior = jit(functools.partial(apply, "posterior"))
-        self._decode = jit(lambda params, z: shown(apply("decode", params, z)))
-        self._sample = jit(lambda *inputs: shown(noise_in("generate", *inputs)))
-        self._sample_codes = jit(functools.partial(noise_in, "from_noise"))
-        self._redraw = jit(redraw)
-        self._importance_bound = functools.cache(
-            lambda samples: jit(make_importance_bound(self.model, self._likelihood, samples))
-        )
+        def bound(samples: int) -> Callable:
+            return jit(precise(make_importance_bound(self.model, self._likelihood, samples)))
+
+        self._posterior = jit(precise(functools.partial(apply, "posterior")))
+        self._decode = jit(precise(lambda params, z: shown(apply("decode", params, z))))
+        self._sample = jit(precise(lambda *inputs: shown(noise_in("generate", *inputs))))
+        self._sample_codes = jit(precise(functools.partial(noise_in, "from_noise")))
+        self._redraw = jit(precise(redraw))
+        self._importance_bound = functools.cache(bound)
 
     def encode(self, images: Pictures) -> tuple[Latents, Latents]:
         """Mean and standard deviation of q(z|x).
@@ -222,10 +223,9 @@ class TrainedModel:
         if samples < 1:
             raise UserError(f"samples={samples} must be at least 1")
         bound, key = self._importance_bound(samples), jax.random.key(seed)
-        with jax.default_matmul_precision("highest"):
-            return self._in_batches(
-                lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
-            )
+        return self._in_batches(
+            lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
+        )
 
     def fitted_prior(self, name: str):
         """The prior of that name that was fitted to this checkpoint's codes.

@@ -112,7 +112,7 @@ class Run:
             self.model, config, self.mesh, on_device=bool(self.feed.resident)
         )
         self.eval_step = make_eval_step(config, self.mesh)
-        self.gallery = Gallery(self.model, config, self.dataset, workdir / "pictures")
+        self.gallery = Gallery(config, self.dataset, workdir / "pictures")
         self.reports = Reports(self.model, config, workdir, self.clock, speaks=group.index == 0)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
