@@ -77,6 +77,14 @@ def test_nothing_is_said_before_the_warm_up_is_over():
     assert Health(tiny()).training(10, HEALTHY | {"kl_nats": 0.0}) == []
 
 
+def test_groups_are_called_quiet_when_training_ends():
+    health = Health(tiny(train={"steps": 2000, "log_every": 100}))
+    early, late = ({"kl_per_group": kl} for kl in ([9.0, 0.05, 3.0], [9.0, 2.0, 0.05]))
+    assert health.training(1900, HEALTHY | early) == []
+    (complaint,) = health.training(2000, HEALTHY | late)
+    assert "from 0 at the top, 2 tell" in complaint
+
+
 def test_overfitting_is_named():
     health = Health(tiny())
     assert health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.1}) == []
@@ -113,7 +121,7 @@ def test_fewer_faces_than_a_row_holds_stand_above_their_likenesses(faces, tmp_pa
     model, dataset = build_model(config), open_dataset(config.data)
     params = init_params(model, config, jax.random.key(0))
     reporter = Reporter(tmp_path, 0)
-    Gallery(model, config, dataset, tmp_path).draw(0, params, reporter)
+    Gallery(config, dataset, tmp_path).draw(0, params, reporter)
     reporter.close()
     sheet = np.asarray(Image.open(tmp_path / "reconstructions_00000000.png"))
     cell = 3 * 28 + pictures.GAP

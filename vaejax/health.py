@@ -24,7 +24,8 @@ class Health:
     def training(self, step: int, values: dict[str, float | list[float]]) -> list[str]:
         """New complaints about a window of training metrics."""
         warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
-        return self._new(self._training(values)) if warm else []
+        last = step >= self._config.train.steps
+        return self._new(self._training(values, last)) if warm else []
 
     def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
         """New complaints about validation metrics beside the newest training ones, if any."""
@@ -36,7 +37,9 @@ class Health:
         self._said.update(name for name, _ in fresh)
         return [text for _, text in fresh]
 
-    def _training(self, values: dict[str, float | list[float]]) -> Iterator[tuple[str, str]]:
+    def _training(
+        self, values: dict[str, float | list[float]], last: bool
+    ) -> Iterator[tuple[str, str]]:
         groups = values.get("kl_per_group", [])
         quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
         # A ladder has no units to count.
@@ -55,7 +58,8 @@ class Health:
                 f"dead units: {size - active:.0f} of {size} latents carry nothing; "
                 "config.model.latent_size could be smaller, or grant config.objective.free_bits",
             )
-        elif quiet:
+        # Groups fall silent and awake for as long as the network learns.
+        elif quiet and last:
             yield (
                 "quiet",
                 f"quiet groups: of {len(groups)} groups of latents, counted from 0 at the top, "
