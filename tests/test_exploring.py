@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("ladder")
     # Wide and long enough to learn; it compiles no slower for that.
     config = tiny_ladder(
-        {"dropout": 0.1},
+        ladder={"dropout": 0.1},
         model={"widths": (24, 24, 24), "blocks": (2, 0, 1)},
         optimizer={
             "name": "adamax", "guard": 4.0, "learning_rate": 0.01, "warmup_steps": 0,

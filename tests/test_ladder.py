@@ -255,7 +255,8 @@ def test_bfloat16_stays_inside_the_networks():
 def test_a_step_in_bfloat16_looped_and_computed_again():
     """As accelerators train."""
     config = tiny_ladder(
-        {"scan": True, "remat": True}, model={"dtype": "bfloat16", "widths": (4,), "blocks": (2,)}
+        ladder={"scan": True, "remat": True},
+        model={"dtype": "bfloat16", "widths": (4,), "blocks": (2,)},
     )
     model = build_model(config)
     mesh = make_mesh(config.train.batch_size)
@@ -281,7 +282,7 @@ def test_parameters_fit_every_size(ladder):
 
 @pytest.mark.parametrize("choice", [{"spread": "exp"}, {"skips": "level"}, {"dropout": 0.3}])
 def test_every_parameter_gets_a_gradient(choice):
-    config = tiny_ladder(choice)
+    config = tiny_ladder(ladder=choice)
     model = build_model(config)
     params = away_from_start(model, config)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from test_readme import SHORT
+from test_readme import SHORT, SMALL
 from tiny import COMMAND_TIMEOUT, free_port
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -53,7 +53,8 @@ def test_the_command_of_the_readme_stops_and_goes_on(tmp_path):
     """Stopped by a signal to the script, as a machine's owner would."""
     (line,) = re.findall(r"^launch/local.sh .*$", (REPOSITORY / "README.md").read_text(), re.M)
     words = [
-        *shlex.split(line), *SHORT, "--config.train.steps=400", f"--workdir={tmp_path / 'run'}"
+        *shlex.split(line), *SHORT, *SMALL, "--config.train.steps=400",
+        f"--workdir={tmp_path / 'run'}",
     ]  # fmt: skip
     words.insert(1, f"--port={free_port()}")
     process = subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)

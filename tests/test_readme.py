@@ -24,9 +24,10 @@ SHORT = [
     "--config.train.steps=4", "--config.train.eval_every=4", "--config.train.save_every=4",
     "--config.train.log_every=2", "--config.data.synthetic_counts=(80, 8, 8)",
     "--config.model.widths=(8, 8)", "--config.model.blocks=(1, 1)",
-    "--config.model.latent_size=4", "--config.prior.width=8", "--config.prior.layers=2",
     "--config.eval.importance_samples=2", "--config.eval.grid=4",
 ]  # fmt: skip
+# And of a flat z.
+SMALL = ["--config.model.latent_size=4", "--config.prior.width=8", "--config.prior.layers=2"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_every_command_works(line, home):
     if module == "aot" and not importlib.util.find_spec("libtpu"):
         pytest.skip("no TPU compiler: pip install -e '.[tpu]'")
     trains = module in ("main", "aot") and "--config.train.steps" not in line
-    short = SHORT if trains else []
+    short = [*SHORT, *([] if "ladder" in line else SMALL)] if trains else []
     result = command(module, *words[3:], *short, cwd=home)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr

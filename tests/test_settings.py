@@ -80,7 +80,11 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"name": "ladder"}}, "begin with a config file of a ladder"),
         (
             {"model": {"name": "ladder"}, "prior": {"fitted": (), "name": "standard_normal"}},
-            "config.prior.name='standard_normal' is the prior of a flat z",
+            "config.prior.name='standard_normal' is of a flat z",
+        ),
+        (
+            {"model": {"name": "ladder", "latent_size": 512}, "prior": {"fitted": ()}},
+            "config.model.latent_size=512 is of a flat z",
         ),
         (
             {"model": {"name": "ladder"}, "prior": {"fitted": ()}},

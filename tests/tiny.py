@@ -18,17 +18,15 @@ CONFIG_FILE = pathlib.Path(__file__)
 COMMAND_TIMEOUT = 300
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """What `--config=tests/tiny.py` reads."""
+def get_config(model: str = "conv") -> ml_collections.ConfigDict:
+    """What `--config=tests/tiny.py` reads, and `--config=tests/tiny.py:ladder` of a ladder."""
     config = default_config()
+    config.model.name = model
     config.data.image_size = (28, 28)
     config.data.synthetic_counts = (64, 24, 8)
     config.model.widths = (8, 16)
     config.model.blocks = (1, 1)
     config.model.patch = 2
-    config.model.latent_size = 6
-    config.prior.layers = 2
-    config.prior.width = 16
     config.train.batch_size = 8
     config.train.steps = 12
     config.train.log_every = 3
@@ -37,27 +35,35 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval.batch_size = 10
     config.eval.importance_samples = 4
     config.eval.grid = 4
+    if model == "ladder":
+        config.ladder.latent = 2
+        config.likelihood.name = "mixture"
+        config.likelihood.components = 3
+        config.likelihood.scale = "predicted"
+        config.prior.fitted = ()
+    else:
+        config.model.latent_size = 6
+        config.prior.layers = 2
+        config.prior.width = 16
     return config
 
 
-def tiny(**sections: dict) -> Config:
+def tiny(model_name: str = "conv", **sections: dict) -> Config:
     """The tiny config with some settings changed: `tiny(train={"steps": 3})`."""
-    config = get_config()
+    config = get_config(model_name)
     for section, values in sections.items():
         config[section].update(values)
     return resolve(config)
 
 
-def tiny_ladder(ladder: dict | None = None, **sections: dict) -> Config:
+def tiny_ladder(**sections: dict) -> Config:
     """A ladder of three groups at two resolutions, and one between without any."""
     sections = {
         "data": {"image_size": (20, 16), "channels": 1},
         "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
-        "likelihood": {"name": "mixture", "components": 3},
         **sections,
     }
-    sections["model"] = {"name": "ladder", **sections["model"]}
-    return tiny(ladder={"latent": 2, **(ladder or {})}, prior={"fitted": ()}, **sections)
+    return tiny("ladder", **sections)
 
 
 def without(config: Config, section: str, **values: object) -> Config:

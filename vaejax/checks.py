@@ -2,7 +2,7 @@
 
 import difflib
 
-from vaejax.config import Config, LadderConfig, PriorConfig, TrainConfig
+from vaejax.config import Config, LadderConfig, TrainConfig
 from vaejax.errors import UserError
 
 
@@ -71,11 +71,14 @@ def _check_ladder(config: Config) -> None:
             f"config.model.blocks={model.blocks} leaves a ladder's top, the last level, without "
             "latents; name a number from 1 on there, or fewer levels"
         )
-    if config.prior.name != PriorConfig().name:
-        raise UserError(
-            f"config.prior.name={config.prior.name!r} is the prior of a flat z, and "
-            "config.model.name=ladder has none; leave it out"
-        )
+    for key in ("model.latent_size", "prior.name", "prior.layers", "prior.width"):
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if value != getattr(getattr(Config(), section), name):
+            raise UserError(
+                f"config.{key}={value!r} is of a flat z, and config.model.name=ladder has none; "
+                "leave it out"
+            )
     if config.likelihood.name != "mixture" and config.likelihood.scale == "position":
         raise UserError(
             "config.likelihood.scale='position' would tie a ladder to pictures of one size; "

@@ -53,12 +53,13 @@ def measure(
     config = trained.config
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
+    fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
     if prior == "flow_matching":
         raise UserError(
             "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
             "model, gaussian or mixture"
         )
-    log_prior = None if prior == OWN_PRIOR else trained.fitted_prior(prior).log_prob
+    log_prior = fitted and fitted.log_prob
     dataset = open_data(trained, data_path)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
