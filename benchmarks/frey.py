@@ -102,6 +102,8 @@ def main() -> None:
             f"config.data.holdout={holdout} leaves no validation or no test faces; the "
             "literature's split is (200, 200)"
         )
+    # The runs, which are processes of their own, may need all of an accelerator.
+    jax.config.update("jax_platforms", "cpu")
     with tempfile.TemporaryDirectory() as scratch:
         runs = pathlib.Path(RUNS.value or scratch).expanduser()
         rows = [of_seed(runs / f"seed{seed}", seed) for seed in range(SEEDS.value)]

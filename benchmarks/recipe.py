@@ -1,15 +1,14 @@
-"""The parts of a ladder's recipe, and what is set when one is taken out."""
+"""The parts of a ladder's recipe, taken out one at a time."""
 
 import math
-from typing import Any
 
 from vaejax.config import Config
+from vaejax.settings import changed
 
 
-def variants(config: Config) -> dict[str, dict[str, Any]]:
-    """What is set otherwise when a part is taken out, by the part's name."""
-    return {
-        "nothing": {},
+def variants(config: Config) -> dict[str, Config]:
+    """The config as it is, and without each of the parts that it has, by the part's name."""
+    changes = {
         "softplus": {"ladder.spread": "exp"},
         "block skips": {"ladder.skips": "level"},
         "depth": {"model.blocks": tuple(min(depth, 1) for depth in config.model.blocks)},
@@ -24,11 +23,19 @@ def variants(config: Config) -> dict[str, dict[str, Any]]:
             "optimizer.learning_rate": 1e-2,
         },
     }
+    if not config.objective.warmup_steps:
+        # Nothing is balanced but while the KL term's weight grows.
+        del changes["balance"]
+    parts = {part: changed(config, change) for part, change in changes.items()}
+    return {"nothing": config} | {part: cut for part, cut in parts.items() if cut != config}
 
 
 def _one_width(config: Config) -> tuple[int, ...]:
     """The same width at every level, at which blocks half as wide inside cost as much."""
     widths, blocks = config.model.widths, config.model.blocks
+    insides = config.ladder.hidden or [width / 2 for width in widths]
     share = [depth / 4**level for level, depth in enumerate(blocks)]
-    mean = sum(s * width**2 for s, width in zip(share, widths)) / sum(share)
-    return (round(math.sqrt(mean)),) * len(widths)
+    # Of a position in a block: 1 x 1 convolutions in and out, two of 3 x 3 between.
+    costs = [2 * width * inside + 18 * inside**2 for width, inside in zip(widths, insides)]
+    mean = sum(s * cost for s, cost in zip(share, costs)) / sum(share)
+    return (round(math.sqrt(mean / (2 / 2 + 18 / 4))),) * len(widths)

@@ -1,4 +1,4 @@
-"""Real runs: `python -m vaejax.main` with the config that the benchmark was given."""
+"""Real runs, and what they wrote."""
 
 import json
 import os
@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from absl import flags
 from ml_collections import config_flags
 
+from vaejax.config import Config
 from vaejax.errors import UserError
+from vaejax.training import Outcome, train
 
 
 class Run:
@@ -73,6 +75,17 @@ def finished_run(workdir: pathlib.Path, *overrides: str) -> None:
     """
     with start_run(workdir, *overrides) as run:
         run.check()
+
+
+def run_here(config: Config, workdir: pathlib.Path) -> None:
+    """Trains to the end in this process, which may hold the device that another would ask for.
+
+    Raises:
+      TrainingError: the loss stayed infinite.
+      KeyboardInterrupt: it was asked to stop.
+    """
+    if train(config, workdir) is Outcome.INTERRUPTED:
+        raise KeyboardInterrupt
 
 
 def metrics(workdir: pathlib.Path, split: str) -> list[dict]:

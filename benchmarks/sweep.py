@@ -1,13 +1,12 @@
 """A config, varied: what `--sweep=batch_size,width,dtype` asks for."""
 
 import itertools
-from typing import Any
 
 import ml_collections
 
 from vaejax.config import Config
 from vaejax.errors import UserError
-from vaejax.settings import resolve
+from vaejax.settings import changed, resolve
 
 
 def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config]:
@@ -19,19 +18,11 @@ def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config
     base = resolve(config)
     batch, widths = base.train.batch_size, base.model.widths
     choices = {
-        "batch_size": ("train", "batch_size", [max(1, batch // 2), batch, 2 * batch]),
-        "width": ("model", "widths", [tuple(max(1, int(w * f)) for w in widths)
-                                      for f in (0.5, 1, 2)]),
-        "dtype": ("model", "dtype", ["float32", "bfloat16"]),
-    }  # fmt: skip
+        "batch_size": ("train.batch_size", [max(1, batch // 2), batch, 2 * batch]),
+        "width": ("model.widths", [tuple(max(1, int(w * f)) for w in widths) for f in (0.5, 1, 2)]),
+        "dtype": ("model.dtype", ["float32", "bfloat16"]),
+    }
     if unknown := [name for name in sweep if name not in choices]:
         raise UserError(f"--sweep={unknown[0]} is none of {', '.join(choices)}")
-    axes = [[(*choices[name][:2], value) for value in choices[name][2]] for name in sweep]
-    return [resolve(_changed(config, combination)) for combination in itertools.product(*axes)]
-
-
-def _changed(config: ml_collections.ConfigDict, changes: tuple) -> dict[str, Any]:
-    values = config.to_dict()
-    for section, key, value in changes:
-        values[section][key] = value
-    return values
+    keys, values = zip(*(choices[name] for name in sweep)) if sweep else ((), ())
+    return [changed(base, dict(zip(keys, chosen))) for chosen in itertools.product(*values)]

@@ -38,6 +38,20 @@ def in_turn(
     return times
 
 
+def by_ratio(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """One time of each program, as many times the first's as it took in the median round.
+
+    Args:
+      times: of each round, as `in_turn` gives them.
+    """
+    first = next(iter(times.values()))
+    return {
+        name: statistics.median(first)
+        * statistics.median(value / other for value, other in zip(values, first))
+        for name, values in times.items()
+    }
+
+
 def spread(times: list[float]) -> float:
     """Half the distance of the quartiles, relative to the median; 0 for a single time."""
     if len(times) < 2:

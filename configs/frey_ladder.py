@@ -27,6 +27,7 @@ def get_config():
     config.ladder.scan = False
     config.likelihood.components = 5
     config.objective.warmup_steps = 0
+    config.objective.balance = False
     config.optimizer.learning_rate = 5e-3
     config.optimizer.final_fraction = 0.02
     config.optimizer.ema_decay = 0.999

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from tiny import CONFIG_FILE, tiny_ladder
 
-from benchmarks import stability
+from benchmarks import stability, timing
 from benchmarks.recipe import variants
 from benchmarks.regression import compare
 from vaejax.config import ladder_config
-from vaejax.fitting import changed
 from vaejax.settings import resolve
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -161,16 +160,13 @@ def test_frey_needs_test_faces():
     assert result.returncode == 2 and "config.data.holdout" in result.stderr.splitlines()[-1]
 
 
-LADDER = (
-    f"--config={CONFIG_FILE}", "--config.model.name=ladder", "--config.likelihood.name=mixture",
-    "--config.likelihood.components=2", "--config.prior.fitted=()", "--config.ladder.latent=2",
-)  # fmt: skip
+LADDER = f"--config={CONFIG_FILE}:ladder"
 
 
-def test_ablation_takes_parts_out_at_equal_time(tmp_path):
+def test_ablation_takes_parts_out(tmp_path):
     out = tmp_path / "ablation.json"
     flags = ("--only=nothing,widths", "--seconds=0.05", f"--out={out}")
-    result = benchmark("ablation", *LADDER, *flags)
+    result = benchmark("ablation", LADDER, *flags)
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["rows"]
     assert [row["without"] for row in rows] == ["nothing", "widths"]
@@ -179,21 +175,52 @@ def test_ablation_takes_parts_out_at_equal_time(tmp_path):
     assert found[0] != found[1] and worse == [0, found[1] - found[0]]
 
 
+def test_a_step_takes_as_many_times_the_first_as_in_the_median_round():
+    # A machine that slows down, and once halts.
+    times = {"nothing": [1.0, 2.0, 4.0], "twice": [2.0, 4.0, 80.0], "half": [0.5, 1.0, 2.0]}
+    assert timing.by_ratio(times) == {"nothing": 2.0, "twice": 4.0, "half": 1.0}
+
+
 def test_every_part_taken_out_is_another_run():
     settings = ladder_config()
     settings.model.blocks = (2, 2, 1)
-    base = resolve(settings)
-    configs = [changed(base, part) for part in variants(base).values()]
-    assert configs[0] == base
-    assert len(set(configs)) == len(configs)
+    settings.objective.warmup_steps = 100
+    found = variants(resolve(settings))
+    assert found["nothing"] == resolve(settings) and "depth" in found and "balance" in found
+    assert len(set(found.values())) == len(found)
+
+
+def test_a_part_that_is_not_there_is_not_taken_out():
+    settings = ladder_config()
+    settings.model.blocks = (1, 1, 1)
+    settings.objective.warmup_steps = 0
+    settings.optimizer.guard = 0.0
+    found = variants(resolve(settings))
+    assert not {"depth", "balance", "guard"} & set(found) and "mixture" in found
+
+
+def test_one_width_costs_as_much_as_several():
+    settings = ladder_config()
+    settings.model.widths, settings.model.blocks = (32, 64, 64), (2, 2, 2)
+    settings.ladder.hidden = (32, 32, 16)
+    widths = variants(resolve(settings))["widths"].model.widths
+
+    # Of all 3 x 3 and 1 x 1 convolutions within residual branches.
+    def cost(widths, hidden):
+        return sum((2 * w * h + 18 * h * h) / 4**i for i, (w, h) in enumerate(zip(widths, hidden)))
+
+    ratio = cost(widths, [w / 2 for w in widths]) / cost((32, 64, 64), (32, 32, 16))
+    assert len(set(widths)) == 1 and abs(ratio - 1) < 0.03
 
 
 def test_ablation_names_what_it_does_not_know():
-    result = benchmark("ablation", *LADDER, "--only=luck")
+    result = benchmark("ablation", LADDER, "--only=luck")
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: --only=luck is none of nothing, ")
     result = benchmark("ablation", f"--config={CONFIG_FILE}")
     assert result.returncode == 2 and "only a ladder" in result.stderr.splitlines()[-1]
+    result = benchmark("ablation", LADDER, "--config.data.synthetic_counts=(64, 0, 0)")
+    assert result.returncode == 2 and "no validation" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +230,8 @@ def test_ablation_names_what_it_does_not_know():
         # The first tenth may go astray.
         ([8, 9, 7, 12, 8, *np.linspace(8, 5, 45)], False),
         ([*np.linspace(8, 5, 45), 6.1, 5, 5, 5, 5], True),
+        # It stays above what the first tenth had reached.
+        ([8, 7, 6, 5.5, 5.4, *[8.0] * 45], True),
         (np.linspace(5, 8, 50), True),
         ([*np.linspace(8, 5, 45), *[np.nan] * 5], True),
     ],

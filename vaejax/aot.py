@@ -17,7 +17,7 @@ from vaejax.chips import chip_of, topology_devices
 from vaejax.config import Config
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.estimates import Estimate, estimate
-from vaejax.fitting import changed, largest_step, remedies
+from vaejax.fitting import largest_step, remedies
 from vaejax.progress import say
 from vaejax.settings import resolve
 from vaejax.tables import Row, cell, markdown

@@ -1,6 +1,5 @@
 """What fits into a device's memory: the largest batch, and ways out where a step does not."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from vaejax.errors import DoesNotFit, UserError
 from vaejax.estimates import Estimate
 from vaejax.feeding import RESIDENT_SHARE
 from vaejax.progress import say
-from vaejax.settings import resolve
+from vaejax.settings import changed
 
 # Batches are padded to multiples of eight on a TPU; finer answers would say nothing.
 GRAIN = 8
@@ -132,12 +131,3 @@ def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]
         if n > 1 and devices % n == 0
     ]
     yield [({"train.batch_size": train.batch_size // n}, 1 / n) for n in halves]
-
-
-def changed(config: Config, changes: dict) -> Config:
-    """`config` with other values, checked; `{"train.batch_size": 8}`."""
-    values = dataclasses.asdict(config)
-    for name, value in changes.items():
-        section, key = name.split(".")
-        values[section][key] = value
-    return resolve(values)

@@ -20,8 +20,9 @@ CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 # What a run may change when it goes on; anything else would make it another run.
 CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
               "data.on_device", "train.steps", "train.keep", "train.log_every",
-              "train.eval_every", "train.save_every", "train.fsdp", "eval.batch_size",
-              "eval.importance_samples", "eval.grid", "prior.fitted")  # fmt: skip
+              "train.eval_every", "train.save_every", "train.fsdp", "ladder.scan",
+              "ladder.remat", "eval.batch_size", "eval.importance_samples", "eval.grid",
+              "prior.fitted")  # fmt: skip
 
 
 # What may differ between the processes of a run.
@@ -54,6 +55,19 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
     config = _resolve_crop(Config(**sections))
     check_together(config)
     return config
+
+
+def changed(config: Config, changes: dict[str, Any]) -> Config:
+    """`config` with other values, checked; `{"train.batch_size": 8}`.
+
+    Raises:
+      UserError: as `resolve` does.
+    """
+    values = dataclasses.asdict(config)
+    for name, value in changes.items():
+        section, key = name.split(".")
+        values[section][key] = value
+    return resolve(values)
 
 
 def check_key(name: str) -> None:
