@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,18 +38,18 @@ def in_turn(
     return times
 
 
-def by_ratio(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """One time of each program, as many times the first's as it took in the median round.
+def rates_of(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float, dict[str, float]]:
+    """One rate of the first, and of each other the one that has the median ratio to it.
 
     Args:
-      times: of each round, as `in_turn` gives them.
+      pairs: by the other's name, rates of the first and of the other, measured in turn.
     """
-    first = next(iter(times.values()))
-    return {
-        name: statistics.median(first)
-        * statistics.median(value / other for value, other in zip(values, first))
-        for name, values in times.items()
+    first = statistics.median(mine for turns in pairs.values() for mine, _ in turns)
+    ratios = {
+        name: statistics.median(theirs / mine for mine, theirs in turns)
+        for name, turns in pairs.items()
     }
+    return first, {name: first * ratio for name, ratio in ratios.items()}
 
 
 def spread(times: list[float]) -> float:

@@ -31,6 +31,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report, timing
+from benchmarks.rivals import worker
 from benchmarks.rivals.worker import Worker
 from benchmarks.runs import Run, start_run
 from vaejax import cli, data, objectives
@@ -76,10 +77,7 @@ def speed(rival: str, ours: Worker, settings: pathlib.Path) -> report.Row:
     if rival == "pythae":
         options = [f"--batch={PYTHAE_BATCH.value}"]
     with closing(Worker(module, str(settings), *options)) as other:
-        pairs = [
-            (ours.images_per_second(SECONDS.value), other.images_per_second(SECONDS.value))
-            for _ in range(REPEATS.value)
-        ]
+        pairs = worker.take_turns(ours, other, REPEATS.value, SECONDS.value)
     ratios = [mine / theirs for mine, theirs in pairs]
     return {
         "rival": rival,

@@ -170,15 +170,15 @@ def test_ablation_takes_parts_out(tmp_path):
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["rows"]
     assert [row["without"] for row in rows] == ["nothing", "widths"]
-    assert all(row["steps"] >= 1 and row["seeds apart by"] == 0 for row in rows)
+    assert all(row["of each seed"] == f"{row['bits/dim']:.3f}" for row in rows)
     found, worse = ([row[name] for row in rows] for name in ("bits/dim", "worse than the first by"))
     assert found[0] != found[1] and worse == [0, found[1] - found[0]]
 
 
-def test_a_step_takes_as_many_times_the_first_as_in_the_median_round():
+def test_a_rate_has_the_median_ratio_to_the_first():
     # A machine that slows down, and once halts.
-    times = {"nothing": [1.0, 2.0, 4.0], "twice": [2.0, 4.0, 80.0], "half": [0.5, 1.0, 2.0]}
-    assert timing.by_ratio(times) == {"nothing": 2.0, "twice": 4.0, "half": 1.0}
+    pairs = {"twice": [(9.0, 18.0), (8.0, 16.0), (5.0, 0.1)], "half": [(4.0, 2.0), (2.0, 1.0)]}
+    assert timing.rates_of(pairs) == (5.0, {"twice": 10.0, "half": 2.5})
 
 
 def test_every_part_taken_out_is_another_run():

@@ -1,4 +1,4 @@
-"""What `benchmarks.versus` and a program in its own process say to each other.
+"""What a benchmark and a program in its own process say to each other.
 
 The program gets the run's settings as a JSON file, its only argument. It writes one JSON line
 about itself when it is ready. Then each line it reads is a number of seconds: it works as long
@@ -76,6 +76,15 @@ def serve(work: Callable[[], object], turns: Turns) -> None:
     while True:
         work()
         turns.step_done()
+
+
+def take_turns(
+    ours: "Worker", other: "Worker", repeats: int, seconds: float
+) -> list[tuple[float, float]]:
+    """Images/s of both, A B A B …: a machine's speed drifts, and a pair's ratio hardly does."""
+    return [
+        (ours.images_per_second(seconds), other.images_per_second(seconds)) for _ in range(repeats)
+    ]
 
 
 class Worker:
