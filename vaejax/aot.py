@@ -19,7 +19,7 @@ from vaejax.errors import DoesNotFit, UserError
 from vaejax.estimates import Estimate, estimate
 from vaejax.fitting import largest_step, remedies
 from vaejax.progress import say
-from vaejax.settings import resolve
+from vaejax.settings import changed, resolve
 from vaejax.tables import Row, cell, markdown
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
