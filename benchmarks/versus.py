@@ -31,8 +31,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report, timing
-from benchmarks.rivals import worker
-from benchmarks.rivals.worker import Worker
+from benchmarks.rivals.worker import Worker, take_turns
 from benchmarks.runs import Run, start_run
 from vaejax import cli, data, objectives
 from vaejax.config import Config
@@ -77,7 +76,7 @@ def speed(rival: str, ours: Worker, settings: pathlib.Path) -> report.Row:
     if rival == "pythae":
         options = [f"--batch={PYTHAE_BATCH.value}"]
     with closing(Worker(module, str(settings), *options)) as other:
-        pairs = worker.take_turns(ours, other, REPEATS.value, SECONDS.value)
+        pairs = take_turns(ours, other, REPEATS.value, SECONDS.value)
     ratios = [mine / theirs for mine, theirs in pairs]
     return {
         "rival": rival,
