@@ -2,7 +2,8 @@
 
 The compact class of Efficient-VDVAE: narrow where positions are many, wide where they are few. A
 position of its finest level is a square of 2 x 2 pixels: the 128 lanes of a TPU are filled.
-For accelerators; ask first what a device can hold:
+On one H200 (2026-11-26) 32 pictures a step make 453 images/s and need 1.9 GiB, 128 make 928 in 5.8.
+On other accelerators, ask first what a device can hold:
 python -m vaejax.aot --config=configs/celeba_ladder.py --topology=v5e:1x1
 Its compiler's answers (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
 3.1 GiB of its 16 and makes 1,021 images/s at most, 16 v5e 15,162; with 128, 9.0 GiB and 755. With
