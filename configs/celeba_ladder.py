@@ -25,6 +25,8 @@ def get_config():
     config.ladder.hidden = (64, 64, 64, 64, 128, 128)
     config.ladder.latent = 32
     config.ladder.remat = True
+    # In bfloat16: 2e-3 went astray within 200 updates on an H200, this never in 2,600.
+    config.optimizer.learning_rate = 6e-4
     config.train.steps = 400_000
     config.train.eval_every = 5_000
     config.train.save_every = 1_000
