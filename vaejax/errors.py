@@ -1,9 +1,12 @@
 """The exceptions that the commands print as one line, and how they end with them."""
 
 import errno
+import os
 import sys
 import traceback
 
+NO_SPACE = "no space is left on the disk, or a quota is used up"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # sysexits.h's "try again later": asked to stop, or somebody else is gone.
 TRY_AGAIN = 75
 
@@ -64,6 +67,26 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
         case OSError() if where:
             return f"{where}{error.strerror or error}", UserError.status
     return None
+
+
+def short_reason(error: BaseException) -> str:
+    """What a library says of an error, in at most one short line."""
+    if is_out_of_space(error):
+        return NO_SPACE
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"{type(error).__name__}: {text.partition('. See full ')[0][:120]}"
+
+
+def is_out_of_space(error: BaseException | None) -> bool:
+    """Whether a full disk or a quota is behind an error; some libraries say so in words alone."""
+    words = tuple(map(os.strerror, _FULL))
+    while error is not None:
+        if getattr(error, "errno", None) in _FULL or any(word in str(error) for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def say(message: str) -> None:

@@ -33,12 +33,12 @@ def load(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
         at = _choose(checkpoints, checkpoint, workdir)
         model = build_model(config)
         like = step.state_shapes(model, config)
-        state = checkpoints.restore(at, like, state_shardings(single_device_mesh(), like))
-        checkpoints.verify(at, state)
+        shardings = state_shardings(single_device_mesh(), like)
+        params, digest = checkpoints.restore_average(at, like, shardings)
         fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()
-    return TrainedModel(config, state.ema_params, at, workdir, fingerprint)
+    return TrainedModel(config, params, at, workdir, fingerprint, digest)
 
 
 def open_data(trained: TrainedModel, path: str | None = None) -> data.Dataset:

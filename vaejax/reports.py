@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax import progress, step
-from vaejax.checkpoints import METRIC
+from vaejax.checkpoint_files import METRIC
 from vaejax.config import Config
 from vaejax.evaluation import Totals, summarize
 from vaejax.evidence import per_factor

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from vaejax.checkpoints import Checkpoints, settle_replaced, unreadable_metrics
+from vaejax.checkpoint_files import settle_replaced, unreadable_metrics
+from vaejax.checkpoints import Checkpoints
 from vaejax.config import Config
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.processes import Group

@@ -39,13 +39,20 @@ class TrainedModel:
       model: the Linen module.
       workdir: of the run.
       data_fingerprint: of the pictures it was trained on.
+      digest: of the parameters, by which what was made from them knows them again.
     """
 
     def __init__(
-        self, config: Config, params: dict, step: int, workdir: Path, data_fingerprint: dict
+        self,
+        config: Config,
+        params: dict,
+        step: int,
+        workdir: Path,
+        data_fingerprint: dict,
+        digest: int,
     ):
         """Use `vaejax.load`."""
-        self.data_fingerprint = data_fingerprint
+        self.data_fingerprint, self.digest = data_fingerprint, digest
         self.config, self.params, self.step = config, params, step
         self.model = build_model(config, EXACT)
         self.workdir = workdir

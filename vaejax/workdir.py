@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaejax.checkpoints import saved
+from vaejax.checkpoint_files import saved
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.processes import ALONE, Group

@@ -1,0 +1,78 @@
+"""Keeps third parties' noise from the terminal while their errors go on to whoever waits for them.
+
+A storage library that fails in its own threads reports each failure several times: as log lines,
+as tracebacks of threads, and as complaints about coroutines that nobody awaited. The error itself
+reaches the caller, who says it once.
+"""
+
+import gc
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vaejax.errors import short_reason
+
+# Loggers of libraries that report what they also raise. "absl" is Orbax's and JAX's.
+_LOGGERS = {"absl": logging.ERROR, "asyncio": logging.CRITICAL}
+# A thread that failed within one of these raises the same error in the caller's thread.
+_REPORTED_AGAIN = ("orbax", "tensorstore")
+# What an interpreter or event loop that goes away makes of what still runs in it.
+_ENDINGS = ("Event loop is closed", "Python is likely shutting down", "interpreter shutdown")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Within the block libraries' noise is not shown; afterwards everything is as before."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    unraisable, thread = sys.unraisablehook, threading.excepthook
+    try:
+        for name, level in _LOGGERS.items():
+            logging.getLogger(name).setLevel(level)
+        sys.unraisablehook = _without(_is_orphan, unraisable)
+        threading.excepthook = _without(_is_raised_again, thread)
+        yield
+    finally:
+        sys.unraisablehook, threading.excepthook = unraisable, thread
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def call_quietly(function: Callable[[], Any]) -> tuple[Any, str]:
+    """What `function` returns, and why it failed in short; empty if it did not.
+
+    Its exception is let go of within: what it holds, such as coroutines that were left behind,
+    would complain when it is collected, at a time when everybody can hear.
+    """
+    with quiet_libraries():
+        try:
+            return function(), ""
+        except Exception as error:
+            reason = short_reason(error)
+        gc.collect()
+    return None, reason
+
+
+def _without(unwanted: Callable[[Any], bool], report: Callable[[Any], Any]) -> Callable:
+    def filtered(complaint: Any) -> None:
+        if not unwanted(complaint):
+            report(complaint)
+
+    return filtered
+
+
+def _is_orphan(complaint: Any) -> bool:
+    return inspect.iscoroutine(complaint.object) or any(
+        ending in str(complaint.exc_value) for ending in _ENDINGS
+    )
+
+
+def _is_raised_again(failure: threading.ExceptHookArgs) -> bool:
+    frame, modules = failure.exc_traceback, set()
+    while frame:
+        modules.add(frame.tb_frame.f_globals.get("__name__", "").partition(".")[0])
+        frame = frame.tb_next
+    return not modules.isdisjoint(_REPORTED_AGAIN)
