@@ -45,10 +45,8 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
         with _one_line_errors(), quiet_libraries():
             interrupt_on_signal()
             # A mistake in the flags is told before JAX is imported.
-            from vaejax.chips import silence_missing_tpu
             from vaejax.compiling import keep_compiled_programs
 
-            silence_missing_tpu()
             keep_compiled_programs()
             return command()
 

@@ -38,6 +38,14 @@ def check_returned(config: Any) -> None:
     config.to_dict()
 
 
+def config_name(file: str) -> str:
+    """What a run with this config file is called: the file's stem, or the run whose JSON it is."""
+    config, _, saved = file.partition(":")
+    return (
+        Path(saved).absolute().parent.name if config == saved_config.__file__ else Path(config).stem
+    )
+
+
 def _joined(argv: list[str]) -> list[str]:
     """`--config.section.key value` as one word; other flags are left to their own parsers."""
     joined: list[str] = []

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vaejax.strict_json import dumps
+
 # What a line of the file tells of, in seconds since its start. Importing the libraries comes
 # before all of it and is not counted.
 PHASES = ("start", "compile", "steps", "data_wait", "evaluation", "checkpoints")
@@ -55,7 +57,7 @@ class Clock:
                 "step": step,
                 "seconds": {name: round(value, 3) for name, value in self._seconds.items()},
             }
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(dumps(line) + "\n")
             self._file.flush()
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """An evaluation with everything one must know to compare its numbers."""
 
 import datetime
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import vaejax
 from vaejax import data
 from vaejax.data import pipeline
+from vaejax.data.subsets import subset
 from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.loading import open_data
@@ -18,7 +18,8 @@ from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.models import EXACT
 from vaejax.parallel import make_mesh, replicated, round_up
 from vaejax.progress import counting, say
-from vaejax.replacing import replacing
+from vaejax.replacing import check_writable, replacing
+from vaejax.strict_json import dumps
 from vaejax.trained import OWN_PRIOR, TrainedModel
 
 # Samples of the thumbnail Fréchet distance.
@@ -33,22 +34,25 @@ def measure(
     importance_samples: int | None = None,
     prior: str = OWN_PRIOR,
     data_path: str | None = None,
+    cache_dir: str | None = None,
 ) -> dict:
     """Evaluates `trained`, prints the figures, and writes them beside the run as JSON.
 
     Args:
       trained: the model.
       split: `train`, `valid` or `test`.
-      pictures: the first so many; 0 for all.
+      pictures: so many, chosen at random and always the same; 0 for all.
       importance_samples: K; None takes the config's.
       prior: `model`, or a fitted one.
       data_path: where the data lies, if not where the config says.
+      cache_dir: where decoded pictures are kept, if not where the config says.
 
     Returns:
       What was written: `protocol` and `results`.
 
     Raises:
-      UserError: the data is missing or other data, or the prior cannot be used.
+      UserError: the data is missing or other data, or the prior cannot be used; or, when all is
+        measured and printed, the report cannot be written.
     """
     config = trained.config
     if importance_samples is None:
@@ -60,15 +64,20 @@ def measure(
             "model, gaussian or mixture"
         )
     log_prior = fitted and fitted.log_prob
-    dataset = open_data(trained, data_path)
+    name = f"{split}{f'_{pictures}' if pictures else ''}_{prior}_k{importance_samples}"
+    path = trained.workdir / "evaluations" / f"{name}_{trained.step:08d}.json"
+    unwritable = _unwritable(path)
+    if unwritable:
+        say(f"the figures will be printed and not kept: {unwritable}")
+    dataset = open_data(trained, data_path, cache_dir)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
-    images = dataset.splits[split].images
-    images = images[: pictures or len(images)]
+    everything = dataset.splits[split].images
+    images = subset(everything, pictures)
     if len(images) < 2:
         raise UserError(
-            f"{len(images)} of the {len(dataset.splits[split].images)} pictures of the split "
-            f"{split!r} are too few to measure; at least 2 are needed"
+            f"{len(images)} of the {len(everything)} pictures of the split {split!r} are too few "
+            "to measure; at least 2 are needed"
         )
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)
@@ -80,16 +89,26 @@ def measure(
         totals = evaluate(step, params, _counted(batches, advance), mesh)
     results = summarize(totals, trained.model, config, importance_samples)
     results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
-    report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),
-              "results": results}  # fmt: skip
-    limited = f"_first{pictures}" if len(images) < len(dataset.splits[split].images) else ""
-    name = f"{split}{limited}_{prior}_k{importance_samples}_{trained.step:08d}.json"
-    path = trained.workdir / "evaluations" / name
-    _write(path, report)
+    protocol = _protocol(trained, dataset, split, importance_samples, prior)
+    if len(images) < len(everything):
+        protocol["pictures"] = f"{len(images)} of {len(everything)}, by a seeded permutation"
     for name, value in results.items():
         say(f"{name:36s} {value:.4f}")
+    if unwritable:
+        raise UserError(unwritable)
+    report = {"protocol": protocol, "results": results}
+    _write(path, report)
     say(f"written with its protocol: {path}")
     return report
+
+
+def _unwritable(path: Path) -> str:
+    """Why the report cannot be kept there; empty if it can."""
+    try:
+        check_writable(path, "the report")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _thumbnail_frechet(
@@ -100,7 +119,7 @@ def _thumbnail_frechet(
     Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
     and what a perfect model would (the training pictures themselves).
     """
-    size, train = trained.config.eval.batch_size, train[:FRECHET_SAMPLES]
+    size, train = trained.config.eval.batch_size, subset(train, FRECHET_SAMPLES)
     real = _thumbnails(_in_batches(images, size))
     compared = {
         "samples": trained.sample_in_batches(FRECHET_SAMPLES, prior=prior),
@@ -148,7 +167,8 @@ def _protocol(
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",
         "thumbnail_frechet": f"8x8 block means in 0..1, {FRECHET_SAMPLES} pictures "
-        "(samples of seed 0) against the split, times 1000; not FID",
+        "(samples of seed 0, training pictures by a seeded permutation) against the split, times "
+        "1000; not FID",
         "checkpoint_step": trained.step,
         "vaejax": vaejax.__version__,
         "jax": jax.__version__,
@@ -159,4 +179,4 @@ def _protocol(
 
 def _write(path: Path, report: dict) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.write_text(dumps(report, indent=2) + "\n")

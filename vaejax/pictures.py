@@ -1,4 +1,4 @@
-"""Pictures of pictures: grids, written as PNG."""
+"""Pictures of pictures: grids, written as files."""
 
 from pathlib import Path
 
@@ -6,12 +6,20 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
 # Small pictures are enlarged until a grid's cell has about this many pixels a side.
 CELL = 96
 GAP = 2
+# By suffix: Pillow's name of the format, and how it is written.
+FORMATS = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"lossless": True}),
+}
 
 
 def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns channel"]:
@@ -38,7 +46,22 @@ def interleave_rows(
     return np.concatenate(pairs)
 
 
+def check_format(path: Path, name: str) -> None:
+    """Raises UserError if a picture cannot be written in the format of its path's suffix.
+
+    Args:
+      path: where it is to be.
+      name: what the user calls that, such as `--out`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"{name}={path} names no format that can be written; end it in {', '.join(FORMATS)}"
+        )
+
+
 def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
-    """Writes a PNG whole or not at all."""
+    """Writes a picture in the format of the path's suffix, whole or not at all."""
+    kind, options = FORMATS[path.suffix.lower()]
     with replacing(path) as temporary:
-        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
+        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+        picture.save(temporary, kind, **options)

@@ -22,9 +22,9 @@ KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or
 # What a run may change when it goes on; anything else would make it another run.
 CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
               "data.on_device", "train.steps", "train.keep", "train.log_every",
-              "train.eval_every", "train.save_every", "train.fsdp", "ladder.scan",
-              "ladder.remat", "eval.batch_size", "eval.importance_samples", "eval.grid",
-              "prior.fitted")  # fmt: skip
+              "train.eval_every", "train.save_every", "train.fsdp", "train.hang_timeout",
+              "ladder.scan", "ladder.remat", "eval.batch_size", "eval.importance_samples",
+              "eval.grid", "prior.fitted")  # fmt: skip
 
 
 _SECTIONS = {section.name: section.type for section in dataclasses.fields(Config)}

@@ -76,6 +76,16 @@ def check_nothing_lost(workdir: Path, save_every: int) -> None:
         )
 
 
+def set_metrics_aside(workdir: Path) -> None:
+    """Renames the metrics of a run that failed before its first checkpoint.
+
+    Whoever then starts again with better settings is not told that checkpoints are missing.
+    """
+    metrics = workdir / "metrics.jsonl"
+    if metrics.exists():
+        metrics.replace(workdir / "metrics.failed.jsonl")
+
+
 def check_same_run(workdir: Path, old: Config, new: Config) -> None:
     """Raises UserError if `new` is another run than `old`, which `workdir` holds."""
     changed = differences(old, new)
@@ -83,14 +93,4 @@ def check_same_run(workdir: Path, old: Config, new: Config) -> None:
         raise UserError(
             f"{workdir} holds a run with another config ({'; '.join(changed[:4])}); "
             "choose another --workdir, or remove this one"
-        )
-
-
-def check_same_data(workdir: Path, old: dict, new: dict) -> None:
-    """Raises UserError if the data's fingerprint is not that of the training."""
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    if changed:
-        raise UserError(
-            f"the data is not what {workdir} was trained on ({', '.join(changed)} differ); "
-            "restore the data, or choose a new --workdir"
         )
