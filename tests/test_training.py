@@ -190,7 +190,7 @@ def test_lost_checkpoints_are_named_before_anything_is_overwritten(uninterrupted
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "metrics.jsonl").read_text()
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(UserError, match="metrics of 12 steps but no checkpoint"):
+    with pytest.raises(UserError, match="has saved step 12 and holds no checkpoint"):
         train(tiny(), tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 

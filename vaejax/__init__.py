@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     # Loaded on demand: `python -m vaejax.main --help` should not wait for Orbax.
     if name == "load":
-        from vaejax.loading import load
+        from vaejax.quiet import quiet_libraries
+
+        with quiet_libraries():
+            from vaejax.loading import load
 
         return load
     if name == "TrainedModel":

@@ -44,35 +44,8 @@ class Checkpoints:
                 f"{path} is damaged; remove it, and that checkpoint counts as not validated, or "
                 "train on, which does the same"
             )
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep),
-                checkpoint_managers.BestN(
-                    get_metric_fn=_rank,
-                    reverse=True,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        options = ocp.CheckpointManagerOptions(
-            # A manager that may not write takes no policy for what to delete.
-            preservation_policy=None if read_only else policy,
-            best_fn=_rank,
-            best_mode="min",
-            create=not read_only,
-            read_only=read_only,
-            step_format_fixed_length=8,
-            enable_async_checkpointing=not read_only,
-        )
-        if read_only:
-            options.multiprocessing_options = _own_options()
         self._directory = Path(directory).absolute()
-        self._manager = self._stored(
-            lambda: ocp.CheckpointManager(
-                self._directory, options=options, item_names=(STATE, META)
-            )
-        )
+        self._manager = self._stored(lambda: _open_manager(self._directory, keep, read_only))
 
     def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
         """Begins to save; returns as soon as `state` may be changed again.
@@ -160,9 +133,12 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
-        with _own_reader() as reader:
-            state = self._whole(step, lambda: reader.restore(self.path(step) / STATE, args=args))
-        average = state[AVERAGE]
+
+        def read() -> dict:
+            with _own_reader() as reader:
+                return reader.restore(self.path(step) / STATE, args=args)
+
+        average = self._whole(step, read)[AVERAGE]
         found = digest(average)
         self._check(step, AVERAGE, saved_meta, found)
         return average, found
@@ -259,6 +235,30 @@ class Checkpoints:
 def _rank(metrics: dict[str, float]) -> float:
     """By which checkpoints are sorted: one whose validation was not finite is never the best."""
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else math.inf
+
+
+def _open_manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
+    policy = checkpoint_managers.AnyPreservationPolicy(
+        [
+            checkpoint_managers.LatestN(keep),
+            checkpoint_managers.BestN(
+                get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        # A manager that may not write takes no policy for what to delete.
+        preservation_policy=None if read_only else policy,
+        best_fn=_rank,
+        best_mode="min",
+        create=not read_only,
+        read_only=read_only,
+        step_format_fixed_length=8,
+        enable_async_checkpointing=not read_only,
+    )
+    if read_only:
+        options.multiprocessing_options = _own_options()
+    return ocp.CheckpointManager(directory, options=options, item_names=(STATE, META))
 
 
 def _placed(like: PyTree, shardings: PyTree) -> PyTree:

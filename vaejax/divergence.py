@@ -7,8 +7,8 @@ from vaejax.config import Config
 
 # Updates before which an untrained network may cost a little more than raw pixels, in bits/dim.
 _YOUNG, _SLACK = 200, 1.0
-# Where the likelihood's scale is not learned, good training may cost more than raw pixels too;
-# there it is diverged from so many times the lowest loss on.
+# Where the likelihood's scale is not learned, good training may cost more than raw pixels too, as
+# may any before its warm-up is over. There so many times the lowest loss are too much.
 _TIMES = 2.0
 
 
@@ -23,23 +23,21 @@ class Divergence:
     def explain(self, step: int, values: Mapping) -> str:
         """What to say of a window of updates that ends at `step`; empty where all is well.
 
-        Nothing is called diverged before the learning rate's warm-up is over.
+        It has where it costs more than raw pixels, and either twice its own lowest or, where the
+        likelihood's scale is learned and the learning rate's warm-up is over, anything at all.
 
         Args:
           step: updates so far.
           values: training metrics of the window.
         """
-        bits = self._bits_per_dim(values)
-        calibrated = self._calibrated()
-        warmup = min(self._config.optimizer.warmup_steps, self._config.train.steps)
-        limit = raw = float(self._config.likelihood.bits)
-        if not calibrated:
-            limit = max(raw, _TIMES * self._lowest)
-        elif step <= _YOUNG:
-            limit += _SLACK
+        bits, raw = self._bits_per_dim(values), float(self._config.likelihood.bits)
+        limit = max(raw, _TIMES * self._lowest)
         self._lowest = min(self._lowest, bits)
+        warmup = min(self._config.optimizer.warmup_steps, self._config.train.steps)
+        if self._calibrated() and step >= warmup:
+            limit = min(limit, raw + (_SLACK if step <= _YOUNG else 0.0))
         # What is no number at all is skipped before it gets here, and counted elsewhere.
-        if step < warmup or not bits > limit:
+        if not bits > limit:
             return ""
         return (
             f"training has diverged: it costs {bits:,.1f} bits/dim, more than the {raw:.0f} of raw "

@@ -75,8 +75,8 @@ def short_reason(error: BaseException) -> str:
         return NO_SPACE
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = (str(error).strip() or "no reason given").splitlines()[0]
-    return f"{type(error).__name__}: {text.partition('. See full ')[0][:120]}"
+    text = next(iter(str(error).strip().splitlines()), "")
+    return ": ".join(filter(None, (type(error).__name__, text.partition(". See full ")[0][:120])))
 
 
 def is_out_of_space(error: BaseException | None) -> bool:

@@ -22,7 +22,7 @@ class Clock:
         """Starts in the phase `start`."""
         self._since, self._mark, self._phase = time.time(), time.monotonic(), "start"
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._file, self._first = None, 0
+        self._file, self._first, self._saved = None, 0, 0
 
     def open(self, workdir: Path, first_step: int) -> None:
         """Ends the phase `start`; from here on `note` appends to the file.
@@ -33,6 +33,7 @@ class Clock:
         """
         self._enter("steps")
         self._file, self._first = (workdir / FILE).open("a"), first_step
+        self._saved = first_step
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -46,15 +47,22 @@ class Clock:
         self._seconds["steps"] -= seconds
         self._seconds[to] += seconds
 
-    def note(self, step: int) -> None:
-        """Appends how things stand at `step`, for a process may end at any time."""
+    def note(self, step: int, saved: int | None = None) -> None:
+        """Appends how things stand at `step`, for a process may end at any time.
+
+        Args:
+          step: updates so far.
+          saved: the step of the newest checkpoint that is on disk; as before if left out.
+        """
         self._enter(self._phase)
+        self._saved = self._saved if saved is None else saved
         if self._file:
             line = {
                 "start": self._since,
                 "time": time.time(),
                 "first_step": self._first,
                 "step": step,
+                "saved": self._saved,
                 "seconds": {name: round(value, 3) for name, value in self._seconds.items()},
             }
             self._file.write(dumps(line) + "\n")
@@ -92,6 +100,12 @@ def account(workdir: Path) -> dict[str, float]:
         total["lost"] += lost
         total["steps"] -= lost
     return total
+
+
+def last_saved(workdir: Path) -> int | None:
+    """The newest step that was on disk when somebody last looked; None if the file does not say."""
+    lines = [line for line in _last_lines(workdir / FILE) if "saved" in line]
+    return lines[-1]["saved"] if lines else None
 
 
 def summary(workdir: Path) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from vaejax import data, step
 from vaejax.checkpoints import Checkpoints
+from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.models import build_model
 from vaejax.parallel import check_devices, single_device_mesh, state_shardings
 from vaejax.paths import local_path
+from vaejax.quiet import quiet_libraries
 from vaejax.same_data import check_same_data
 from vaejax.settings import load_json
 from vaejax.trained import TrainedModel
@@ -32,6 +34,11 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
     workdir = local_path("workdir", workdir)
     config = load_json(workdir / "config.json")
     check_devices()
+    with quiet_libraries():
+        return _load(workdir, config, checkpoint)
+
+
+def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")

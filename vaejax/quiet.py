@@ -12,14 +12,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from vaejax.errors import short_reason
 
-# Loggers of libraries that report what they also raise. "absl" is Orbax's and JAX's.
-_LOGGERS = {"absl": logging.ERROR, "asyncio": logging.CRITICAL}
+# Loggers of libraries that report what they also raise; "absl" is Orbax's.
+_LOGGERS = ("absl", "asyncio")
 # A thread that failed within one of these raises the same error in the caller's thread.
 _REPORTED_AGAIN = ("orbax", "tensorstore")
+# Its writer's thread is one that nobody waits for.
+_BOARD = "tensorboardX"
 # What an interpreter or event loop that goes away makes of what still runs in it.
 _ENDINGS = ("Event loop is closed", "Python is likely shutting down", "interpreter shutdown")
 
@@ -28,17 +31,21 @@ _ENDINGS = ("Event loop is closed", "Python is likely shutting down", "interpret
 def quiet_libraries() -> Iterator[None]:
     """Within the block libraries' noise is not shown; afterwards everything is as before."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    handlers = list(logging.root.handlers)
     unraisable, thread = sys.unraisablehook, threading.excepthook
     try:
-        for name, level in _LOGGERS.items():
-            logging.getLogger(name).setLevel(level)
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         sys.unraisablehook = _without(_is_orphan, unraisable)
-        threading.excepthook = _without(_is_raised_again, thread)
+        threading.excepthook = _in_a_thread(thread)
         yield
     finally:
         sys.unraisablehook, threading.excepthook = unraisable, thread
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+        # absl gives the root logger a handler when it is first asked to log anything.
+        for handler in set(logging.root.handlers) - set(handlers):
+            logging.root.removeHandler(handler)
 
 
 def call_quietly(function: Callable[[], Any]) -> tuple[Any, str]:
@@ -70,9 +77,25 @@ def _is_orphan(complaint: Any) -> bool:
     )
 
 
-def _is_raised_again(failure: threading.ExceptHookArgs) -> bool:
-    frame, modules = failure.exc_traceback, set()
-    while frame:
-        modules.add(frame.tb_frame.f_globals.get("__name__", "").partition(".")[0])
-        frame = frame.tb_next
-    return not modules.isdisjoint(_REPORTED_AGAIN)
+def _in_a_thread(report: Callable[[Any], Any]) -> Callable:
+    def filtered(failure: threading.ExceptHookArgs) -> None:
+        modules = _modules(failure.exc_traceback)
+        if _BOARD in modules:
+            print(
+                f"TensorBoard's file cannot be written any more ({short_reason(failure.exc_value)})"
+                "; metrics.jsonl goes on",
+                file=sys.stderr,
+            )
+        elif modules.isdisjoint(_REPORTED_AGAIN):
+            report(failure)
+
+    return filtered
+
+
+def _modules(traceback: TracebackType | None) -> set[str]:
+    """The packages that a traceback leads through."""
+    found = set()
+    while traceback:
+        found.add(traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0])
+        traceback = traceback.tb_next
+    return found

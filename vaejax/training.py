@@ -44,7 +44,7 @@ from vaejax.same_data import remember_names
 from vaejax.settings import common, save_json
 from vaejax.signals import Stop, stop_on_signal
 from vaejax.watchdog import Watchdog
-from vaejax.workdir import check_nothing_lost, claim, set_metrics_aside
+from vaejax.workdir import check_nothing_lost, claim
 
 # A run that needs a third rollback does not suffer from its learning rate.
 MAX_ROLLBACKS = 2
@@ -303,7 +303,8 @@ class Run:
         }
         with self.clock.phase("checkpoints"):
             self.checkpoints.save(self.step, self.state, meta, metrics)
-        self.clock.note(self.step)
+        # Whatever was saved before is on disk by now.
+        self.clock.note(self.step, saved=self.saved_step)
         self.saved_step = self.step
         self.reports.progress.restart_clock()
 
@@ -321,7 +322,7 @@ class Run:
     def _wait_for_checkpoints(self) -> None:
         with self.clock.phase("checkpoints"):
             self.checkpoints.wait()
-        self.clock.note(self.step)
+        self.clock.note(self.step, saved=self.saved_step)
 
     def _roll_back(self, trouble: str) -> None:
         """Goes back to the newest sound checkpoint with a smaller learning rate.
@@ -361,8 +362,6 @@ class Run:
             why = f"lower config.optimizer.learning_rate={settings.learning_rate:g}"
             if not settings.clip_norm:
                 why += ", or shorten gradients with config.optimizer.clip_norm=1"
-        if self.group.index == 0 and not self.checkpoints.steps():
-            set_metrics_aside(self.workdir)
         self.group.leave()
         raise TrainingError(
             f"step {self.step}: {trouble}, still after {MAX_ROLLBACKS} rollbacks; {why}"

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from vaejax.checkpoint_files import saved
 from vaejax.config import Config
 from vaejax.errors import UserError
+from vaejax.goodput import last_saved
 from vaejax.processes import ALONE, Group
 from vaejax.reporting import last_step
 from vaejax.settings import differences, load_json
@@ -64,26 +65,19 @@ def _lock(workdir: Path) -> FileLock:
 
 
 def check_nothing_lost(workdir: Path, save_every: int) -> None:
-    """Raises UserError if the metrics tell of checkpoints that are gone.
+    """Raises UserError if the run's files tell of checkpoints that are gone.
 
-    By the second save the first is on disk; before, a run may have been killed without any.
+    Of a run of version 0.1 only its metrics tell: by the second save the first is on disk.
     """
-    reached = last_step(workdir / "metrics.jsonl")
-    if reached >= 2 * save_every:
+    saved = last_saved(workdir)
+    if saved is None:
+        reached = last_step(workdir / "metrics.jsonl")
+        saved = reached if reached >= 2 * save_every else 0
+    if saved:
         raise UserError(
-            f"{workdir} holds the metrics of {reached} steps but no checkpoint to go on from; "
-            "put its checkpoints back, or choose another --workdir"
+            f"{workdir} has saved step {saved} and holds no checkpoint to go on from; put its "
+            "checkpoints back, or choose another --workdir"
         )
-
-
-def set_metrics_aside(workdir: Path) -> None:
-    """Renames the metrics of a run that failed before its first checkpoint.
-
-    Whoever then starts again with better settings is not told that checkpoints are missing.
-    """
-    metrics = workdir / "metrics.jsonl"
-    if metrics.exists():
-        metrics.replace(workdir / "metrics.failed.jsonl")
 
 
 def check_same_run(workdir: Path, old: Config, new: Config) -> None:
