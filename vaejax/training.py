@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-import numpy as np
 
 from vaejax import data, step
 from vaejax.config import Config
@@ -34,10 +33,10 @@ from vaejax.parallel import (
     own_copy,
     round_up,
     state_shardings,
-    to_every_device,
 )
 from vaejax.processes import ALONE, Group
 from vaejax.progress import say
+from vaejax.recovery import MAX_ROLLBACKS, advice, recovered, slowed
 from vaejax.reports import Reports
 from vaejax.resuming import open_checkpoints, restore_newest
 from vaejax.same_data import remember_names
@@ -45,9 +44,6 @@ from vaejax.settings import common, save_json
 from vaejax.signals import Stop, stop_on_signal
 from vaejax.watchdog import Watchdog
 from vaejax.workdir import check_nothing_lost, claim
-
-# A run that needs a third rollback does not suffer from its learning rate.
-MAX_ROLLBACKS = 2
 
 # In what is saved beside a state: its evaluation is still to be done; it was saved on the way out,
 # among updates that failed; and the step of the last trouble.
@@ -223,27 +219,22 @@ class Run:
             return diverged
         if int(self.state.skipped_in_row) >= self.config.train.max_skipped:
             return f"{self.config.train.max_skipped} or more updates in a row were not finite"
-        self._forget_rollbacks()
+        self._forget_rollback()
         return ""
 
-    def _forget_rollbacks(self) -> None:
+    def _forget_rollback(self) -> None:
         """Takes one rollback back after a long stretch without trouble."""
-        settings, rollbacks = self.config.train, int(self.state.rollbacks)
-        if not rollbacks or self.step - self.trouble_step < settings.rollback_memory:
-            return
-        scale = min(1.0, float(self.state.learning_rate_scale) / settings.rollback_factor)
-        self._set_rollbacks(rollbacks - 1, 1.0 if rollbacks == 1 else scale)
-        self.trouble_step = self.step
-        say(
-            f"step {self.step}: {settings.rollback_memory} updates without trouble; the learning "
-            f"rate climbs back to {float(self.state.learning_rate_scale):.2g} of what is set"
+        settings = self.config.train
+        faster = recovered(
+            self.state, settings, self.mesh, step=self.step, trouble_step=self.trouble_step
         )
-
-    def _set_rollbacks(self, rollbacks: int, scale: float) -> None:
-        self.state = self.state.replace(
-            rollbacks=to_every_device(np.asarray(rollbacks, np.int32), self.mesh),
-            learning_rate_scale=to_every_device(np.asarray(scale, np.float32), self.mesh),
-        )
+        if faster is not None:
+            self.state, self.trouble_step = faster, self.step
+            say(
+                f"step {self.step}: {settings.rollback_memory} updates without trouble; the "
+                f"learning rate climbs back to {float(faster.learning_rate_scale):.2g} of what is "
+                "set"
+            )
 
     def _evaluate_and_save(self, stop: Stop) -> None:
         """Draws the pictures, validates, and saves; leaves all three due if asked to stop.
@@ -337,16 +328,16 @@ class Run:
         failed, rollbacks = self.step, int(self.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
             self._give_up(trouble)
-        scale = float(self.state.learning_rate_scale) * self.config.train.rollback_factor
         for at in self.checkpoints.steps():
             if self.checkpoints.meta(at).get(SUSPECT):
                 self.checkpoints.delete(at)
         self._restore()
-        self._set_rollbacks(rollbacks, scale)
+        self.state = slowed(self.state, self.config.train, self.mesh, rollbacks=rollbacks)
         self.trouble_step = failed
         say(
-            f"step {failed}: {trouble}; back to step {self.step} with {scale:.2g} of the learning "
-            f"rate (rollback {rollbacks} of {MAX_ROLLBACKS})"
+            f"step {failed}: {trouble}; back to step {self.step} with "
+            f"{float(self.state.learning_rate_scale):.2g} of the learning rate (rollback "
+            f"{rollbacks} of {MAX_ROLLBACKS})"
         )
         self.reports.close()
         self.reports.open(self.step, self.evaluation_due)
@@ -358,10 +349,7 @@ class Run:
             params = own_copy(gathered(self.state.params, self.mesh))
             why = explain_not_finite(self.model, self.config, params, images, self.step - 1)
         else:
-            settings = self.config.optimizer
-            why = f"lower config.optimizer.learning_rate={settings.learning_rate:g}"
-            if not settings.clip_norm:
-                why += ", or shorten gradients with config.optimizer.clip_norm=1"
+            why = advice(self.config.optimizer)
         self.group.leave()
         raise TrainingError(
             f"step {self.step}: {trouble}, still after {MAX_ROLLBACKS} rollbacks; {why}"
