@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,7 +19,7 @@ Pictures = UInt8[np.ndarray, "batch height width channel"]
 PictureLike = np.ndarray | Image.Image | str | os.PathLike | Sequence
 
 
-def as_pictures(given: PictureLike, config: DataConfig) -> Pictures:
+def as_pictures(given: Any, config: DataConfig) -> Pictures:
     """Pictures as uint8 `[batch, height, width, channel]`.
 
     Arrays must have the model's shape. Files and pictures of Pillow are cut and resized as the
@@ -36,7 +37,9 @@ def as_pictures(given: PictureLike, config: DataConfig) -> Pictures:
         given = np.asarray(given)
         array = given[None] if given.ndim == 3 else given
     else:
-        items = [given] if _is_single(given) else list(given)
+        if not _is_single(given) and not isinstance(given, (list, tuple)):
+            raise UserError(f"a {type(given).__name__} is no picture; {_wanted(config)}")
+        items = [given] if _is_single(given) else given
         arrays = [_as_array(item, config) for item in items]
         if len({array.shape for array in arrays}) > 1:
             shapes = ", ".join(sorted({str(array.shape) for array in arrays}))
@@ -49,11 +52,11 @@ def as_pictures(given: PictureLike, config: DataConfig) -> Pictures:
     return array
 
 
-def _is_single(given: PictureLike) -> bool:
+def _is_single(given: Any) -> bool:
     return isinstance(given, (Image.Image, str, os.PathLike))
 
 
-def _as_array(item: PictureLike, config: DataConfig) -> np.ndarray:
+def _as_array(item: Any, config: DataConfig) -> np.ndarray:
     if isinstance(item, Image.Image):
         return _decoded(np.asarray(item.convert("RGB")), "a PIL picture", config)
     if isinstance(item, (str, os.PathLike)):

@@ -15,7 +15,7 @@ def random_rows(size: int, count: int) -> Int64[np.ndarray, "row"]:
     of the same pictures contains the smaller one.
     """
     places = np.arange(min(count, size), dtype=np.int64)
-    return np.sort(batch_indices(_SEED, places, size))
+    return np.sort(batch_indices(_SEED, places, size)) if places.size else places
 
 
 def subset(
