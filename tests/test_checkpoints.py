@@ -1,5 +1,6 @@
 """Checkpoints: what is read is what was saved, or it is said to be damaged."""
 
+import gc
 import shutil
 from unittest.mock import Mock
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import metrics, tiny
 
+import vaejax
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.parallel import make_mesh, state_shardings
@@ -173,3 +175,31 @@ def test_with_none_left_nothing_is_overwritten(finished, tmp_path):
     with pytest.raises(UserError, match="choose another --workdir to begin anew"):
         train(tiny(), tmp_path)
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_model_is_loaded_without_the_rest_of_its_state(finished, monkeypatch):
+    """A device needs room for one copy of the parameters, where a state holds four."""
+    gc.collect()
+    before = sum(array.nbytes for array in jax.live_arrays())
+    held = []
+    reader = Checkpoints.restore_average
+
+    def measured(self, *inputs):
+        found = reader(self, *inputs)
+        gc.collect()
+        held.append(sum(array.nbytes for array in jax.live_arrays()) - before)
+        return found
+
+    monkeypatch.setattr(Checkpoints, "restore_average", measured)
+    monkeypatch.setattr(Checkpoints, "restore", Mock(side_effect=AssertionError("all of it")))
+    model = vaejax.load(finished)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    assert held[0] < 1.1 * size
+
+
+@pytest.mark.parametrize("item", ["state"])
+def test_a_damaged_average_is_not_loaded(finished, tmp_path, item):
+    run = shutil.copytree(finished, tmp_path / "run")
+    flip(largest(run / "checkpoints" / "00000012" / item))
+    with pytest.raises(DamagedCheckpoint, match="is damaged"):
+        vaejax.load(run, checkpoint=12)

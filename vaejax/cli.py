@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from vaejax.config_flags import check_returned, config_flags_of
 from vaejax.errors import UserError, one_line, say, tell
 from vaejax.pages import use_large_pages
-from vaejax.paths import local_path
+from vaejax.paths import check_no_address, local_path
 from vaejax.quiet import quiet_libraries
 from vaejax.signals import interrupt_on_signal
 
@@ -38,6 +38,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
                 if name == "config":
                     # A config file that failed to load says so only when it is looked into.
                     check_returned(flags.FLAGS[name].value)
+            _check_places()
             return rest
 
     def main(_: list[str]) -> int | None:
@@ -80,6 +81,14 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
             raise SystemExit(status) from error
         # Not by the interpreter's own end: what libraries left undone would complain there.
         _end(status)
+
+
+def _check_places() -> None:
+    """Raises UserError if a flag, which may name a place, is given an address."""
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        # Settings are checked with all others, wherever they come from.
+        if isinstance(value, str) and not name.startswith("config"):
+            check_no_address(f"--{name}", value)
 
 
 def _end(status: int) -> NoReturn:

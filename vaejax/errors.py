@@ -7,6 +7,10 @@ import traceback
 
 NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = (
+    "there is not enough memory; lower config.train.batch_size or config.eval.batch_size, raise "
+    "config.train.accumulate, or ask `python -m vaejax.aot --find_batch` what fits"
+)
 # sysexits.h's "try again later": asked to stop, or somebody else is gone.
 TRY_AGAIN = 75
 
@@ -64,8 +68,13 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=errno.EIO | errno.ESTALE | errno.ETIMEDOUT | errno.ENOTCONN):
             # Nobody's mistake: storage that is away may be there when tried again.
             return f"{where}{error.strerror}; run the same command to go on", 1
-        case OSError() if where:
+        case OSError():
             return f"{where}{error.strerror or error}", UserError.status
+        case MemoryError():
+            return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
+    # JAX's own, which is not imported here.
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
     return None
 
 
@@ -73,6 +82,8 @@ def short_reason(error: BaseException) -> str:
     """What a library says of an error, in at most one short line."""
     if is_out_of_space(error):
         return NO_SPACE
+    if isinstance(error, MemoryError):
+        return str(error) or "of this process"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = next(iter(str(error).strip().splitlines()), "")

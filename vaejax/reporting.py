@@ -47,7 +47,8 @@ def last_step(path: Path) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    # Whatever a damaged disk made of it: lines that are none are dropped.
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 def _position(line: str) -> tuple[float, bool]:

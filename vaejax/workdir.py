@@ -1,5 +1,6 @@
 """The work directory of a run: whose it is."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,13 +9,16 @@ from filelock import FileLock, Timeout
 
 from vaejax.checkpoint_files import saved
 from vaejax.config import Config
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
 from vaejax.goodput import last_saved
 from vaejax.processes import ALONE, Group
+from vaejax.progress import say
 from vaejax.reporting import last_step
 from vaejax.settings import differences, load_json
 
 _LOCK = ".lock"
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
@@ -44,6 +48,11 @@ def claim(workdir: Path, config: Config, group: Group = ALONE) -> Iterator[None]
 
 
 def _lock(workdir: Path) -> FileLock:
+    """Holds the lock of the work directory.
+
+    Raises:
+      UserError: somebody else does, or the directory cannot be made or written.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,9 +66,17 @@ def _lock(workdir: Path) -> FileLock:
         raise UserError(
             f"another process is training in {workdir}; wait for it, or choose another --workdir"
         ) from error
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            # A lock file without the system's help would outlive a killed run and keep it out.
+            say(
+                f"the file system of {workdir} knows no locks; see to it that nobody else trains "
+                "there"
+            )
+            (workdir / _LOCK).touch()
+            return lock
         raise UserError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); choose another"
+            f"--workdir={workdir} cannot be written ({short_reason(error)}); choose another"
         ) from error
     return lock
 
