@@ -12,7 +12,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from vaejax.checkpoint_files import METRIC, REPLACED, settle_replaced, unreadable_metrics
 from vaejax.digests import digest, json_digest, layout_digest
-from vaejax.errors import NO_SPACE, DamagedCheckpoint, UserError
+from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.quiet import call_quietly
 
 STATE, META = "state", "meta"
@@ -193,20 +193,25 @@ class Checkpoints:
         return self._whole(step, lambda: self._manager.restore(step, args=composite)[item])
 
     def _whole(self, step: int, read: Callable[[], Any]) -> Any:
-        """What `read` returns; whatever file system, parsers or shapes raise is damage."""
-        found, reason = call_quietly(read)
-        if reason:
-            raise self._damaged(step, reason)
+        """What `read` returns; whatever parsers or shapes raise is damage."""
+        found, failure = call_quietly(read)
+        if failure and failure.away:
+            raise UserError(
+                f"the checkpoint {self.path(step)} cannot be read ({failure.reason}); see that its "
+                "storage is there and may be read, and run it again"
+            )
+        if failure:
+            raise self._damaged(step, failure.reason)
         return found
 
     def _stored(self, write: Callable[[], Any]) -> Any:
         """What `write` returns; whatever Orbax and its threads raise is one line."""
-        done, reason = call_quietly(write)
-        if reason:
-            remedy = "make room" if reason == NO_SPACE else "see that it can be written"
+        done, failure = call_quietly(write)
+        if failure:
+            remedy = "make room" if failure.full else "see that it can be written"
             raise UserError(
-                f"the checkpoints in {self._directory} could not be stored ({reason}); {remedy}, "
-                "and run the same command to go on from the newest that is whole"
+                f"the checkpoints in {self._directory} could not be stored ({failure.reason}); "
+                f"{remedy}, and run the same command to go on from the newest that is whole"
             )
         return done
 

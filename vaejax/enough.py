@@ -1,4 +1,10 @@
-"""Whether there are pictures enough for what is to follow training, known before it begins."""
+"""What can be known before training: pictures enough for what follows it, room for a checkpoint."""
+
+import shutil
+from pathlib import Path
+
+import jax
+from jaxtyping import PyTree
 
 from vaejax.config import Config
 from vaejax.data import Dataset
@@ -14,4 +20,15 @@ def check_enough(config: Config, dataset: Dataset) -> None:
             f"config.prior.fitted={config.prior.fitted} needs the codes of at least {MIN_CODES} "
             f"training pictures, and there is {count}; add pictures, or set --config.prior.fitted="
             " to nothing"
+        )
+
+
+def check_room(workdir: Path, state: PyTree) -> None:
+    """Raises UserError if the disk of the work directory has no room for a single checkpoint."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise UserError(
+            f"--workdir={workdir} has {free / 1e6:,.1f} MB free, and a checkpoint needs "
+            f"{needed / 1e6:,.1f} MB; make room, or choose another"
         )

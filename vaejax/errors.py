@@ -5,8 +5,8 @@ import os
 import sys
 import traceback
 
-NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.EPERM)
 _NO_MEMORY = (
     "there is not enough memory; lower config.train.batch_size or config.eval.batch_size, raise "
     "config.train.accumulate, or ask `python -m vaejax.aot --find_batch` what fits"
@@ -81,7 +81,7 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
 def short_reason(error: BaseException) -> str:
     """What a library says of an error, in at most one short line."""
     if is_out_of_space(error):
-        return NO_SPACE
+        return "no space is left on the disk, or a quota is used up"
     if isinstance(error, MemoryError):
         return str(error) or "of this process"
     if isinstance(error, OSError) and error.strerror:
@@ -90,11 +90,21 @@ def short_reason(error: BaseException) -> str:
     return ": ".join(filter(None, (type(error).__name__, text.partition(". See full ")[0][:120])))
 
 
-def is_out_of_space(error: BaseException | None) -> bool:
-    """Whether a full disk or a quota is behind an error; some libraries say so in words alone."""
-    words = tuple(map(os.strerror, _FULL))
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether a full disk or a quota is behind an error."""
+    return _is_behind(error, _FULL)
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether storage that is away, or a permission, is behind an error: nothing is damaged."""
+    return _is_behind(error, _AWAY)
+
+
+def _is_behind(error: BaseException | None, numbers: tuple[int, ...]) -> bool:
+    """Whether one of these `errno`s is behind an error; some libraries tell it in words alone."""
+    words = tuple(map(os.strerror, numbers))
     while error is not None:
-        if getattr(error, "errno", None) in _FULL or any(word in str(error) for word in words):
+        if getattr(error, "errno", None) in numbers or any(word in str(error) for word in words):
             return True
         error = error.__cause__ or error.__context__
     return False

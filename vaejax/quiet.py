@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from vaejax.errors import short_reason
+from vaejax.errors import is_out_of_reach, is_out_of_space, short_reason
 
 # Loggers of libraries that report what they also raise; "absl" is Orbax's.
 _LOGGERS = ("absl", "asyncio")
@@ -48,19 +48,33 @@ def quiet_libraries() -> Iterator[None]:
             logging.root.removeHandler(handler)
 
 
-def call_quietly(function: Callable[[], Any]) -> tuple[Any, str]:
-    """What `function` returns, and why it failed in short; empty if it did not.
+class Failure(NamedTuple):
+    """What is left of an exception.
+
+    Attributes:
+      reason: in short.
+      full: whether a full disk or a quota is behind it.
+      away: whether storage out of reach is.
+    """
+
+    reason: str
+    full: bool
+    away: bool
+
+
+def call_quietly(function: Callable[[], Any]) -> tuple[Any, Failure | None]:
+    """What `function` returns, and why it failed; None if it did not.
 
     Its exception is let go of within: what it holds, such as coroutines that were left behind,
     would complain when it is collected, at a time when everybody can hear.
     """
     with quiet_libraries():
         try:
-            return function(), ""
+            return function(), None
         except Exception as error:
-            reason = short_reason(error)
+            failure = Failure(short_reason(error), is_out_of_space(error), is_out_of_reach(error))
         gc.collect()
-    return None, reason
+    return None, failure
 
 
 def _without(unwanted: Callable[[Any], bool], report: Callable[[Any], Any]) -> Callable:

@@ -17,7 +17,7 @@ from vaejax.data import pipeline
 from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
 from vaejax.data.subsets import subset
 from vaejax.diagnosis import explain_not_finite
-from vaejax.enough import check_enough
+from vaejax.enough import check_enough, check_room
 from vaejax.errors import TrainingError
 from vaejax.evaluation import Totals, evaluate, make_eval_step
 from vaejax.feeding import Feed
@@ -113,6 +113,8 @@ class Run:
             self.mesh = make_mesh(config.train.batch_size, fsdp, accumulate=config.train.accumulate)
             self.dataset = data.open_dataset(config.data)
             check_enough(config, self.dataset)
+            if group.index == 0:
+                check_room(workdir, self.shapes)
         group.check_alike(self.dataset.fingerprint)
         import_tensorflow_meanwhile()
         self.shardings = state_shardings(self.mesh, self.shapes)
