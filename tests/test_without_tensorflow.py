@@ -17,7 +17,7 @@ if importlib.util.find_spec("tensorflow") is not None:
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SHORT = [
-    "--config.train.steps=40", "--config.train.eval_every=20", "--config.train.save_every=20",
+    "--config.train.steps=40", "--config.train.eval_every=40", "--config.train.save_every=40",
     "--config.train.log_every=10", "--config.train.batch_size=16",
     "--config.model.widths=(8, 8)", "--config.model.blocks=(1, 1)", "--config.model.latent_size=4",
     "--config.eval.importance_samples=2", "--config.eval.grid=4", "--config.prior.fitted=()",
