@@ -169,6 +169,24 @@ def test_the_thread_ends_with_its_iterator(way):
     assert readers() == []
 
 
+def test_the_reader_itself_may_drop_the_iterator():
+    """As Python's collector of garbage may have it; a thread cannot wait for its own end."""
+    held, taken = [], threading.Event()
+
+    def load(number):
+        if number == 1:
+            taken.wait(10)
+            held.clear()
+        return one(number)
+
+    held.append(numbers(feeds()["threads"], load))
+    next(held[0])
+    (reader,) = readers()
+    taken.set()
+    reader.join(10)
+    assert not reader.is_alive() and held == []
+
+
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_dropped_iterators_leave_no_threads(feed):
     images = pictures(100, 64, 64, 3)

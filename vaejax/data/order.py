@@ -1,9 +1,9 @@
 """The order of training pictures: a permutation for every epoch, a function of the seed alone.
 
-It is the order of TensorFlow's op `RandomIndexShuffle`, which older releases called: Simon-like
-block cipher (Beaulieu et al., https://eprint.iacr.org/2013/404) of four rounds, kept inside the
-split by cycle walking (Black and Rogaway, CT-RSA 2002). Any position is looked up alone; no
-permutation has to be stored, whatever the size.
+It is the order of TensorFlow's op `RandomIndexShuffle`, which older releases called (but for the
+sizes that `_word_bits` names): a block cipher like Simon (Beaulieu et al.,
+https://eprint.iacr.org/2013/404) of four rounds, kept inside the split by cycle walking (Black and
+Rogaway, CT-RSA 2002). So any position can be looked up alone, in a split of any size.
 """
 
 import functools
