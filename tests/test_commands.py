@@ -146,7 +146,7 @@ def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monke
     for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    changes = ("--config.train.steps=200", "--config.train.eval_every=200")
+    changes = ("--config.train.steps=100", "--config.train.eval_every=100")
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
     process = start("main", CONFIG, f"--workdir={torn}", *changes)
@@ -155,7 +155,7 @@ def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monke
     process.communicate(timeout=300)
     assert process.returncode == 75
     assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
-    config = tiny(train={"steps": 200, "eval_every": 200})
+    config = tiny(train={"steps": 100, "eval_every": 100})
     assert_same(final_state(whole, config), final_state(torn, config))
     assert metrics(whole) == metrics(torn)
 

@@ -10,7 +10,7 @@ import numpy as np
 import vaejax
 from vaejax import data
 from vaejax.data import pipeline
-from vaejax.data.subsets import subset
+from vaejax.data.subsets import random_rows
 from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.loading import open_data
@@ -72,26 +72,25 @@ def measure(
     dataset = open_data(trained, data_path, cache_dir)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
-    everything = dataset.splits[split].images
-    images = subset(everything, pictures)
-    if len(images) < 2:
+    images = dataset.splits[split].images
+    chosen = random_rows(len(images), pictures)
+    if len(chosen) < 2:
         raise UserError(
-            f"{len(images)} of the {len(everything)} pictures of the split {split!r} are too few "
+            f"{len(chosen)} of the {len(images)} pictures of the split {split!r} are too few "
             "to measure; at least 2 are needed"
         )
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)
     step = make_eval_step(config, mesh, importance_samples=importance_samples, prior=log_prior)
     batch_size = round_up(config.eval.batch_size, mesh)
-    batches = pipeline.eval_batches(images, batch_size=batch_size)
+    batches = pipeline.eval_batches(images, batch_size=batch_size, chosen=chosen)
     params = jax.device_put(trained.params, replicated(mesh))
-    with counting("evaluating", len(images)) as advance:
+    with counting("evaluating", len(chosen)) as advance:
         totals = evaluate(step, params, _counted(batches, advance), mesh)
     results = summarize(totals, trained.model, config, importance_samples)
-    results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
+    results |= _thumbnail_frechet(trained, images, chosen, dataset.splits["train"].images, prior)
     protocol = _protocol(trained, dataset, split, importance_samples, prior)
-    if len(images) < len(everything):
-        protocol["pictures"] = f"{len(images)} of {len(everything)}, by a seeded permutation"
+    protocol["pictures"] = f"{len(chosen)} of {len(images)}, by a seeded permutation"
     for name, value in results.items():
         say(f"{name:36s} {value:.4f}")
     if unwritable:
@@ -112,20 +111,24 @@ def _unwritable(path: Path) -> str:
 
 
 def _thumbnail_frechet(
-    trained: TrainedModel, images: np.ndarray, train: np.ndarray, prior: str
+    trained: TrainedModel, images: np.ndarray, chosen: np.ndarray, train: np.ndarray, prior: str
 ) -> dict[str, float]:
-    """Fréchet distances x 1000 of 8 x 8 thumbnails to `images`; a proxy, and no FID.
+    """Fréchet distances x 1000 of 8 x 8 thumbnails to the chosen `images`; a proxy, and no FID.
 
     Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
     and what a perfect model would (the training pictures themselves).
     """
-    size, train = trained.config.eval.batch_size, subset(train, FRECHET_SAMPLES)
-    real = _thumbnails(_in_batches(images, size))
+    size, rows = trained.config.eval.batch_size, random_rows(len(train), FRECHET_SAMPLES)
+    real = _thumbnails(_in_batches(images, chosen, size))
     compared = {
         "samples": trained.sample_in_batches(FRECHET_SAMPLES, prior=prior),
-        "reconstructions": trained.reconstruct_in_batches(images),
-        "decoded_train_codes": trained.reconstruct_in_batches(train, seed=0),
-        "train_pictures": _in_batches(train, size),
+        "reconstructions": map(trained.reconstruct, _in_batches(images, chosen, size)),
+        "decoded_train_codes": (
+            # Each batch has noise of its own.
+            trained.reconstruct(batch, seed=seed)
+            for seed, batch in enumerate(_in_batches(train, rows, size))
+        ),
+        "train_pictures": _in_batches(train, rows, size),
     }
     return {
         f"thumbnail_frechet_{name}": 1000 * frechet_distance(_thumbnails(batches), real)
@@ -138,8 +141,8 @@ def _thumbnails(batches: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([thumbnail_features(batch) for batch in batches])
 
 
-def _in_batches(pictures: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (pictures[start : start + size] for start in range(0, len(pictures), size))
+def _in_batches(pictures: np.ndarray, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (pictures[rows[start : start + size]] for start in range(0, len(rows), size))
 
 
 def _counted(batches: Iterable[dict], advance: Callable[[int], None]) -> Iterator[dict]:

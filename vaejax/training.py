@@ -15,7 +15,7 @@ from vaejax import data, step
 from vaejax.config import Config
 from vaejax.data import pipeline
 from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
-from vaejax.data.subsets import subset
+from vaejax.data.subsets import random_rows
 from vaejax.diagnosis import explain_not_finite
 from vaejax.enough import check_enough, check_room
 from vaejax.errors import TrainingError
@@ -256,9 +256,10 @@ class Run:
         """Sums over the validation split, or over a part of it if asked to stop meanwhile."""
         if "valid" not in self.dataset.splits:
             return None
-        images = subset(self.dataset.splits["valid"].images, self.config.eval.pictures)
+        images = self.dataset.splits["valid"].images
         batches = pipeline.eval_batches(
             images,
+            chosen=random_rows(len(images), self.config.eval.pictures),
             # Padding does not count, so a larger batch gives the same numbers.
             batch_size=round_up(self.config.eval.batch_size, self.mesh),
             process_index=jax.process_index(),

@@ -80,6 +80,7 @@ def eval_batches(
     images: UInt8[np.ndarray, "picture height width channel"],
     *,
     batch_size: int,
+    chosen: Int64[np.ndarray, "chosen"] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     feed: Feed | None = None,
@@ -88,6 +89,7 @@ def eval_batches(
 
     Args:
       images: the split's pictures.
+      chosen: the rows of those that are wanted; None for all.
       batch_size: of all processes together, a multiple of `process_count`.
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
@@ -102,11 +104,12 @@ def eval_batches(
       ValueError: the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    size = len(images)
+    chosen = np.arange(len(images)) if chosen is None else chosen
+    size = len(chosen)
 
     def load(steps: np.ndarray) -> tuple[np.ndarray, ...]:
         positions = steps[:, None] * batch_size + rows
-        index = np.minimum(positions, size - 1)
+        index = chosen[np.minimum(positions, size - 1)]
         return images[index], index, positions < size
 
     steps, names = range(-(-size // batch_size)), ("image", "index", "mask")
