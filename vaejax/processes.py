@@ -128,8 +128,18 @@ class Group:
         said = self._exchange(trouble)
         return next((f"process {i}: {words}" for i, words in enumerate(said) if words), "")
 
-    def check_alike(self, values: dict[str, Any]) -> None:
-        """Raises UserError on all where a process has another value than process 0, naming it."""
+    def check_alike(
+        self, values: dict[str, Any], remedy: str = "start all with the same settings and data"
+    ) -> None:
+        """Compares what every process has with what process 0 has.
+
+        Args:
+          values: of this process, by name.
+          remedy: what is to be done where they differ.
+
+        Raises:
+          UserError: a process has another value than process 0; on all, naming both.
+        """
         said = list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
         for index, own in enumerate(said):
             for name in said[0] | own:
@@ -137,7 +147,7 @@ class Group:
                     self.part()
                     raise UserError(
                         f"process {index} has {name}={own.get(name)!r}, process 0 has "
-                        f"{said[0].get(name)!r}; start all with the same settings and data"
+                        f"{said[0].get(name)!r}; {remedy}"
                     )
 
     def least(self, number: int | None) -> int | None:

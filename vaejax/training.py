@@ -42,6 +42,7 @@ from vaejax.resuming import open_checkpoints, restore_newest
 from vaejax.same_data import remember_names
 from vaejax.settings import common, save_json
 from vaejax.signals import Stop, stop_on_signal
+from vaejax.versions import REMEDY, tell_of_other_versions, versions
 from vaejax.watchdog import Watchdog
 from vaejax.workdir import check_nothing_lost, claim
 
@@ -104,6 +105,7 @@ class Run:
         """
         self.clock = Clock()
         self.config, self.workdir, self.group = config, workdir, group
+        group.check_alike(versions(), remedy=REMEDY)
         group.check_alike(common(config))
         self.model = build_model(config)
         self.shapes = step.state_shapes(self.model, config)
@@ -207,6 +209,7 @@ class Run:
             self.state, meta = restored
             self.evaluation_due = meta[DUE]
             self.trouble_step = meta.get(TROUBLE, meta["step"])
+            tell_of_other_versions(meta.get("versions", {}))
         else:
             start = step.starting(self.model, self.config)
             key = jax.random.key(self.config.train.seed)
@@ -291,6 +294,7 @@ class Run:
             "examples": self.step * self.config.train.batch_size,
             "config": dataclasses.asdict(self.config),
             "data": self.dataset.fingerprint,
+            "versions": versions(),
             DUE: self.evaluation_due,
             SUSPECT: suspect,
             TROUBLE: self.trouble_step,
