@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
-from tiny import COMMAND_TIMEOUT, free_port
+from tiny import COMMAND_TIMEOUT, free_pair, free_port
 
 from vaejax import ports
 from vaejax.errors import UserError
@@ -222,17 +222,6 @@ def slurm(port, index):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **surroundings},
     )  # fmt: skip
-
-
-def free_pair():
-    """A free port of this machine whose next one is free as well."""
-    while True:
-        port = free_port()
-        try:
-            socket.create_server(("localhost", port + 1)).close()
-        except OSError:
-            continue
-        return port
 
 
 def test_slurm_brings_processes_together():
