@@ -55,6 +55,7 @@ for flag in hours poll save_minutes; do
 done
 workdir=${workdir:-runs/$name}
 port=${JAX_COORDINATOR_PORT:-8476}
+[[ $port =~ ^[1-9][0-9]*$ ]] || { echo "error: JAX_COORDINATOR_PORT=$port is no port; set it to a number such as 8476" >&2; exit 2; }
 # The code and the packages of this launch, in a directory of their own on every worker: those of a
 # process that still runs stay as they are. Packed once, so that a new TPU gets the same.
 launch=launches/$(date -u +%Y%m%d-%H%M%S)-$$
@@ -179,7 +180,7 @@ train() {
 sudo rm -f /tmp/libtpu_lockfile
 find ~/launches -mindepth 1 -maxdepth 1 ! -name ${launch#*/} -exec rm -rf {} +
 cd ~/$launch/code
-JAX_COORDINATOR_PORT=${port@Q} PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline - SECONDS)) \
+JAX_COORDINATOR_PORT=$port PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline - SECONDS)) \
   ~/$launch/venv/bin/python -m vaejax.main $arguments
 echo vaejax exited with \$?"
 }

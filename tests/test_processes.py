@@ -234,6 +234,13 @@ def test_slurm_brings_processes_together():
         assert out.splitlines()[-1] == f"{index} 2"
 
 
+def test_a_port_of_the_coordinator_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as server:
+        coordinator = f"localhost:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{coordinator}: the port cannot .* JAX_COORDINATOR"):
+            Group(Meeting(coordinator, 2, 0, 1.0))
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_port_that_is_taken_is_named_with_the_remedy(which):
     """JAX's own port, and the next one."""

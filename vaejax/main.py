@@ -23,7 +23,10 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, 
 PROCESSES = flags.DEFINE_integer("processes", None, "How many train together.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
 DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Find the others through Cloud TPU, SLURM or Kubernetes."
+    "distributed",
+    False,
+    "Find the others through Cloud TPU, SLURM or Kubernetes; they meet at the ports "
+    "JAX_COORDINATOR_PORT (an environment variable, 8476 if not set) and the next one.",
 )
 START_TIMEOUT = flags.DEFINE_float(
     "start_timeout", 300.0, "Seconds in which all processes must come.", lower_bound=1

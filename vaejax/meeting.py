@@ -115,7 +115,8 @@ def _gather(meeting: Meeting) -> dict[int, Peer]:
     except OSError as error:
         raise UserError(
             f"--coordinator={meeting.coordinator}: the port cannot be opened ({error.strerror}); "
-            "choose another"
+            "end what has it, or choose another port for all (launch scripts take it from "
+            "JAX_COORDINATOR_PORT)"
         ) from error
     with closing(callers):
         while len(peers) < meeting.count - 1:
