@@ -21,7 +21,7 @@ launch/tpu_vm.sh --name=NAME --zone=ZONE --type=TYPE --bucket=BUCKET [flags] -- 
   --dry_run        print every command, run none
 
 Ctrl-C or SIGTERM: the training saves and stops, and the TPU is deleted then; a second one does not wait.
-The workers use the ports JAX_COORDINATOR_PORT [8476] and the next one.
+The workers meet at the ports JAX_COORDINATOR_PORT [8476] and VAEJAX_PORT [the next one].
 Exit status: 0 finished, 2 or 3 a mistake or a failed training (not tried again), 75 out of time.
 EOF
 }
@@ -54,8 +54,11 @@ for flag in hours poll save_minutes; do
   [[ ${!flag} =~ ^[0-9]+$ ]] || { echo "error: --$flag=${!flag} is no whole number; see --help" >&2; exit 2; }
 done
 workdir=${workdir:-runs/$name}
-port=${JAX_COORDINATOR_PORT:-8476}
-[[ $port =~ ^[1-9][0-9]*$ ]] || { echo "error: JAX_COORDINATOR_PORT=$port is no port; set it to a number such as 8476" >&2; exit 2; }
+jax_port=${JAX_COORDINATOR_PORT:-8476} own_port=${VAEJAX_PORT:-}
+for word in "$jax_port" "${own_port:-1}"; do
+  [[ $word =~ ^[1-9][0-9]*$ ]] || { echo "error: '$word' is no port; set JAX_COORDINATOR_PORT and VAEJAX_PORT to numbers such as 8476" >&2; exit 2; }
+done
+own_port=${own_port:-$((jax_port + 1))}
 # The code and the packages of this launch, in a directory of their own on every worker: those of a
 # process that still runs stay as they are. Packed once, so that a new TPU gets the same.
 launch=launches/$(date -u +%Y%m%d-%H%M%S)-$$
@@ -180,7 +183,7 @@ train() {
 sudo rm -f /tmp/libtpu_lockfile
 find ~/launches -mindepth 1 -maxdepth 1 ! -name ${launch#*/} -exec rm -rf {} +
 cd ~/$launch/code
-JAX_COORDINATOR_PORT=$port PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline - SECONDS)) \
+JAX_COORDINATOR_PORT=$jax_port VAEJAX_PORT=$own_port PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline - SECONDS)) \
   ~/$launch/venv/bin/python -m vaejax.main $arguments
 echo vaejax exited with \$?"
 }

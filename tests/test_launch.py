@@ -50,7 +50,7 @@ def test_the_environment_chooses_the_port(monkeypatch):
         (run(LOCAL, "--dry_run", "--", words), "--coordinator=localhost:5000"),
         (run(SLURM, "--dry_run", words), "--coordinator=FIRST_NODE:5000"),
         (gke("--topology=4x4", "--dry_run"), 'name: JAX_COORDINATOR_PORT, value: "5000"'),
-        (tpu_vm(), "JAX_COORDINATOR_PORT=5000 "),
+        (tpu_vm(), "JAX_COORDINATOR_PORT=5000 VAEJAX_PORT=5001 "),
     ):
         assert done.returncode == 0 and port in done.stdout, done.stderr
     monkeypatch.setenv("JAX_COORDINATOR_PORT", "no")
@@ -164,6 +164,7 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
     assert (job["replicas"], job["template"]["spec"]["completions"]) == (2, 4)
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert {"name": "JAX_COORDINATOR_PORT", "value": "8476"} in container["env"]
+    assert {"name": "VAEJAX_PORT", "value": "8477"} in container["env"]
     assert pod["terminationGracePeriodSeconds"] == 600
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     assert "gke-spot" not in gke("--topology=4x4", "--dry_run").stdout

@@ -250,21 +250,33 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(which):
         _, err = member.communicate(timeout=COMMAND_TIMEOUT)
     assert member.returncode == 2, err
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert f"port {port + which} of " in line and "set JAX_COORDINATOR_PORT" in line
+    variable = ("JAX_COORDINATOR_PORT", "VAEJAX_PORT")[which]
+    assert f"port {port + which} of " in line and f"set {variable} to another" in line
 
 
 def test_the_ports_are_fixed(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "1")  # whose ports need not be free
     monkeypatch.delenv("JAX_COORDINATOR_PORT", raising=False)
-    assert ports.choose_port() == 8476 and os.environ["JAX_COORDINATOR_PORT"] == "8476"
+    monkeypatch.delenv("VAEJAX_PORT", raising=False)
+    assert ports.choose_port() == 8477 and os.environ["JAX_COORDINATOR_PORT"] == "8476"
     monkeypatch.setenv("JAX_COORDINATOR_PORT", "5000")
-    assert ports.choose_port() == 5000 and os.environ["JAX_COORDINATOR_PORT"] == "5000"
+    assert ports.choose_port() == 5001 and os.environ["JAX_COORDINATOR_PORT"] == "5000"
+    monkeypatch.setenv("VAEJAX_PORT", "8474")
+    assert ports.choose_port() == 8474 and os.environ["JAX_COORDINATOR_PORT"] == "5000"
 
 
-@pytest.mark.parametrize("words", ["no", "0", "65535", "-1", "8476.0", "²"])
-def test_what_is_no_port_is_named(monkeypatch, words):
-    monkeypatch.setenv("JAX_COORDINATOR_PORT", words)
-    with pytest.raises(UserError, match=f"JAX_COORDINATOR_PORT={words} is no port"):
+@pytest.mark.parametrize("words", ["no", "0", "65536", "-1", "8476.0", "²"])
+@pytest.mark.parametrize("variable", ["JAX_COORDINATOR_PORT", "VAEJAX_PORT"])
+def test_what_is_no_port_is_named(monkeypatch, variable, words):
+    monkeypatch.setenv(variable, words)
+    with pytest.raises(UserError, match=f"{variable}={words} is no port"):
+        ports.choose_port()
+
+
+def test_one_port_is_not_enough(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "8477")
+    monkeypatch.setenv("VAEJAX_PORT", "8477")
+    with pytest.raises(UserError, match="VAEJAX_PORT=8477 is JAX_COORDINATOR_PORT too"):
         ports.choose_port()
 
 

@@ -162,7 +162,7 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
     other = tpu_vm(tmp_path, "--dry_run")[0].stdout
     assert launch not in other, "each launch has a directory of its own"
     assert "pip install -q --python venv/bin/python -c code/launch/constraints.txt" in install
-    assert "JAX_COORDINATOR_PORT=8476 " in train
+    assert "JAX_COORDINATOR_PORT=8476 VAEJAX_PORT=8477 " in train
     assert shlex.split(create) == [
         "gcloud", "compute", "tpus", "queued-resources", "create", "faces", "--node-id=faces",
         "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot",

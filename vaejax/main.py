@@ -25,8 +25,8 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0."
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
-    "Find the others through Cloud TPU, SLURM or Kubernetes; they meet at the ports "
-    "JAX_COORDINATOR_PORT (an environment variable, 8476 if not set) and the next one.",
+    "Find the others through Cloud TPU, SLURM or Kubernetes. They meet at the ports that the "
+    "environment names as JAX_COORDINATOR_PORT (or 8476) and VAEJAX_PORT (or the next one).",
 )
 START_TIMEOUT = flags.DEFINE_float(
     "start_timeout", 300.0, "Seconds in which all processes must come.", lower_bound=1

@@ -1,7 +1,7 @@
 """The two fixed ports of process 0, where JAX finds the processes of a run by itself.
 
-JAX's coordinator has JAX_COORDINATOR_PORT; the lines by which vaejax's processes meet have the next
-one.
+JAX's coordinator has JAX_COORDINATOR_PORT; the lines by which vaejax's processes meet have
+VAEJAX_PORT, by default the next one.
 """
 
 import os
@@ -9,7 +9,7 @@ import socket
 
 from vaejax.errors import UserError
 
-VARIABLE = "JAX_COORDINATOR_PORT"
+JAX_VARIABLE, OWN_VARIABLE = "JAX_COORDINATOR_PORT", "VAEJAX_PORT"
 # Firewalls of Cloud TPU have this one open, and not the 8482 that JAX takes since 0.8.1
 # (https://github.com/jax-ml/jax/issues/35905).
 DEFAULT = 8476
@@ -18,20 +18,22 @@ _INDEX_VARIABLES = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "TPU_WORKER_ID")
 
 
 def choose_port() -> int:
-    """The port for JAX's coordinator, of which JAX is told; where this is process 0, it is free.
+    """Tells JAX the port of its coordinator, and gives that of vaejax's own lines.
 
     Raises:
-      UserError: the environment names no port, or this one or the next is taken.
+      UserError: the environment names no port, or one that process 0 cannot open.
     """
-    words = os.environ.get(VARIABLE) or str(DEFAULT)
-    if not (words.isascii() and words.isdigit() and 0 < int(words) < 2**16 - 1):
-        raise UserError(f"{VARIABLE}={words} is no port; set it to a number from 1 to 65534")
-    os.environ[VARIABLE] = words
+    jax_port = _from_environment(JAX_VARIABLE, DEFAULT)
+    own_port = _from_environment(OWN_VARIABLE, jax_port + 1)
+    if own_port == jax_port:
+        raise UserError(f"{OWN_VARIABLE}={own_port} is {JAX_VARIABLE} too; set it to another port")
+    os.environ[JAX_VARIABLE] = str(jax_port)
     # Where nobody has counted them, each has a machine to itself.
     if all(os.environ.get(name, "0") == "0" for name in _INDEX_VARIABLES):
         # JAX would die of a port that is taken, without a word.
-        _check_free(int(words), int(words) + 1)
-    return int(words)
+        _check_free(jax_port, JAX_VARIABLE)
+        _check_free(own_port, OWN_VARIABLE)
+    return own_port
 
 
 def own_address() -> str:
@@ -45,14 +47,19 @@ def own_address() -> str:
         return probe.getsockname()[0]
 
 
-def _check_free(*ports: int) -> None:
+def _from_environment(variable: str, default: int) -> int:
+    words = os.environ.get(variable) or str(default)
+    if not (words.isascii() and words.isdigit() and 0 < int(words) < 2**16):
+        raise UserError(f"{variable}={words} is no port; set it to a number from 1 to 65535")
+    return int(words)
+
+
+def _check_free(port: int, variable: str) -> None:
     """Raises UserError for a port of this machine that cannot be opened."""
-    for port in ports:
-        try:
-            socket.create_server(("", port)).close()
-        except OSError as error:
-            raise UserError(
-                f"port {port} of {socket.gethostname()} cannot be opened ({error.strerror}); end "
-                f"what has it, or set {VARIABLE} to another on all machines (that port and the "
-                "next one are used)"
-            ) from error
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"port {port} of {socket.gethostname()} cannot be opened ({error.strerror}); end what "
+            f"has it, or set {variable} to another port on all machines"
+        ) from error

@@ -52,7 +52,7 @@ def start_detected(timeout: float) -> "Group":
     Raises:
       UserError: JAX finds no such surroundings, or as `choose_port` has it.
     """
-    port = choose_port()
+    own_port = choose_port()
     # JAX aborts when its time is over: what may be the cause has to be said before.
     alarm = threading.Timer(
         timeout,
@@ -76,7 +76,7 @@ def start_detected(timeout: float) -> "Group":
     interrupt_on_signal()  # JAX has taken SIGTERM for itself
     address = np.array([*map(int, own_address().split("."))], np.int32)
     host = ".".join(map(str, multihost_utils.broadcast_one_to_all(address).tolist()))
-    coordinator = f"{host}:{port + 1}"
+    coordinator = f"{host}:{own_port}"
     return Group(Meeting(coordinator, jax.process_count(), jax.process_index(), timeout))
 
 

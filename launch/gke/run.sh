@@ -22,7 +22,7 @@ launch/gke/run.sh --name=NAME --accelerator=KIND --topology=SHAPE --bucket=BUCKE
   --dry_run           print the commands and the manifest, run nothing
 
 Ctrl-C ends the log only; `kubectl delete jobset NAME` has the run save and ends it.
-The pods use the ports JAX_COORDINATOR_PORT [8476] and the next one.
+The pods meet at the ports JAX_COORDINATOR_PORT [8476] and VAEJAX_PORT [the next one].
 EOF
 }
 
@@ -64,8 +64,12 @@ given[workdir]=${given[workdir]:-runs/${given[name]}}
 # A directory of this launch: pods of the one before may start again until they are replaced.
 given[code]=code/${given[name]}/$(date -u +%Y%m%d-%H%M%S)-$$
 given[save_seconds]=$((60 * given[save_minutes]))
-given[port]=${JAX_COORDINATOR_PORT:-8476}
-[[ ${given[port]} =~ ^[1-9][0-9]*$ ]] || { echo "error: JAX_COORDINATOR_PORT=${given[port]} is no port; set it to a number such as 8476" >&2; exit 2; }
+jax_port=${JAX_COORDINATOR_PORT:-8476} own_port=${VAEJAX_PORT:-}
+for word in "$jax_port" "${own_port:-1}"; do
+  [[ $word =~ ^[1-9][0-9]*$ ]] || { echo "error: '$word' is no port; set JAX_COORDINATOR_PORT and VAEJAX_PORT to numbers such as 8476" >&2; exit 2; }
+done
+given[jax_port]=$jax_port
+given[own_port]=${own_port:-$((jax_port + 1))}
 given[flags]=${*@Q}
 
 run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
