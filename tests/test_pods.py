@@ -22,18 +22,20 @@ from vaejax.loading import load
 BRIEF = "--config.prior.fitted=()"
 
 
+def one_of(workdir, *flags, port, processes, index, devices=1):
+    """One process of a run."""
+    return start(
+        "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60", BRIEF,
+        f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
+        *flags, devices=devices,
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
-def pod(workdir, *flags, processes, devices=1, port=None):
+def pod(workdir, *flags, processes, devices=1):
     """The processes of a run, as a launcher starts them."""
-    port = port or free_port()
-    members = [
-        start(
-            "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60", BRIEF,
-            f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
-            *flags, devices=devices,
-        )
-        for index in range(processes)
-    ]  # fmt: skip
+    given = {"port": free_port(), "processes": processes, "devices": devices}
+    members = [one_of(workdir, *flags, index=index, **given) for index in range(processes)]
     try:
         yield members
     finally:
@@ -179,13 +181,13 @@ def port_scanner(port):
 
 
 def test_a_port_scanner_does_not_keep_them_apart(tmp_path):
-    port = free_port()
-    with (
-        port_scanner(port) as connected,
-        pod(tmp_path, "--config.train.steps=2", processes=2, port=port) as members,
-    ):
-        while len(connected) < 10:  # they wait for process 1
-            time.sleep(0.01)
+    given = {"port": free_port(), "processes": 2}
+    members = [one_of(tmp_path, "--config.train.steps=2", index=0, **given)]
+    with port_scanner(given["port"]) as connected:
+        while len(connected) < 10:  # process 0 waits for process 1
+            assert members[0].poll() is None, ends(members)
+            time.sleep(0.05)
+        members.append(one_of(tmp_path, "--config.train.steps=2", index=1, **given))
         said, statuses = ends(members)
     assert statuses == [0, 0], said
     assert said[0].count("dropped a caller from 127.0.0.1") == 1
