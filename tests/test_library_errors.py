@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from tiny import tiny
 
-from vaejax import parallel
+from vaejax import parallel, quiet
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import DamagedCheckpoint, UserError, one_line
 from vaejax.parallel import make_mesh, state_shardings
@@ -39,6 +39,14 @@ ERRORS = [
     type("OfNobody", (Exception,), {})("something else"),
 ]
 EACH = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def at_once():
+    """None of these failures leaves anything behind that would have to settle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quiet, "_SETTLING_SECONDS", 0.0)
+        yield
 
 
 def raising(error):

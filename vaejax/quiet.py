@@ -10,6 +10,7 @@ import inspect
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -21,6 +22,7 @@ from vaejax.errors import is_out_of_reach, is_out_of_space, short_reason
 _LOGGERS = ("absl", "asyncio")
 # A thread that failed within one of these raises the same error in the caller's thread.
 _REPORTED_AGAIN = ("orbax", "tensorstore")
+_SETTLING_SECONDS = 0.5
 # Its writer's thread is one that nobody waits for.
 _BOARD = "tensorboardX"
 # What an interpreter or event loop that goes away makes of what still runs in it.
@@ -73,6 +75,8 @@ def call_quietly(function: Callable[[], Any]) -> tuple[Any, Failure | None]:
             return function(), None
         except Exception as error:
             failure = Failure(short_reason(error), is_out_of_space(error), is_out_of_reach(error))
+        # Other reads of the same checkpoint are still under way, and find nobody to report to.
+        time.sleep(_SETTLING_SECONDS)
         gc.collect()
     return None, failure
 
