@@ -13,7 +13,7 @@ from vaejax.config_flags import check_returned, config_flags_of
 from vaejax.errors import UserError
 from vaejax.settings import to_json
 
-SETTINGS = sorted(settings._FIELDS)
+SETTINGS = sorted(settings.names())
 
 
 def flag(text: str) -> str:

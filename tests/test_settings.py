@@ -1,5 +1,6 @@
 """The schema: it accepts its own defaults, keeps what it is given, and names what is wrong."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -11,7 +12,15 @@ from tiny import of_file
 from vaejax.config import Config, default_config
 from vaejax.errors import UserError
 from vaejax.models import build_model
-from vaejax.settings import CHANGEABLE, check_key, differences, from_json, resolve, to_json
+from vaejax.settings import (
+    CHANGEABLE,
+    check_key,
+    differences,
+    from_json,
+    names,
+    resolve,
+    to_json,
+)
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -116,6 +125,30 @@ def test_a_mistake_gets_one_clear_line(values, said):
         resolve(values)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+
+
+@given(name=st.sampled_from(names()), value=ANYTHING | st.integers(10**300, 10**400))
+def test_any_value_of_any_setting_is_taken_or_refused_in_one_line(name, value):
+    section, key = name.split(".")
+    try:
+        config = resolve({section: {key: value}})
+    except UserError as error:
+        assert "\n" not in str(error).strip() and "config." in str(error)
+    else:
+        assert from_json(to_json(config)) == config
+
+
+@given(values=st.dictionaries(st.text(max_size=6), ANYTHING, max_size=3))
+def test_any_sections_are_taken_or_refused(values):
+    with contextlib.suppress(UserError):
+        resolve(values)
 
 
 def test_the_crop_follows_the_source():

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import json
-import math
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +116,11 @@ def check_key(name: str) -> None:
     near = _nearest(section, key)
     hint = f"did you mean config.{near}?" if near else f"known: {', '.join(_known(section))}"
     raise UserError(f"config.{name} is not a setting; {hint}")
+
+
+def names() -> list[str]:
+    """All settings, as `section.key`."""
+    return list(_FIELDS)
 
 
 def field_of(name: str) -> dataclasses.Field:
@@ -244,8 +249,9 @@ def _typed(name: str, expected: Any, value: Any) -> Any:
             raise UserError(f"{name}={tuple(value)!r} must have {len(inner)} values")
         return tuple(_typed(name, kind, element) for kind, element in zip(inner, value))
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number and not math.isfinite(value):
-        raise UserError(f"{name}={value!r} must be a finite number")
+    # An integer may be larger than any float.
+    if is_number and not abs(value) <= sys.float_info.max:
+        raise UserError(f"{name}={str(value)[:40]} must be a finite number")
     if expected is float and is_number:
         return float(value)
     if expected is int and is_number and value == int(value):
