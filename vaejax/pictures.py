@@ -1,10 +1,11 @@
 """Pictures of pictures: grids, written as PNG."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from vaejax.replacing import replacing
 
@@ -12,6 +13,7 @@ Pictures = UInt8[np.ndarray, "batch height width channel"]
 # Small pictures are enlarged until a grid's cell has about this many pixels a side.
 CELL = 96
 GAP = 2
+SOFTWARE = "vaejax"
 
 
 def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns channel"]:
@@ -39,6 +41,34 @@ def interleave_rows(
 
 
 def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
-    """Writes a PNG whole or not at all."""
+    """Writes a PNG whole or not at all, marked as drawn by vaejax."""
     with replacing(path) as temporary:
-        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
+        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+        picture.save(temporary, "PNG", **mark("PNG"))
+
+
+def mark(form: str) -> dict[str, Any]:
+    """Options of Pillow's `save` that write into a picture by which program it was drawn.
+
+    Args:
+      form: Pillow's name of the format; those without room for it are saved unmarked.
+    """
+    if form == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Software", SOFTWARE)
+        return {"pnginfo": text}
+    if form in ("JPEG", "WEBP", "AVIF", "TIFF"):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Software] = SOFTWARE
+        return {"exif": exif}
+    return {}
+
+
+def is_marked(image: Image.Image) -> bool:
+    """Whether an opened picture says that vaejax has drawn it; reads only its header."""
+    if image.format == "PNG":  # whose EXIF block Pillow would look for behind the pixels
+        return image.info.get("Software") == SOFTWARE
+    try:
+        return image.getexif().get(ExifTags.Base.Software) == SOFTWARE
+    except Exception:  # a damaged EXIF block makes Pillow raise nearly anything
+        return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vaejax.checkpoints import saved
-from vaejax.config import Config
+from vaejax.config import RUN_MARK, Config
 from vaejax.errors import UserError
 from vaejax.processes import ALONE, Group
 from vaejax.reporting import last_step
@@ -52,6 +52,7 @@ def _lock(workdir: Path) -> FileLock:
     lock = FileLock(workdir / _LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
+        (workdir / RUN_MARK).touch()
     except Timeout as error:
         raise UserError(
             f"another process is training in {workdir}; wait for it, or choose another --workdir"

@@ -93,3 +93,18 @@ def sha256(array: np.ndarray) -> str:
     for span in spans(len(array), rows_per_chunk(array.shape[1:])):
         digest.update(np.ascontiguousarray(array[span.start : span.stop]).data)
     return digest.hexdigest()
+
+
+def labels_sha256(array: np.ndarray) -> str:
+    """SHA-256 of a label's shape and values, whatever the width of its numbers."""
+    wide = {"b": "<i8", "i": "<i8", "u": "<u8", "f": "<f8"}.get(array.dtype.kind, "<U")
+    if array.dtype.kind == "u" and (not array.size or array.max() < 1 << 63):
+        wide = "<i8"
+    values = np.ascontiguousarray(array.astype(wide))
+    digest = hashlib.sha256(f"{wide[1]} {array.shape}:".encode())
+    digest.update(
+        values.tobytes()
+        if wide != "<U"
+        else "\0".join(values.flat).encode("utf-8", "surrogatepass")
+    )
+    return digest.hexdigest()
