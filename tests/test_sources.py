@@ -208,7 +208,7 @@ def test_synthetic_splits_are_disjoint_ranges(tmp_path):
         ({"source": "folder", "path": "/nowhere/at/all"}, "'/nowhere/at/all' does not exist"),
         (
             {"source": "folder", "path": "{empty}"},
-            "holds no pictures: put JPEG, PNG or other pictures",
+            "holds no pictures: put JPEG, PNG or other",
         ),
         ({"source": "folder", "path": "{file}"}, "neither a directory nor a readable zip"),
         ({"source": "celeba", "path": "{file}"}, "is not a directory"),

@@ -31,7 +31,8 @@ class ArrayFile(Source):
                 head = file.read(6)
         except OSError as error:
             raise _unreadable(path, error) from error
-        if head != b"\x93NUMPY" and head[:2] != b"PK":
+        self._zipped = head[:2] == b"PK"
+        if not self._zipped and head != b"\x93NUMPY":
             raise UserError(f"config.data.path={str(path)!r} is not an .npz or .npy file: give one")
         self._path = path
 
@@ -42,7 +43,7 @@ class ArrayFile(Source):
 
     def contents(self) -> Contents:
         """All pictures in the file's order, named by their row."""
-        arrays = _load(self._path)
+        arrays = _load(self._path, self._zipped)
         key = find_images(arrays, self._path)
         images = arrays.pop(key)
         scale = pixel_scale(images, f"array {key!r} of {self._path}")
@@ -54,13 +55,12 @@ class ArrayFile(Source):
         return Contents(len(images), partial(_chunks, images, scale, labels), {})
 
 
-def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _load(path: pathlib.Path, zipped: bool) -> dict[str, np.ndarray]:
     try:
-        # What a file holds is known by its first bytes, not by its name.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"images": loaded}
-        with loaded:
+        if not zipped:
+            return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
+        # Opened here: NumPy leaves the file of a torn zip open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
             members = {name: loaded[name] for name in loaded.files}
         return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
     except Exception as error:  # damaged headers and members make NumPy raise nearly anything
