@@ -15,7 +15,7 @@ from jaxtyping import Shaped, UInt8
 
 from vaejax.config import DataConfig
 from vaejax.data import cache, crops, sources
-from vaejax.data.building import split_names
+from vaejax.data.disk import SETTING
 from vaejax.data.reasons import count_reasons
 from vaejax.data.records import Source
 from vaejax.progress import say
@@ -62,7 +62,7 @@ class Dataset:
 
 
 def open_dataset(
-    config: DataConfig, *, progress: bool = True, cache_setting: str = cache.SETTING
+    config: DataConfig, *, progress: bool = True, cache_setting: str = SETTING
 ) -> Dataset:
     """Opens the data, decoding them into the cache the first time.
 
@@ -76,15 +76,14 @@ def open_dataset(
     """
     crops.check_preset(config.crop, config.image_size)
     source = sources.open_source(config)
-    folder = cache.open_or_build(config, source, progress, cache_setting)
-    meta = cache.read_meta(folder)
-    unused = {**source.left_out, **meta["set_aside"]}
-    file = cache.write_report(folder, unused)
+    cached = cache.open_or_build(config, source, progress, cache_setting)
+    unused = {**source.left_out, **cached.set_aside}
+    file = cache.write_report(cached.folder, unused)
     if progress:
         _tell(source, unused, file)
     return Dataset(
-        splits={name: Split(*cache.load_split(folder, name)) for name in split_names(folder)},
-        fingerprint=meta["fingerprint"],
+        splits={name: Split(*arrays) for name, arrays in cached.splits.items()},
+        fingerprint=cached.fingerprint,
         report={"set_aside": unused, "file": str(file)},
     )
 

@@ -6,13 +6,11 @@ renamed. One process builds; others wait for its lock.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
-import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -20,22 +18,19 @@ import PIL
 
 from vaejax.config import DataConfig
 from vaejax.config import cache_root as usual_cache_root
-from vaejax.data import crops, npy
+from vaejax.data import crops, in_use, npy
 from vaejax.data.building import AllSetAside, build, split_names
+from vaejax.data.disk import SETTING, Disk, sync_directory, write_json
 from vaejax.data.formats import readers
 from vaejax.data.listing import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.data.records import Contents, Source
 from vaejax.errors import UserError
-from vaejax.progress import say
 from vaejax.replacing import replacing
 
 _LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
 _META = "meta.json"
 _REPORT = "set_aside.json"
 _BUILDING = ".building"
-SETTING = "config.data.cache_dir"
-"""What a user changes to have the cache elsewhere."""
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def cache_root(config: DataConfig) -> pathlib.Path:
@@ -63,10 +58,26 @@ def cache_key(config: DataConfig, source: Source) -> str:
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:24]
 
 
+class Cached(NamedTuple):
+    """A finished cache.
+
+    Attributes:
+      folder: where it lies.
+      fingerprint: of the data.
+      set_aside: pictures that could not be used: name -> reason.
+      splits: split -> pictures (mapped), labels by name, and the pictures' names.
+    """
+
+    folder: pathlib.Path
+    fingerprint: dict
+    set_aside: dict[str, str]
+    splits: dict[str, tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]
+
+
 def open_or_build(
     config: DataConfig, source: Source, shown: bool, setting: str = SETTING
-) -> pathlib.Path:
-    """The directory of the finished cache, built now if it is not there.
+) -> Cached:
+    """The finished cache, built now if it is not there or damaged.
 
     A finished cache is used wherever it lies, also where nothing can be written or locked.
 
@@ -79,46 +90,25 @@ def open_or_build(
     Raises:
       UserError: the disk is too small or not writable, or no picture is usable.
     """
-    root = cache_root(config)
+    disk = Disk(cache_root(config), setting)
     key = cache_key(config, source)
-    folder = root / key
-    if _is_complete(folder):
-        return folder
-    with _usable(root, setting):
-        root.mkdir(parents=True, exist_ok=True)
-    with _locked(root, key, shown, setting):
-        # Whoever held the lock may just have finished.
-        if not _is_complete(folder):
-            with _usable(root, setting):
-                _remove_leftovers(root, key)
-                _build(config, source, folder, shown, setting)
-    return folder
-
-
-@contextlib.contextmanager
-def _usable(root: pathlib.Path, setting: str) -> Iterator[None]:
-    """Tells a disk that is full or cannot be written from errors of anything else."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{setting}={str(root)!r} ran full: free space, or name a larger disk"
-            ) from error
-        within = error.filename is not None and root.is_relative_to(
-            pathlib.Path(os.fsdecode(error.filename))
+    folder = disk.root / key
+    cached = _load(folder)
+    if not cached:
+        with disk.locked(key, shown):
+            # Whoever held the lock may just have finished.
+            cached = _load(folder)
+            if not cached:
+                with disk.usable():
+                    _remove_leftovers(disk.root, key)
+                    _build(config, source, disk, folder, shown)
+                cached = _load(folder)
+    if not cached:
+        raise UserError(
+            f"{disk} does not keep what is written to it: set {setting} to another disk"
         )
-        if within or error.errno in _UNWRITABLE:
-            raise UserError(
-                f"{setting}={str(root)!r} cannot be written ({error.strerror}): set {setting} to a"
-                " directory that can"
-            ) from error
-        raise
-
-
-def read_meta(folder: pathlib.Path) -> dict:
-    """What the build wrote down: `fingerprint`, and `set_aside` (name -> reason)."""
-    return json.loads((folder / _META).read_text(encoding="utf-8"))
+    in_use.mark_used(folder)
+    return cached
 
 
 def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path:
@@ -132,40 +122,19 @@ def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path:
     return path
 
 
-@contextlib.contextmanager
-def _locked(root: pathlib.Path, key: str, shown: bool, setting: str) -> Iterator[None]:
-    lock = filelock.FileLock(root / f"{key}.lock")
+def _load(folder: pathlib.Path) -> Cached | None:
+    """A cache, if it is there and whole."""
     try:
-        with _usable(root, setting):
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                if shown:
-                    say(f"another process is preparing these pictures; waiting ({root / key})")
-                lock.acquire()
-    except (NotImplementedError, OSError) as error:
-        # No lock file instead: that of a process that was killed would have to be waited for.
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{setting}={str(root)!r} lies on a file system without locks ({reason}): set"
-            f" {setting} to a directory on a local disk"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        splits = {split: _load_split(folder, split) for split in split_names(folder)}
+        return Cached(folder, meta["fingerprint"], meta["set_aside"], splits)
+    except Exception:  # damaged arrays make NumPy raise nearly anything
+        return None
 
 
-def _is_complete(folder: pathlib.Path) -> bool:
-    """Whether the cache is there and its files have the sizes written down for them."""
-    try:
-        meta = read_meta(folder)
-        return all((folder / name).stat().st_size == size for name, size in meta["bytes"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def load_split(
+def _load_split(
     folder: pathlib.Path, split: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Maps a split's pictures, and loads its labels and the pictures' names; all read-only."""
@@ -192,10 +161,10 @@ def _remove_leftovers(root: pathlib.Path, key: str) -> None:
 
 
 def _build(
-    config: DataConfig, source: Source, folder: pathlib.Path, shown: bool, setting: str
+    config: DataConfig, source: Source, disk: Disk, folder: pathlib.Path, shown: bool
 ) -> None:
     contents = source.contents()
-    _check_space(config, contents, folder.parent, setting)
+    disk.check_space(contents.count, _space(config, contents.count))
     building = folder.with_name(folder.name + _BUILDING)
     building.mkdir()
     try:
@@ -208,13 +177,13 @@ def _build(
             "set_aside": set_aside,
             "bytes": {path.name: path.stat().st_size for path in files},
         }
-        _write_json(building / _META, meta)
-        _sync_directory(building)
+        write_json(building / _META, meta)
+        sync_directory(building)
         building.rename(folder)
-        _sync_directory(folder.parent)
+        sync_directory(folder.parent)
     except AllSetAside as error:
         report = folder.with_name(f"{folder.name}.{_REPORT}")
-        _write_json(report, {**source.left_out, **error.reasons})
+        write_json(report, {**source.left_out, **error.reasons})
         raise UserError(f"{error} (all reasons: {report})") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -225,7 +194,7 @@ def _fingerprint(
 ) -> dict:
     splits, hashed = {}, {}
     for split in split_names(folder):
-        images, labels, _ = load_split(folder, split)
+        images, labels, _ = _load_split(folder, split)
         splits[split] = {"count": len(images), "sha256": npy.sha256(images)}
         hashed[split] = {name: npy.labels_sha256(labels[name]) for name in sorted(labels)}
     return {
@@ -239,32 +208,9 @@ def _fingerprint(
     }
 
 
-def _check_space(config: DataConfig, contents: Contents, root: pathlib.Path, setting: str) -> None:
+def _space(config: DataConfig, count: int) -> float:
+    """Bytes that building a cache of `count` pictures takes."""
     height, width = config.image_size
-    pictures = contents.count * height * width * config.channels
     # Held-out pictures are for a moment there twice.
-    held_out = sum(
-        amount if amount < 1 else amount / max(contents.count, 1) for amount in config.holdout
-    )
-    needed = pictures * (1.01 + min(held_out, 1.0)) + (1 << 20)
-    free = shutil.disk_usage(root).free
-    if needed > free:
-        raise UserError(
-            f"{setting}={str(root)!r} has {free / 1e9:.1f} GB free, but {contents.count:,}"
-            f" pictures need {needed / 1e9:.1f} GB: free space, or name a larger disk"
-        )
-
-
-def _write_json(path: pathlib.Path, value: dict) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(folder: pathlib.Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    held_out = sum(amount if amount < 1 else amount / max(count, 1) for amount in config.holdout)
+    return count * height * width * config.channels * (1.01 + min(held_out, 1.0)) + (1 << 20)
