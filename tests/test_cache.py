@@ -206,7 +206,7 @@ def test_nothing_usable_names_the_commonest_reason(tmp_path):
     config = DataConfig(
         source="folder", path=str(root), crop="center", cache_dir=str(tmp_path / "cache")
     )
-    message = r"all 5 pictures had to be set aside \(4 empty file, 1 not a picture\)"
+    message = r"all 5 pictures had to be set aside \(4 × empty file; 1 × not a picture\)"
     with pytest.raises(UserError, match=message) as caught:
         open_dataset(config, progress=False)
     report = str(caught.value).partition("all reasons: ")[2].rstrip(")")

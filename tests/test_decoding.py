@@ -235,6 +235,6 @@ def test_a_folder_of_everything(tmp_path, capsys):
             want = np.broadcast_to(np.asarray(outcome, np.uint8), (40, 40, 3))
             np.testing.assert_array_equal(used[name], want, err_msg=name)
     told = capsys.readouterr().err
-    assert "not used: 2 not a picture, 1 dangling link, " in told
-    assert f", {len(set_aside) - 5} for other reasons; their names are in " in told
+    assert "not used: 2 × not a picture; 1 × dangling link; " in told
+    assert f"; {len(set_aside) - 5} × other reasons; their names are in " in told
     assert dataset.report["file"] in told

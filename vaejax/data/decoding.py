@@ -26,6 +26,10 @@ class UnusablePicture(Exception):
     """A picture is set aside; the message is the reason."""
 
 
+class DamagedPicture(UnusablePicture):
+    """Pillow could not read it."""
+
+
 class _Quiet:
     """Pillow's settings of a build; they are the process's, so the last build takes them back."""
 
@@ -82,36 +86,29 @@ def decode(
     Raises:
       UnusablePicture: with the reason, for whatever is wrong with the picture.
     """
-    form = {"image_size": image_size, "channels": channels, "crop": crop, "max_pixels": max_pixels}
+
+    def pixels(content: bytes | np.ndarray) -> np.ndarray:
+        try:
+            image = open_image(content, max_pixels)
+            # The first frame of an animation is the one an opened picture stands at.
+            image.load()
+            image = flatten(_upright(image), "RGB" if channels == 3 else "L")
+            image = crop_and_resize(image, crop, image_size)
+            return np.asarray(image).reshape(*image_size, channels)
+        except UnusablePicture:
+            raise
+        except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DamagedPicture(reason) from error
+
     try:
-        return _decode(content, **form)
-    except UnusablePicture:
+        return pixels(content)
+    except DamagedPicture:
         bare = without_metadata(content) if isinstance(content, bytes) else content
         # Pillow refuses a PNG for its texts and profiles: too long, or damaged.
         if len(bare) == len(content):
             raise
-    return _decode(bare, **form)
-
-
-def _decode(
-    content: bytes | np.ndarray,
-    *,
-    image_size: tuple[int, int],
-    channels: int,
-    crop: str,
-    max_pixels: int,
-) -> UInt8[np.ndarray, "height width channel"]:
-    image = open_image(content, max_pixels)
-    try:
-        # The first frame of an animation is the one an opened picture stands at.
-        image.load()
-        image = flatten(_upright(image), "RGB" if channels == 3 else "L")
-        image = crop_and_resize(image, crop, image_size)
-        return np.asarray(image).reshape(*image_size, channels)
-    except UnusablePicture:
-        raise
-    except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
-        raise UnusablePicture(_reason(error)) from error
+    return pixels(bare)
 
 
 def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
@@ -125,9 +122,7 @@ def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=readers())
     except Image.UnidentifiedImageError as error:
         reason = refusal("", content[:HEAD_BYTES]) or "damaged at its beginning"
-        raise UnusablePicture(reason) from error
-    except Exception as error:
-        raise UnusablePicture(_reason(error)) from error
+        raise DamagedPicture(reason) from error
     if image.width * image.height > max_pixels:
         raise UnusablePicture(
             f"{image.width}x{image.height} pixels, more than config.data.max_pixels={max_pixels}"
@@ -153,10 +148,6 @@ def without_metadata(content: bytes) -> bytes:
             kept.append(chunk)
         at += 12 + length
     return b"".join([*kept, content[at:]])
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def flatten(image: Image.Image, mode: str) -> Image.Image:

@@ -16,7 +16,7 @@ def count_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
       most: how many reasons are told; the others are counted together.
 
     >>> count_reasons({"a": "not a picture", "b": "empty file", "c": "not a picture"})
-    '2 not a picture, 1 empty file'
+    '2 × not a picture; 1 × empty file'
     """
     counts: Counter[str] = Counter()
     variants = defaultdict(set)
@@ -25,9 +25,9 @@ def count_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
         counts[kind] += 1
         variants[kind].add(reason)
     told = [
-        f"{count:,} {variants[kind].pop() if len(variants[kind]) == 1 else kind}"
+        f"{count:,} × {variants[kind].pop() if len(variants[kind]) == 1 else kind}"
         for kind, count in counts.most_common(most)
     ]
     if others := counts.total() - sum(count for _, count in counts.most_common(most)):
-        told.append(f"{others:,} for other reasons")
-    return ", ".join(told)
+        told.append(f"{others:,} × other reasons")
+    return "; ".join(told)

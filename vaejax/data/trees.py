@@ -64,7 +64,7 @@ class Directory:
             reason = "dangling link" if entry.is_symlink() else _cannot(error)
             return Entry(entry.name, refusal=reason)
         if stat.S_ISDIR(status.st_mode):
-            linked = "linked folder, not followed (name it in config.data.path, or copy it)"
+            linked = "linked folder (not followed: name it in config.data.path, or copy it)"
             return Entry(entry.name, True, refusal=linked if entry.is_symlink() else "")
         if not stat.S_ISREG(status.st_mode):
             return Entry(entry.name, refusal="no regular file")
@@ -151,7 +151,7 @@ def _member_refusal(member: zipfile.ZipInfo) -> str:
         return "encrypted (unpack the zip and name the folder)"
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        return "link in a zip, not followed"
+        return "link in a zip (not followed)"
     return "" if kind in (0, stat.S_IFREG) else "no regular file"
 
 
