@@ -59,7 +59,8 @@ class DataConfig:
     # A preset of data/crops.py. auto: nvae148 for CelebA, center for folders and other tfds
     # sets, none for arrays and procedural faces.
     crop: str = _option("auto", choices=CROPS)
-    # Valid and test pictures of a source without official splits: below 1 a share of the
+    # Valid and test pictures of a source without official splits (of a folder: without folders
+    # called train, val, test): below 1 a share of the
     # pictures, from 1 on a number of pictures.
     holdout: tuple[float, float] = _option((0.1, 0.0), low=0)
     split_seed: int = _option(0, low=0)

@@ -49,7 +49,7 @@ class Dataset:
       splits: "train" and, where they have pictures, "valid" and "test".
       fingerprint: what the data are, not where they lie: JSON-able, equal for equal arrays.
       report: `set_aside`, all that lies among the pictures and was not used (name -> reason),
-        and `file`, where that list lies.
+        and `file`, where that list lies ("" where it could not be written).
     """
 
     splits: dict[str, Split]
@@ -84,15 +84,16 @@ def open_dataset(
     return Dataset(
         splits={name: Split(*arrays) for name, arrays in cached.splits.items()},
         fingerprint=cached.fingerprint,
-        report={"set_aside": unused, "file": str(file)},
+        report={"set_aside": unused, "file": str(file or "")},
     )
 
 
-def _tell(source: Source, unused: dict[str, str], file: pathlib.Path) -> None:
+def _tell(source: Source, unused: dict[str, str], file: pathlib.Path | None) -> None:
     for note in source.notes:
         say(note)
     if unused:
-        say(f"not used: {count_reasons(unused)}; their names are in {file}")
+        names = f"; their names are in {file}" if file else ""
+        say(f"not used: {count_reasons(unused)}{names}")
 
 
 def prepare(config: DataConfig, *, progress: bool = True) -> Dataset:

@@ -111,14 +111,16 @@ def open_or_build(
     return cached
 
 
-def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path:
-    """Writes down what was not used (name -> reason), unless the cache cannot be written."""
+def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path | None:
+    """Writes down what was not used (name -> reason); None where that cannot be written."""
     path = folder / _REPORT
     content = json.dumps(reasons, indent=1)
-    with contextlib.suppress(OSError):
+    try:
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             with replacing(path) as temporary:
                 temporary.write_text(content, encoding="utf-8")
+    except (OSError, ValueError):
+        return None
     return path
 
 
