@@ -98,8 +98,7 @@ def decode(
         except UnusablePicture:
             raise
         except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DamagedPicture(reason) from error
+            raise DamagedPicture(_damage(content, error)) from error
 
     try:
         return pixels(content)
@@ -112,17 +111,18 @@ def decode(
 
 
 def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
-    """Reads a picture's header (an array becomes a picture); `UnusablePicture` if it is bad."""
+    """Reads a picture's header; an array becomes a picture.
+
+    Raises:
+      UnusablePicture: it is empty, too large, or drawn by vaejax.
+      Exception: nearly any, of Pillow, where it is damaged.
+    """
     if isinstance(content, np.ndarray):
         flat = content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content
         return Image.fromarray(np.ascontiguousarray(flat))
     if not content:
         raise UnusablePicture("empty file")
-    try:
-        image = Image.open(io.BytesIO(content), formats=readers())
-    except Image.UnidentifiedImageError as error:
-        reason = refusal("", content[:HEAD_BYTES]) or "damaged at its beginning"
-        raise DamagedPicture(reason) from error
+    image = Image.open(io.BytesIO(content), formats=readers())
     if image.width * image.height > max_pixels:
         raise UnusablePicture(
             f"{image.width}x{image.height} pixels, more than config.data.max_pixels={max_pixels}"
@@ -130,6 +130,15 @@ def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
     if is_marked(image):
         raise UnusablePicture("drawn by vaejax")
     return image
+
+
+def _damage(content: bytes | np.ndarray, error: Exception) -> str:
+    """What is wrong with a picture at which Pillow raised an error."""
+    if isinstance(content, bytes) and (reason := refusal("", content[:HEAD_BYTES])):
+        return reason
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "damaged at its beginning"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def without_metadata(content: bytes) -> bytes:
