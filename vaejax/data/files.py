@@ -3,8 +3,10 @@
 import itertools
 import pathlib
 
+from vaejax.data.directories import Directory
 from vaejax.data.listing import list_pictures
-from vaejax.data.trees import Directory, Tree, Unreadable, Zip, relative
+from vaejax.data.trees import Tree, Unreadable, relative
+from vaejax.data.zips import Zip
 from vaejax.errors import UserError
 
 # Of 16 bits in four channels, unpacked; and room for what else a picture file carries.
