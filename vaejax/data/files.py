@@ -2,10 +2,11 @@
 
 import itertools
 import pathlib
+import posixpath
 
 from vaejax.data.directories import Directory
 from vaejax.data.listing import list_pictures
-from vaejax.data.trees import Tree, Unreadable, relative
+from vaejax.data.trees import Tree, Unreadable
 from vaejax.data.zips import Zip
 from vaejax.errors import UserError
 
@@ -74,3 +75,15 @@ def _shared_folder(names: list[str]) -> str:
     folders = [name.split("/")[:-1] for name in (min(names), max(names))]
     shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*folders))
     return "".join(f"{part}/" for part, _ in shared)
+
+
+def relative(name: str, prefix: str) -> str:
+    """A name seen from the folder `prefix`; folders keep their slash.
+
+    >>> relative("faces/a.jpg", "faces/"), relative("notes/", "faces/")
+    ('a.jpg', '../notes/')
+    """
+    if not prefix:
+        return name
+    seen = posixpath.relpath("/" + name, "/" + prefix)
+    return seen + "/" if name.endswith("/") else seen

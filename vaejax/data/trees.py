@@ -1,6 +1,5 @@
 """Files in folders, in one form for directories and zips."""
 
-import posixpath
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
@@ -49,15 +48,3 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def relative(name: str, prefix: str) -> str:
-    """A name seen from the folder `prefix`; folders keep their slash.
-
-    >>> relative("faces/a.jpg", "faces/"), relative("notes/", "faces/")
-    ('a.jpg', '../notes/')
-    """
-    if not prefix:
-        return name
-    seen = posixpath.relpath("/" + name, "/" + prefix)
-    return seen + "/" if name.endswith("/") else seen

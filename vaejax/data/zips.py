@@ -115,6 +115,6 @@ def _open_zip(path: pathlib.Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo
         raise
     except Exception as error:  # zipfile lets through what its own codecs and structs raise
         raise UserError(
-            f"{setting} is a zip that cannot be listed ({reason_of(error)}): get it again, or unpack"
-            " it with another program and name the folder"
+            f"{setting} is a zip that cannot be listed ({reason_of(error)}): get it again, or"
+            " unpack it with another program and name the folder"
         ) from error
