@@ -167,6 +167,53 @@ def test_an_array_file_is_what_it_holds_whatever_its_name(tmp_path):
         assert sum(len(split.images) for split in dataset.splits.values()) == 9
 
 
+@pytest.mark.parametrize("name", ["UPPER.NPZ", "Mixed.Npy", "nosuffix", "odd.dat"])
+@pytest.mark.parametrize("save", [np.savez, np.save])
+def test_array_files_called_anything(tmp_path, name, save):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 28, 20), np.uint8)
+    with open(tmp_path / name, "wb") as file:
+        save(file, grey)
+    # What savez calls arr_0 is the only array of pictures there.
+    dataset = opened(
+        tmp_path,
+        source="array",
+        path=str(tmp_path / name),
+        crop="none",
+        channels=1,
+        image_size=(28, 20),
+    )
+    assert sum(len(split.images) for split in dataset.splits.values()) == 9
+
+
+def test_labels_are_part_of_the_fingerprint(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (30, 28, 20), np.uint8)
+    settings = {"crop": "none", "channels": 1, "image_size": (28, 20), "holdout": (5.0, 2.0)}
+
+    def fingerprint(**labels):
+        path = tmp_path / "a.npz"
+        np.savez(path, images=grey, **labels)
+        return opened(tmp_path, source="array", path=str(path), **settings).fingerprint
+
+    labels = {
+        "age": np.linspace(0, 1, 30),
+        "who": np.arange(30),
+        "name": np.array([f"n{i}" for i in range(30)]),
+    }
+    first = fingerprint(**labels)
+    assert list(first["labels"]) == ["train", "valid", "test"]
+    assert list(first["labels"]["valid"]) == ["age", "name", "who"]
+    assert len({digest for split in first["labels"].values() for digest in split.values()}) == 9
+    # Neither the order nor the width of numbers is data.
+    narrow = dict(reversed(labels.items())) | {"who": np.arange(30, dtype=np.int16)}
+    assert fingerprint(**narrow) == first
+    for key in labels:
+        changed = labels | {key: labels[key][::-1].copy()}
+        other = fingerprint(**changed)
+        assert other["labels"] != first["labels"]
+        assert other | {"labels": None} == first | {"labels": None}
+    assert fingerprint()["labels"] == {"train": {}, "valid": {}, "test": {}}
+
+
 @pytest.mark.parametrize(
     ("file", "size"), [("frey/freyfaces.npz", (28, 20)), ("olivetti/olivetti.npz", (64, 64))]
 )
