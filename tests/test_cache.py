@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import pwd
 import shutil
 import signal
 import subprocess
@@ -160,6 +161,12 @@ def test_key_changes_with_whatever_changes_the_pixels(tmp_path):
     assert key_of(small_tree(tmp_path, decode_threads=3)) in keys
 
 
+def overwrite(path, start):
+    """Changes a file's beginning, and not its size."""
+    content = path.read_bytes()
+    path.write_bytes(start + content[len(start) :])
+
+
 def test_a_damaged_cache_is_built_again(tmp_path):
     config = small_tree(tmp_path)
     before = open_dataset(config, progress=False)
@@ -168,6 +175,9 @@ def test_a_damaged_cache_is_built_again(tmp_path):
         lambda: os.truncate(folder / "train.npy", 1000),
         lambda: (folder / "valid.npz").unlink(),
         lambda: (folder / "meta.json").write_text("{"),
+        lambda: (folder / "meta.json").write_text("[]"),
+        lambda: overwrite(folder / "train.npy", b"no array"),
+        lambda: overwrite(folder / "test.npz", bytes(200)),
     ):
         damage()
         assert open_dataset(config, progress=False).fingerprint == before.fingerprint
@@ -196,6 +206,63 @@ def test_a_cache_dir_that_cannot_be(tmp_path):
     config = small_tree(tmp_path, cache_dir=str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"cannot be used \(File exists\)"):
         open_dataset(config, progress=False)
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "dangling link"])
+def test_a_cache_dir_that_cannot_be_is_named_by_what_the_user_sets(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere/at/all")
+    places = {"a file": "file", "below a file": "file/deep", "dangling link": "link"}
+    path = str(tmp_path / places[place])
+    with pytest.raises(UserError) as caught:
+        open_dataset(
+            small_tree(tmp_path, cache_dir=path), progress=False, cache_setting="--cache_dir"
+        )
+    assert str(caught.value).startswith(f"--cache_dir={path!r} cannot be used (")
+    assert str(caught.value).endswith("): set --cache_dir to a directory that can be written")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("FileSystem does not appear to support flock"),
+        OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)),
+        OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)),
+    ],
+    ids=["filelock's own", "ENOLCK", "ENOSYS"],
+)
+def test_a_file_system_without_locks_is_told_and_what_lies_there_is_used(
+    tmp_path, monkeypatch, error
+):
+    def refuse(*arguments, **options):
+        raise error
+
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    config = small_tree(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", refuse)
+        with pytest.raises(UserError, match=r"cannot be used \((No locks|Function not impl)"):
+            open_dataset(config, progress=False)
+    before = open_dataset(config, progress=False)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(pathlib.Path, "touch", read_only)
+    monkeypatch.setattr(pathlib.Path, "replace", read_only)
+    after = open_dataset(config, progress=False)
+    assert after.fingerprint == before.fingerprint
+
+
+def test_without_a_home_directory_the_remedy_is_told(monkeypatch):
+    def no_such_user(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    with pytest.raises(UserError, match=r"no home directory.*--config.data.cache_dir or XDG"):
+        cache.cache_root(DataConfig())
+    assert cache.cache_root(DataConfig(cache_dir="/here")) == pathlib.Path("/here")
 
 
 def test_nothing_usable_names_the_commonest_reason(tmp_path):

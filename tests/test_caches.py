@@ -12,8 +12,10 @@ import pytest
 from picture_trees import jpeg
 from tiny import CONFIG_FILE, command
 
+from vaejax import caches
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
+from vaejax.errors import UserError
 
 DAYS = 24 * 60 * 60
 
@@ -131,9 +133,14 @@ def test_what_is_in_use_stays(tmp_path, root):
 
 @pytest.mark.parametrize("text", ["30", "d", "-1d", "0x3d", "everything", ""])
 def test_a_time_that_is_none_is_refused(text):
-    done = command("prepare", f"--prune={text}")
+    with pytest.raises(UserError, match=f"--prune={text} is no number of days such as 30d, nor a"):
+        caches.days_of(text)
+
+
+def test_a_mistaken_flag_is_one_line():
+    done = command("prepare", "--prune=30")
     assert done.returncode == 2
-    assert done.stderr == f"error: --prune={text} is no number of days such as 30d, nor all\n"
+    assert done.stderr == "error: --prune=30 is no number of days such as 30d, nor all\n"
 
 
 def test_caches_elsewhere_are_those_of_the_config(tmp_path, root):
