@@ -1,8 +1,8 @@
 """When a cache was last used, and whether it is now: by a file in it that its users lock."""
 
 import contextlib
+import os
 import pathlib
-from typing import BinaryIO
 
 try:
     import fcntl
@@ -12,7 +12,7 @@ except ImportError:  # Windows, where files in use cannot be removed anyway
 USED = "last_used"
 
 # Until the process ends: the arrays are mapped, and whoever has them may map them again.
-_held: dict[pathlib.Path, BinaryIO] = {}
+_held: dict[pathlib.Path, int] = {}
 
 
 def mark_used(folder: pathlib.Path) -> None:
@@ -24,8 +24,8 @@ def mark_used(folder: pathlib.Path) -> None:
         (folder / USED).touch()
     with contextlib.suppress(OSError):
         if folder in _held:
-            _held.pop(folder).close()  # its file may be of a cache that was removed since
-        _held[folder] = open(folder / USED, "rb")  # noqa: SIM115
+            os.close(_held.pop(folder))  # may be of a cache that was removed since
+        _held[folder] = os.open(folder / USED, os.O_RDONLY)
         if fcntl:
             fcntl.flock(_held[folder], fcntl.LOCK_SH | fcntl.LOCK_NB)
 
