@@ -23,11 +23,13 @@ def mark_used(folder: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
         (folder / USED).touch()
     with contextlib.suppress(OSError):
-        if folder in _held:
-            os.close(_held.pop(folder))  # may be of a cache that was removed since
-        _held[folder] = os.open(folder / USED, os.O_RDONLY)
+        file = os.open(folder / USED, os.O_RDONLY)
+        before = _held.pop(folder, None)  # may be of a cache that was removed since
+        _held[folder] = file
+        if before is not None:
+            os.close(before)
         if fcntl:
-            fcntl.flock(_held[folder], fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def last_used(folder: pathlib.Path) -> float:
