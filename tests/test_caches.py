@@ -164,10 +164,10 @@ print(jax.jit(lambda x: x * 3 + 1)(2.0))
 """
 
 
-def compile_once() -> str:
+def compile_once(before: str = "") -> str:
     environment = {name: os.environ[name] for name in os.environ if "COMPILATION_CACHE" not in name}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", COMPILE],
+        [sys.executable, "-W", "error", "-c", before + COMPILE],
         env=environment,
         capture_output=True,
         text=True,
@@ -207,7 +207,18 @@ def test_programs_whose_writing_did_not_end_are_replaced(root):
     assert used.exists()
 
 
+def test_where_nothing_can_be_locked_programs_are_kept_without_a_limit(root):
+    refuse = """
+import filelock
+def refuse(*arguments, **options):
+    raise NotImplementedError("no locks here")
+filelock.FileLock.acquire = refuse
+"""
+    assert compile_once(refuse) == "False\n7.0\n"
+    assert list((root / "xla").glob("*-cache"))
+
+
 def test_a_place_for_programs_that_cannot_be_is_no_matter(root):
     root.mkdir(parents=True)
     (root / "xla").write_text("a file")
-    assert compile_once() == "True\n7.0\n"
+    assert compile_once() == "False\n7.0\n"

@@ -21,6 +21,7 @@ from vaejax import pictures
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
 from vaejax.data.files import PictureFiles
+from vaejax.data.formats import readers
 from vaejax.data.listing import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
 from vaejax.settings import to_json
@@ -192,6 +193,19 @@ def test_every_file_is_used_or_told_by_one_reason(tree):
             assert used == splits, place
             assert dataset.report["set_aside"] == reasons, place
             assert json.loads(pathlib.Path(dataset.report["file"]).read_text()) == reasons
+
+
+@pytest.mark.parametrize("form", readers())
+def test_whatever_pillow_reads_is_used_whatever_it_is_called(tmp_path, form):
+    if form not in Image.SAVE:
+        pytest.skip(f"Pillow does not write {form}")
+    root = write_pictures(tmp_path / "faces", 1)
+    # Of two formats the first bytes say nothing.
+    name = f"picture.{form.lower()}" if form in ("PCX", "TGA") else "picture"
+    (root / name).write_bytes(picture(form))
+    dataset = opened(tmp_path, source="folder", path=str(root), crop="center", holdout=(0.0, 0.0))
+    assert list(dataset.splits["train"].names) == ["0.jpg", name]
+    assert np.abs(dataset.splits["train"].images[1].astype(int) - 90).max() < 5
 
 
 # Things that only a directory can hold

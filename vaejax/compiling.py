@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from vaejax.config import cache_root
@@ -85,35 +85,41 @@ def keep_compiled_programs() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         with contextlib.suppress(UserError):
             folder = programs_folder()
-            remove_unfinished(folder)
             jax.config.update("jax_compilation_cache_dir", str(folder))
-            jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
+            # To keep within a limit JAX locks the directory, or else keeps nothing at all.
+            if _tidied(folder):
+                jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
 
 
-@contextlib.contextmanager
-def locked_programs(folder: Path) -> Iterator[None]:
-    """Keeps JAX from reading and writing compiled programs; raises OSError where it is at it."""
-    with FileLock(folder / ".lockfile", timeout=1):
-        yield
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes programs whose writing did not end.
+def _tidied(folder: Path) -> bool:
+    """Removes programs whose writing did not end; False where the directory cannot be locked.
 
     JAX notes when a program was used after it has written it, and never repairs one that it
     cannot read; those without a note would also keep it from making room for others.
     """
-    with contextlib.suppress(OSError, NotImplementedError):
-        unfinished = [
-            path
-            for path in folder.glob("*-cache")
-            if not used_file(path).exists() or not path.stat().st_size
-        ]
-        if unfinished:
-            with locked_programs(folder):
-                for path in unfinished:
-                    if not used_file(path).exists() or not path.stat().st_size:
-                        path.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked_programs(folder):
+            for path in folder.glob("*-cache"):
+                if not used_file(path).exists() or not path.stat().st_size:
+                    path.unlink()
+    except Timeout:
+        return True  # another process is at it
+    except (OSError, NotImplementedError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked_programs(folder: Path) -> Iterator[None]:
+    """Keeps JAX, in any process, from reading and writing compiled programs.
+
+    Raises:
+      Timeout: another process is at it.
+      OSError, NotImplementedError: the directory cannot be locked.
+    """
+    with FileLock(folder / ".lockfile", timeout=1):
+        yield
 
 
 def used_file(program: Path) -> Path:
