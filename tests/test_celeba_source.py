@@ -157,7 +157,7 @@ def test_kaggles_tables_however_they_were_saved(tmp_path, odd):
             lines = (line.split(",") for line in text.splitlines())
             text = "".join(",".join(f'"{field}"' for field in line) + "\n" for line in lines)
         elif odd == "spaces":
-            text = text.replace(",", ", ")
+            text = text.replace(",", " , ")
         start = b"\xef\xbb\xbf" if odd == "byte order mark" else b""
         path.write_bytes(start + text.replace("\n", "\r\n" if odd == "CRLF" else "\n").encode())
         if odd == "upper case":

@@ -86,7 +86,7 @@ PLAIN = st.text(
     max_size=6,
 )
 FOLDERS = st.one_of(PLAIN, st.sampled_from([*SYSTEM, *HIDDEN, "train", "Val", "TEST", "faces"]))
-SUFFIXES = st.sampled_from(["", ".jpg", ".PNG", ".txt", ".jpg?w=1080", ".heic", ".tar.gz"])
+SUFFIXES = st.sampled_from(["", ".jpg", ".PNG", ".txt", ".jpg?w=1080", ".heic", ".tar.xy"])
 FILES = st.one_of(st.builds(str.__add__, PLAIN, SUFFIXES), st.sampled_from(HIDDEN))
 
 
@@ -278,7 +278,7 @@ def test_names_that_are_no_text_are_names(tmp_path):
     assert dataset.report["set_aside"] == {os.fsdecode(b"caf\xe9.txt"): "not a picture"}
 
 
-@pytest.mark.parametrize("name", ["linked", "hidden", "recycled", "empty"])
+@pytest.mark.parametrize("name", ["linked", "hidden", "recycled", "packed", "empty"])
 def test_a_place_without_pictures_says_what_it_holds(tmp_path, name):
     root = tmp_path / name
     root.mkdir()
@@ -295,6 +295,9 @@ def test_a_place_without_pictures_says_what_it_holds(tmp_path, name):
     elif name == "recycled":
         write_pictures(root / "$Recycle.Bin")
         said = ", but 1 × system folder: "
+    elif name == "packed":
+        write_zip(root / "faces.zip", {"a.jpg": "jpeg"})
+        said = r", but 1 × archive \(unpack it, or name a zip in config.data.path\): "
     else:
         said = ": "
     with pytest.raises(UserError, match=f"holds no pictures{said}put JPEG, PNG or other"):

@@ -198,11 +198,13 @@ def test_labels_are_part_of_the_fingerprint(tmp_path):
         "age": np.linspace(0, 1, 30),
         "who": np.arange(30),
         "name": np.array([f"n{i}" for i in range(30)]),
+        "code": np.array([b"\xff%d" % i for i in range(30)]),
+        "born": np.arange(30).astype("datetime64[D]"),
     }
     first = fingerprint(**labels)
     assert list(first["labels"]) == ["train", "valid", "test"]
-    assert list(first["labels"]["valid"]) == ["age", "name", "who"]
-    assert len({digest for split in first["labels"].values() for digest in split.values()}) == 9
+    assert list(first["labels"]["valid"]) == sorted(labels)
+    assert len({digest for split in first["labels"].values() for digest in split.values()}) == 15
     # Neither the order nor the width of numbers is data.
     narrow = dict(reversed(labels.items())) | {"who": np.arange(30, dtype=np.int16)}
     assert fingerprint(**narrow) == first

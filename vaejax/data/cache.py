@@ -198,7 +198,7 @@ def _fingerprint(
     for split in split_names(folder):
         images, labels, _ = _load_split(folder, split)
         splits[split] = {"count": len(images), "sha256": npy.sha256(images)}
-        hashed[split] = {name: npy.labels_sha256(labels[name]) for name in sorted(labels)}
+        hashed[split] = {name: npy.label_sha256(labels[name]) for name in sorted(labels)}
     return {
         "source": source.kind,
         "image_size": list(config.image_size),

@@ -187,13 +187,16 @@ def read_table(path: pathlib.Path) -> Table:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         # What a table holds is seen in its first line, not by its name.
         has_commas = bool(lines) and "," in lines[0]
-        table = (
-            list(csv.reader(lines, skipinitialspace=True))
-            if has_commas
-            else [line.split() for line in lines]
-        )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+        if has_commas:
+            table = [
+                [field.strip() for field in row] for row in csv.reader(lines, skipinitialspace=True)
+            ]
+        else:
+            table = [line.split() for line in lines]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): make it readable") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "reason", error)
         raise UserError(f"{path} is no text ({reason}): get the file again") from error
     columns: list[str] = []
     start = 0

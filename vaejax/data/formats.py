@@ -30,6 +30,7 @@ SUFFIXES = (
 # Camera files begin like TIFFs, but what Pillow would find in them is a thumbnail.
 _RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2",
                  ".sr2", ".srw")  # fmt: skip
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 # By Pillow's names. The list is closed because some of Pillow's readers run programs (EPS calls
 # Ghostscript).
@@ -87,6 +88,8 @@ def refusal(name: str, head: bytes) -> str | None:
     if name.lower().endswith(_RAW_SUFFIXES):
         return "camera raw file (export it as JPEG or PNG)"
     known = next((form for form, pattern in _PATTERNS.items() if pattern.match(head)), None)
+    if known is None and name.lower().endswith(_ARCHIVES):
+        return "archive (unpack it, or name a zip in config.data.path)"
     if known is None:
         return "not a picture"
     if known in readers():

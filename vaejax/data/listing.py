@@ -5,11 +5,10 @@ what vaejax has written.
 """
 
 import contextlib
-import dataclasses
 import json
 from typing import Any, NamedTuple
 
-from vaejax.config import RUN_MARK, Config
+from vaejax.config import RUN_MARK
 from vaejax.data.formats import HEAD_BYTES, SUFFIXES, refusal
 from vaejax.data.trees import Entry, Tree, Unreadable
 
@@ -121,14 +120,14 @@ def _folder_refusal(tree: Tree, folder: str, names: set[str]) -> str:
 
 
 def _is_config(content: bytes) -> bool:
-    """Whether a file holds a run's settings; those of older versions lack some sections."""
+    """Whether a file holds a run's settings; other versions have other sections."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    sections = {section.name for section in dataclasses.fields(Config)}
     return (
         isinstance(values, dict)
-        and {"data", "model", "train"} <= values.keys() <= sections
+        and {"data", "model", "train"} <= values.keys()
         and all(isinstance(section, dict) for section in values.values())
+        and {"source", "image_size"} <= values["data"].keys()
     )

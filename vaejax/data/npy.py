@@ -95,16 +95,15 @@ def sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def labels_sha256(array: np.ndarray) -> str:
-    """SHA-256 of a label's shape and values, whatever the width of its numbers."""
-    wide = {"b": "<i8", "i": "<i8", "u": "<u8", "f": "<f8"}.get(array.dtype.kind, "<U")
-    if array.dtype.kind == "u" and (not array.size or array.max() < 1 << 63):
-        wide = "<i8"
-    values = np.ascontiguousarray(array.astype(wide))
-    digest = hashlib.sha256(f"{wide[1]} {array.shape}:".encode())
-    digest.update(
-        values.tobytes()
-        if wide != "<U"
-        else "\0".join(values.flat).encode("utf-8", "surrogatepass")
-    )
-    return digest.hexdigest()
+def label_sha256(array: np.ndarray) -> str:
+    """SHA-256 of a label's shape and values, whatever the width of its numbers or texts."""
+    kind = array.dtype.kind
+    if kind == "U":
+        values = "\0".join(array.flat).encode("utf-8", "surrogatepass")
+    elif kind in "biuf":
+        kind = "f" if kind == "f" else "i"
+        large = array.dtype == np.uint64 and array.size and array.max() >= 1 << 63
+        values = array.astype("<f8" if kind == "f" else "<u8" if large else "<i8").tobytes()
+    else:
+        values = array.tobytes()
+    return hashlib.sha256(f"{kind} {array.shape}:".encode() + values).hexdigest()
