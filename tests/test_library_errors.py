@@ -104,12 +104,11 @@ def test_arrays(tmp_path, monkeypatch, error):
 
 
 @pytest.mark.parametrize("error", ERRORS[:2], ids=["EIO", "EACCES"])
-def test_directories(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize("source", ["folder", "celeba"])
+def test_directories(tmp_path, monkeypatch, source, error):
     root = write_celeba(tmp_path / "data", celeba_records(), pictures="folder")
-    error.filename = "data"
-    for entry in ((os, "scandir"), (os, "listdir")):
-        with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
-            patch.setattr(*entry, failing(error))
-            opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
-            raise UserError("this way is not taken")
-        assert "\n" not in str(caught.value)
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, failing(error))
+    with pytest.raises(UserError, match=f"cannot be read.*{error.strerror}") as caught:
+        opened(tmp_path, source=source, path=str(root), crop="center")
+    assert "\n" not in str(caught.value)

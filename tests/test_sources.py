@@ -1,5 +1,6 @@
 """Whole data sets from every kind of source, and what is said when something is missing."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -265,6 +266,12 @@ def test_synthetic_splits_are_disjoint_ranges(tmp_path):
         ({"source": "array", "path": "{bad}"}, "is not an .npz or .npy file"),
         ({"source": "array", "path": "{torn}"}, "cannot be read"),
         ({"source": "array", "path": "{empty}"}, "is not a file"),
+        ({"source": "folder", "path": "{pipe}"}, "neither a directory nor a file"),
+        ({"source": "array", "path": "{pipe}"}, "is not a file"),
+        ({"source": "folder", "path": "{round}"}, "cannot be read .*symbolic links"),
+        ({"source": "folder", "path": "x" * 300}, r"cannot be read \(File name too long\)"),
+        ({"source": "folder", "path": "a\0b"}, "cannot be read .*null"),
+        ({"source": "folder", "path": "~nosuchuser/x"}, "cannot be read .*home"),
         ({"source": "lsun"}, "'lsun' is unknown: use synthetic, celeba, folder, array or tfds"),
         ({"source": "celeba", "crop": "nvae148", "image_size": (64, 48)}, "gives square pictures"),
     ],
@@ -274,7 +281,10 @@ def test_one_line_says_what_to_do(tmp_path, settings, message):
     (tmp_path / "file.txt").write_text("hello")
     (tmp_path / "bad.npz").write_text("hello")
     (tmp_path / "torn.npz").write_bytes(b"PK\3\4 and no more")
-    places = {"empty": tmp_path / "empty", "file": tmp_path / "file.txt"}
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to("round")
+    places = {name: tmp_path / name for name in ("empty", "pipe", "round")}
+    places["file"] = tmp_path / "file.txt"
     places |= {name: tmp_path / f"{name}.npz" for name in ("bad", "torn")}
     settings = {"crop": "center"} | settings
     settings["path"] = settings.get("path", "").format(**places)
