@@ -58,7 +58,7 @@ def test_previews_among_the_pictures_do_not_add_to_them(photos):
 
 def test_a_run_is_known_from_its_first_moment_to_its_remains(photos):
     def left_out():
-        return {name: why for name, why in PictureFiles(photos, 10**8).left_out.items()}
+        return PictureFiles(photos, 10**8).left_out
 
     run = photos / "run"
     picture = np.zeros((8, 8, 3), np.uint8)

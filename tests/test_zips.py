@@ -125,15 +125,17 @@ def test_names_as_other_programs_write_them(tmp_path):
             warnings.simplefilter("ignore")  # of two members with one name
             archive.writestr("train/b.jpg", jpeg(5))
             archive.writestr("train/b.jpg", jpeg(6))
+        archive.writestr("a/" * 30_000 + "deep.jpg", jpeg(7))
         link = zipfile.ZipInfo("train/link.jpg")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "a.jpg")
     files = PictureFiles(tmp_path / "faces.zip", 10**8)
     assert files.names == ["train/a.jpg", "train/b.jpg", "train/d.jpg", "val/c.jpg"]
     assert files.read("train/b.jpg") == jpeg(6)
+    assert files.left_out.pop("a/" * 30_000 + "deep.jpg") == "in too many folders"
     assert files.left_out == {
-        "train/b.jpg (copy 1)": "overwritten by a later member of the same name",
-        "train/b.jpg (copy 2)": "overwritten by a later member of the same name",
+        "train/b.jpg (copy 1)": "overwritten by a later member of its name",
+        "train/b.jpg (copy 2)": "overwritten by a later member of its name",
         "train/link.jpg": "link in a zip (not followed)",
     }
 

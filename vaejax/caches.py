@@ -13,9 +13,9 @@ import filelock
 
 from vaejax.compiling import locked_programs, used_file
 from vaejax.data import in_use
+from vaejax.data.cache import BUILDING, KEY
 from vaejax.errors import UserError
 
-_KEY = re.compile("[0-9a-f]{24}")
 _DAY = 24 * 60 * 60
 
 
@@ -39,8 +39,8 @@ def pictures(root: Path) -> list[Stored]:
     """The caches of decoded pictures in a directory, the last used first."""
     found = []
     for folder in root.glob("*"):
-        key = folder.name.removesuffix(".building")
-        if not _KEY.fullmatch(key) or not folder.is_dir():
+        key = folder.name.removesuffix(BUILDING)
+        if not KEY.fullmatch(key) or not folder.is_dir():
             continue
         with contextlib.suppress(OSError):  # another process is just removing it
             files = [path.stat() for path in folder.iterdir()]
@@ -119,13 +119,13 @@ def prune(root: Path, programs_folder: Path, days: int) -> Iterator[tuple[Stored
 
 
 def _remove_pictures(root: Path, folder: Path) -> str:
-    key = folder.name.removesuffix(".building")
+    key = folder.name.removesuffix(BUILDING)
     try:
         with filelock.FileLock(root / f"{key}.lock", timeout=0):
             if in_use.is_used(folder):
                 return "in use"
             # Under this name nobody takes what is left of it for a cache.
-            leftover = folder.with_name(f"{key}.building")
+            leftover = folder.with_name(key + BUILDING)
             if leftover != folder:
                 shutil.rmtree(leftover, ignore_errors=True)
                 folder.rename(leftover)

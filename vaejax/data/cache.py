@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 from typing import NamedTuple
 
@@ -30,7 +31,10 @@ from vaejax.replacing import replacing
 _LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
 _META = "meta.json"
 _REPORT = "set_aside.json"
-_BUILDING = ".building"
+BUILDING = ".building"
+"""What the name of a cache ends in while it is not finished."""
+KEY = re.compile("[0-9a-f]{24}")
+"""How caches are called."""
 
 
 def cache_root(config: DataConfig) -> pathlib.Path:
@@ -152,8 +156,10 @@ def _load_split(
 def _remove_leftovers(root: pathlib.Path, key: str) -> None:
     """Removes what killed builds left: of this key (its lock is ours), and of abandoned ones."""
     shutil.rmtree(root / key, ignore_errors=True)
-    for leftover in root.glob(f"*{_BUILDING}"):
-        name = leftover.name.removesuffix(_BUILDING)
+    for leftover in root.glob(f"*{BUILDING}"):
+        name = leftover.name.removesuffix(BUILDING)
+        if not KEY.fullmatch(name):
+            continue  # of somebody else
         if name == key:
             shutil.rmtree(leftover)
             continue
@@ -167,7 +173,7 @@ def _build(
 ) -> None:
     contents = source.contents()
     disk.check_space(contents.count, _space(config, contents.count))
-    building = folder.with_name(folder.name + _BUILDING)
+    building = folder.with_name(folder.name + BUILDING)
     building.mkdir()
     try:
         # So that nobody takes for data, or backs up, what can be made again.

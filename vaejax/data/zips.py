@@ -6,9 +6,13 @@ import pathlib
 import stat
 import zipfile
 import zlib
+from collections import Counter
 
 from vaejax.data.trees import Entry, Unreadable, cannot, reason_of
 from vaejax.errors import UserError
+
+# Of a member: the names of folders as deep as a zip can have them would fill the memory.
+_DEEPEST = 256
 
 
 class Zip:
@@ -22,6 +26,7 @@ class Zip:
         """
         self._archive, members = _open_zip(path)
         self._members: dict[str, zipfile.ZipInfo] = {}
+        self._copies: Counter[str] = Counter()
         self._folders: dict[str, dict[str, Entry]] = {"": {}}
         for member in members:
             self._add(member)
@@ -31,6 +36,9 @@ class Zip:
         written = member.filename.replace("\\", "/")
         parts = [part for part in written.split("/") if part not in ("", ".", "..")]
         if not parts:
+            return
+        if len(parts) > _DEEPEST:
+            self._folders[""][written] = Entry(written, refusal="in too many folders")
             return
         folder = ""
         for part in parts if written.endswith("/") else parts[:-1]:
@@ -45,9 +53,9 @@ class Zip:
         beside = self._folders[folder]
         if name in beside:
             # As unpacking would have it, the last of one name stays.
-            copies = (f"{name} (copy {number})" for number in range(1, len(beside) + 1))
-            copy = next(copy for copy in copies if copy not in beside)
-            beside[copy] = Entry(copy, refusal="overwritten by a later member of the same name")
+            self._copies[folder + name] += 1
+            earlier = f"{name} (copy {self._copies[folder + name]})"
+            beside[earlier] = Entry(earlier, refusal="overwritten by a later member of its name")
         mark = [member.file_size, member.CRC]
         beside[name] = Entry(name, False, member.file_size, mark, _member_refusal(member))
         self._members[folder + name] = member
