@@ -65,14 +65,16 @@ def building(config: Config) -> tuple[report.Row, data.Dataset]:
     return _row(f"build the cache, {available_cores()} cores", done, seconds), dataset
 
 
-def serving(config: Config, images: np.ndarray, seconds: float) -> report.Row:
+def serving(config: Config, images: np.ndarray, seconds: float, feed: str) -> report.Row:
     """Shuffled batches from the cache, as the training loop asks for them."""
-    batches = pipeline.train_batches(images, seed=0, batch_size=config.train.batch_size)
+    batches = pipeline.train_batches(
+        images, seed=0, batch_size=config.train.batch_size, feed=pipeline.feeds()[feed]
+    )
     next(batches)
     done, start = 0, time.perf_counter()
     while done == 0 or time.perf_counter() - start < seconds:
         done += len(next(batches)["image"])
-    row = _row("serve from the cache", done, time.perf_counter() - start)
+    row = _row(f"serve from the cache, {feed}", done, time.perf_counter() - start)
     return row | {"set": len(images), "own memory MB": _own_megabytes()}
 
 
@@ -115,11 +117,9 @@ def main() -> None:
         rows = [decoding(config, SECONDS.value)]
         built, dataset = building(config)
         images = dataset.splits["train"].images
-        rows += [
-            built,
-            serving(config, images[:FEW], SECONDS.value),
-            serving(config, images, SECONDS.value),
-        ]
+        rows.append(built)
+        for part, feed in itertools.product((images[:FEW], images), pipeline.feeds()):
+            rows.append(serving(config, part, SECONDS.value, feed))
         # Before the run and after it, because a machine's speed drifts.
         program = Step(build_model(config), config)
         before = stepping(program, SECONDS.value)

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -13,6 +12,8 @@ from typing import Any
 import jax
 
 from vaejax.data.building import available_cores
+from vaejax.replacing import replacing
+from vaejax.strict_json import dumps
 from vaejax.tables import Row, markdown
 
 PACKAGES = (
@@ -52,8 +53,8 @@ def keep(rows: list[Row], path: str | None) -> None:
     )
     if path:
         file = pathlib.Path(path).expanduser()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"environment": where, "rows": rows}, indent=2) + "\n")
+        with replacing(file) as temporary:
+            temporary.write_text(dumps({"environment": where, "rows": rows}, indent=2) + "\n")
         print(f"kept: {file}")
 
 

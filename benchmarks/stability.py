@@ -22,8 +22,8 @@ from vaejax import cli, step
 from vaejax.config import Config, ladder_config
 from vaejax.errors import TrainingError
 from vaejax.progress import say
+from vaejax.recovery import MAX_ROLLBACKS
 from vaejax.settings import resolve
-from vaejax.training import MAX_ROLLBACKS
 
 SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
 # One update in so many is poisoned.

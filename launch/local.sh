@@ -5,16 +5,17 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-launch/local.sh [--processes=2] [--devices_per_process=1] [--port=8476] [--dry_run] -- FLAGS OF vaejax.main
+launch/local.sh [--processes=2] [--devices_per_process=1] [--port=PORT] [--dry_run] -- FLAGS OF vaejax.main
 
 Starts the processes on this machine's CPU and waits for them. Ctrl-C or SIGTERM saves and stops all.
+They meet at PORT [JAX_COORDINATOR_PORT, or 8476].
 Exit status: 0 finished, 75 stopped (run the same command to go on), else that of a process that failed.
 EOF
 }
 
 processes=2
 devices_per_process=1
-port=8476
+port=${JAX_COORDINATOR_PORT:-8476}
 dry_run=
 while (($#)); do
   case "$1" in

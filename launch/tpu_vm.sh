@@ -16,14 +16,17 @@ launch/tpu_vm.sh --name=NAME --zone=ZONE --type=TYPE --bucket=BUCKET [flags] -- 
   --spot           cheaper, and taken away at any time: the run goes on when there is another
   --hours=H        to be billed at most, counted from the start of this script [24]
   --poll=S         seconds between two looks at a TPU that is not ready [30]
+  --save_minutes=M to wait at most for the training to save, when it is asked to stop [10]
   --keep           leave the TPU running at the end (it costs money until it is deleted)
   --dry_run        print every command, run none
 
+Ctrl-C or SIGTERM: the training saves and stops, and the TPU is deleted then; a second one does not wait.
+The workers meet at the ports JAX_COORDINATOR_PORT [8476] and VAEJAX_PORT [the next one].
 Exit status: 0 finished, 2 or 3 a mistake or a failed training (not tried again), 75 out of time.
 EOF
 }
 
-name='' zone='' type='' version='' bucket='' workdir='' spot='' hours=24 poll=30 keep='' dry_run=''
+name='' zone='' type='' version='' bucket='' workdir='' spot='' hours=24 poll=30 save_minutes=10 keep='' dry_run=''
 while (($#)); do
   case "$1" in
     --name=*) name=${1#*=} ;;
@@ -34,6 +37,7 @@ while (($#)); do
     --workdir=*) workdir=${1#*=} ;;
     --hours=*) hours=${1#*=} ;;
     --poll=*) poll=${1#*=} ;;
+    --save_minutes=*) save_minutes=${1#*=} ;;
     --spot) spot=1 ;;
     --keep) keep=1 ;;
     --dry_run) dry_run=1 ;;
@@ -46,10 +50,21 @@ done
 for flag in name zone type bucket; do
   [[ ${!flag} ]] || { echo "error: --$flag is missing; see --help" >&2; exit 2; }
 done
-for flag in hours poll; do
+for flag in hours poll save_minutes; do
   [[ ${!flag} =~ ^[0-9]+$ ]] || { echo "error: --$flag=${!flag} is no whole number; see --help" >&2; exit 2; }
 done
 workdir=${workdir:-runs/$name}
+jax_port=${JAX_COORDINATOR_PORT:-8476} own_port=${VAEJAX_PORT:-}
+for word in "$jax_port" "${own_port:-1}"; do
+  [[ $word =~ ^[1-9][0-9]*$ ]] || { echo "error: '$word' is no port; set JAX_COORDINATOR_PORT and VAEJAX_PORT to numbers such as 8476" >&2; exit 2; }
+done
+own_port=${own_port:-$((jax_port + 1))}
+# The code and the packages of this launch, in a directory of their own on every worker: those of a
+# process that still runs stay as they are. Packed once, so that a new TPU gets the same.
+launch=launches/$(date -u +%Y%m%d-%H%M%S)-$$
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+log=$scratch/log archive=$scratch/code.tar.gz
 if [[ ! $version ]]; then
   case "$type" in
     v5litepod-*) version=v2-alpha-tpuv5-lite ;;
@@ -65,7 +80,8 @@ say() { echo "tpu_vm: $*" >&2 || true; } # a terminal that is closed must not en
 run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
 tpu() { run gcloud compute tpus "$@" --zone="$zone"; }
 on_workers() { tpu tpu-vm ssh "$name" --worker=all --command="$1"; }
-delete() { tpu queued-resources delete "$name" --force --quiet; }
+delete() { tpu queued-resources delete "$name" --force --quiet "$@"; }
+pack() { run tar --exclude=__pycache__ -czf "$archive" setup.cfg pyproject.toml README.md LICENSE launch/constraints.txt vaejax configs; }
 
 # What the queued resource is; NONE only if there surely is none, for what is there costs money.
 state() {
@@ -101,12 +117,20 @@ check_time() {
   leave 75
 }
 
+# leave STATUS [FLAGS OF THE DELETION]
 leave() {
+  trap '' INT TERM HUP # what is half deleted costs money
   if [[ ! $keep ]]; then
     say "deleting $name; --keep would leave it running"
-    delete || say "it could not be deleted: see to it, for it costs money"
+    delete "${@:2}" || say "it could not be deleted: see to it, for it costs money"
   fi
   exit "$1"
+}
+
+# A signal is heard while a shell waits, and not while it runs something.
+pause() {
+  sleep "$poll" >/dev/null 2>&1 & # which may outlive this script, and hold no terminal then
+  wait $! || true
 }
 
 # Waits until the TPU is there, asking for it where it is not.
@@ -120,66 +144,84 @@ acquire() {
       FAILED | SUSPENDED) say "$name is $now; deleting it, to ask again"; delete || say "not deleted yet" ;;
       *) say "$name is $now" ;;
     esac
-    sleep "$poll"
+    pause
   done
 }
 
 # Safe to repeat: a new TPU has new machines, an old one has everything already.
 set_up() {
-  on_workers 'mkdir -p ~/vaejax ~/bucket' &&
-    tpu tpu-vm scp --recurse --worker=all setup.cfg pyproject.toml README.md LICENSE vaejax configs "$name:vaejax/" &&
+  on_workers "mkdir -p ~/$launch ~/bucket" &&
+    tpu tpu-vm scp --worker=all "$archive" "$name:$launch/" &&
     on_workers "$setup"
 }
 
 # shellcheck disable=SC2016 # expanded on the workers
-setup='set -e; cd ~/vaejax
+setup='set -e; cd ~/'$launch'
 command -v gcsfuse >/dev/null || {
   curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /usr/share/keyrings/gcsfuse.asc >/dev/null
   echo "deb [signed-by=/usr/share/keyrings/gcsfuse.asc] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" |
     sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
   sudo apt-get update -q && sudo apt-get install -qy gcsfuse; }
 mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 '"${bucket@Q}"' ~/bucket
-[ -x ~/.local/bin/uv ] || curl -LsSf https://astral.sh/uv/install.sh | sh
-[ -d ~/venv ] || ~/.local/bin/uv venv --python 3.12 ~/venv
-~/.local/bin/uv pip install -q --python ~/venv/bin/python -e ".[tpu]"'
+[ -x ~/.local/bin/uv ] || curl -LsSf https://astral.sh/uv/0.13.9/install.sh | sh
+[ -d code ] || { mkdir -p unpacked && tar -xzf code.tar.gz -C unpacked && mv unpacked code; }
+[ -d venv ] || ~/.local/bin/uv venv -q --python 3.12 venv
+~/.local/bin/uv pip install -q --python venv/bin/python -c code/launch/constraints.txt -e "./code[tpu]"'
 
-# A run that is still there saves before it ends.
-# shellcheck disable=SC2089,SC2090 # the quotes are the workers'
-stop="pkill -TERM -f '^[^ ]*venv/bin/python -m vaejax.main' && sleep 20"
+# Has a run that is still there save and end, and ends it after so many minutes if it does not.
+# shellcheck disable=SC2016 # expanded on the workers
+stop='running="^$HOME/launches/[^ ]*/venv/bin/python -m vaejax.main"
+pkill -TERM -f "$running"
+for _ in $(seq '$((60 * save_minutes))'); do pgrep -f "$running" >/dev/null || break; sleep 1; done
+pkill -KILL -f "$running" || true'
 arguments="${*@Q} --workdir=\$HOME/bucket/${workdir@Q} --distributed"
 
-# Ends what was cut off, and with it the lock of its TPU; trains until all is done or time is over.
+# Ends what was cut off, and with it the lock of its TPU and the need for its code; trains until all
+# is done or time is over.
 train() {
-  on_workers "$stop; sudo rm -f /tmp/libtpu_lockfile; cd ~/vaejax
-PYTHONUNBUFFERED=1 timeout --preserve-status $((deadline - SECONDS)) ~/venv/bin/python -m vaejax.main $arguments
+  on_workers "$stop
+sudo rm -f /tmp/libtpu_lockfile
+find ~/launches -mindepth 1 -maxdepth 1 ! -name ${launch#*/} -exec rm -rf {} +
+cd ~/$launch/code
+JAX_COORDINATOR_PORT=$jax_port VAEJAX_PORT=$own_port PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline - SECONDS)) \
+  ~/$launch/venv/bin/python -m vaejax.main $arguments
 echo vaejax exited with \$?"
 }
 
 if [[ $dry_run ]]; then
+  pack
   create
   set_up
   train
   leave 0
 fi
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-# shellcheck disable=SC2090
+# Waits, for as long as it may, until the training has saved.
 interrupted() {
-  say "interrupted; the training saves and stops"
-  on_workers "$stop" || true
+  trap 'say "stops at once; what is not saved is lost"; leave 75 --async' INT TERM
+  trap 'exec >/dev/null 2>&1' HUP
+  if [[ $there ]]; then
+    say "interrupted; waiting at most $save_minutes minutes for the training to save and stop; again, to stop at once"
+    on_workers "$stop" &
+    local end=$((SECONDS + 60 * save_minutes + 60))
+    while kill -0 $! 2>/dev/null && ((SECONDS < end)); do sleep 1 || true; done
+  fi
   leave 75
 }
+there=
 trap interrupted INT TERM
 trap 'exec >/dev/null 2>&1; interrupted' HUP # there is no terminal to tell anything any more
+pack
 failures=0
 while true; do
+  there=
   acquire
+  there=1
   check_time
   say "setting up the machines of $name"
-  if set_up; then
+  set_up &
+  if wait $!; then
     check_time
-    # In the background: a signal is heard while a shell waits, and not while it runs something.
     train 2>&1 | tee "$log" &
     wait $! || true
     # gcloud's own status does not tell which worker failed, or of what.
@@ -199,5 +241,5 @@ while true; do
     leave 1
   fi
   say "cut off; going on from the newest checkpoint"
-  sleep "$poll"
+  pause
 done

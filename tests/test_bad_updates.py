@@ -1,16 +1,20 @@
 """Updates that would ruin a run: shortened, skipped, taken back, and at last explained."""
 
+import gc
+
 import jax
 import numpy as np
 import optax
 import pytest
-from states import final_state
+from states import assert_same, final_state
+from stops import stopping_at
 from tiny import metrics, tiny
 
 from vaejax import step
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import TrainingError
 from vaejax.likelihoods import DiscretizedLogistic
+from vaejax.models import build_model
 from vaejax.training import Outcome, train
 
 
@@ -110,3 +114,53 @@ def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
         train(tiny(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
     assert checkpoints.steps() == [4]
+
+
+@pytest.mark.parametrize("stop", [7, 8])
+def test_a_stop_after_a_skipped_update_saves_and_resumes_exactly(tmp_path, monkeypatch, stop):
+    spoil(monkeypatch, lambda at: (at == 6) | (at == 7))
+    config = tiny(train={"log_every": 1, "save_every": 4})
+    assert train(config, tmp_path / "whole") is Outcome.FINISHED
+    with stopping_at(stop):
+        assert train(config, tmp_path / "torn") is Outcome.INTERRUPTED
+    checkpoints = Checkpoints(tmp_path / "torn" / "checkpoints", read_only=True)
+    assert checkpoints.steps()[-1] == stop
+    checkpoints.close()
+    assert train(config, tmp_path / "torn") is Outcome.FINISHED
+    assert_same(final_state(tmp_path / "whole", config), final_state(tmp_path / "torn", config))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "torn")
+
+
+def test_a_rollback_passes_over_what_was_saved_among_failing_updates(tmp_path, monkeypatch, capsys):
+    """Every update from step 5 on fails; a stop at 6 saves among them."""
+    spoil(monkeypatch, lambda at: at >= 5)
+    config = tiny(train={"log_every": 1, "max_skipped": 3, "eval_every": 12})
+    with stopping_at(6):
+        assert train(config, tmp_path) is Outcome.INTERRUPTED
+    with pytest.raises(TrainingError):
+        train(config, tmp_path)
+    assert capsys.readouterr().err.count("back to step 4 with 0.") == 2
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert checkpoints.steps() == [4]
+    checkpoints.close()
+
+
+def test_a_rollback_holds_one_state_at_a_time(tmp_path, monkeypatch):
+    """While the checkpoint is read, nothing of the failed state is on the device any more."""
+    spoil(monkeypatch, lambda at: at >= 5)
+    restore, held = Checkpoints.restore, []
+
+    def measured(self, step, like, shardings):
+        gc.collect()
+        held.append(sum(array.nbytes for array in jax.live_arrays()))
+        return restore(self, step, like, shardings)
+
+    monkeypatch.setattr(Checkpoints, "restore", measured)
+    config = tiny(train={"max_skipped": 3, "eval_every": 12}, model={"widths": (32, 64)})
+    gc.collect()
+    before = sum(array.nbytes for array in jax.live_arrays())
+    with pytest.raises(TrainingError):
+        train(config, tmp_path)
+    shapes = step.state_shapes(build_model(config), config)
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    assert len(held) == 2 and max(held) - before < state / 2

@@ -66,6 +66,100 @@ def test_sample_writes_a_grid_or_files(trained, tmp_path):
     np.testing.assert_array_equal(np.stack([picture(file) for file in files]), expected)
 
 
+def test_sample_writes_the_format_and_the_place_that_are_named(trained, tmp_path):
+    for out, written, kind in (
+        ("faces.jpg", "faces.jpg", "JPEG"),
+        ("faces.WEBP", "faces.WEBP", "WEBP"),
+        ("new/dir/", "new/dir/samples.png", "PNG"),
+    ):
+        result = command("sample", f"--workdir={trained}", "--count=4", f"--out={tmp_path}/{out}")
+        assert result.returncode == 0, result.stderr
+        with Image.open(tmp_path / written) as image:
+            assert image.format == kind
+
+
+def test_separate_faces_of_two_seeds_are_never_mixed(trained, tmp_path):
+    flags = (f"--workdir={trained}", "--separate", f"--out={tmp_path / 'faces'}")
+    assert command("sample", *flags, "--count=3").returncode == 0
+    before = [picture(file) for file in sorted((tmp_path / "faces").iterdir())]
+    assert_one_line(command("sample", *flags, "--count=2", "--seed=1"), "seeds would be mixed")
+    after = [picture(file) for file in sorted((tmp_path / "faces").iterdir())]
+    np.testing.assert_array_equal(before, after)
+
+
+def test_figures_that_cannot_be_kept_are_printed_all_the_same(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / "evaluations", ignore_errors=True)
+    (run / "evaluations").write_text("in the way")
+    result = command("evaluate", f"--workdir={run}")
+    assert_one_line(result, "cannot be written")
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("the figures will be printed and not kept")
+    assert any(line.startswith("elbo_bits_per_dim ") for line in lines)
+
+
+def test_whoever_uses_a_model_is_told_of_flags_that_there_are(trained, tmp_path):
+    """The run's own cache is gone for good, and a file lies in its place."""
+    flags = (f"--workdir={tmp_path / 'run'}", f"--config.data.cache_dir={tmp_path / 'cache'}")
+    assert command("main", CONFIG, *flags).returncode == 0
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("in the way")
+    for module, *more in (("evaluate",), ("fit", "--prior=gaussian")):
+        result = command(module, flags[0], *more)
+        assert_one_line(result, f"--cache_dir='{tmp_path / 'cache'}' cannot be")
+        assert "config." not in result.stderr.splitlines()[-1]
+        result = command(module, flags[0], *more, f"--cache_dir={tmp_path / 'other'}")
+        assert result.returncode == 0, result.stderr
+
+
+def test_a_prior_of_another_run_is_not_taken_for_this_ones(trained, tmp_path):
+    """Both were fitted at the same step, which alone tells nothing."""
+    other = tmp_path / "other"
+    result = command("main", CONFIG, f"--workdir={other}", "--config.train.seed=9")
+    assert result.returncode == 0, result.stderr
+    vaejax.load(other).sample(1, prior="gaussian")
+    shutil.copy(trained / "priors" / "gaussian.npz", other / "priors" / "gaussian.npz")
+    with pytest.raises(UserError, match=r"of another model.*run python -m vaejax\.fit"):
+        vaejax.load(other).sample(1, prior="gaussian")
+
+
+def test_a_platform_that_is_not_here_is_one_line(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    for module, flags in (
+        ("main", [CONFIG, f"--workdir={tmp_path / 'run'}"]),
+        ("sample", [f"--workdir={trained}", f"--out={tmp_path / 'x.png'}"]),
+    ):
+        assert_one_line(command(module, *flags), "JAX_PLATFORMS=cuda finds no device")
+
+
+def test_too_few_pictures_for_a_prior_are_told_before_training(tmp_path):
+    result = command(
+        "main", CONFIG, f"--workdir={tmp_path / 'run'}", "--config.data.synthetic_counts=1,0,0"
+    )
+    assert_one_line(result, "at least 2 training pictures, and there is 1")
+    assert "training from" not in result.stderr
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monkeypatch):
+    """The other tests compile with most optimisations off, for speed."""
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    changes = ("--config.train.steps=100", "--config.train.eval_every=100")
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
+    process = start("main", CONFIG, f"--workdir={torn}", *changes)
+    assert _wait_for(process, "first step done")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 75
+    assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
+    config = tiny(train={"steps": 100, "eval_every": 100})
+    assert_same(final_state(whole, config), final_state(torn, config))
+    assert metrics(whole) == metrics(torn)
+
+
 def test_the_tpu_compiler_does_not_complain_where_no_tpu_is(trained, tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     result = command("sample", f"--workdir={trained}", f"--out={tmp_path / 'g.png'}")

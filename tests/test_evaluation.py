@@ -41,7 +41,7 @@ def test_so_is_all_that_is_shown_of_a_trained_model(of, monkeypatch):
         return watched
 
     monkeypatch.setattr(trained, "jit", jit)
-    model = trained.TrainedModel(config, params, 1, pathlib.Path(), {})
+    model = trained.TrainedModel(config, params, 1, pathlib.Path(), {}, 0)
     model.sample(2)
     model.decode(model.encode(np.asarray(pictures(config, 2)))[0])
     model.log_likelihood(np.asarray(pictures(config, 2)), samples=2)

@@ -16,6 +16,7 @@ from tiny import COMMAND_TIMEOUT, free_port
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch
 LOCAL = str(REPOSITORY / "launch" / "local.sh")
+SLURM = str(REPOSITORY / "launch" / "slurm.sbatch")
 
 
 def run(*words):
@@ -40,6 +41,26 @@ def test_the_dry_run_shows_every_command():
             "--config=a b.py", "--coordinator=localhost:5000", "--processes=2",
             f"--process={process}", "&",
         ]  # fmt: skip
+
+
+def test_the_environment_chooses_the_port(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "5000")
+    words = "--config=a"
+    for done, port in (
+        (run(LOCAL, "--dry_run", "--", words), "--coordinator=localhost:5000"),
+        (run(SLURM, "--dry_run", words), "--coordinator=FIRST_NODE:5000"),
+        (gke("--topology=4x4", "--dry_run"), 'name: JAX_COORDINATOR_PORT, value: "5000"'),
+        (tpu_vm(), "JAX_COORDINATOR_PORT=5000 VAEJAX_PORT=5001 "),
+    ):
+        assert done.returncode == 0 and port in done.stdout, done.stderr
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "no")
+    for done in (run(LOCAL, "--dry_run", "--", words), gke("--topology=4x4"), tpu_vm()):
+        assert done.returncode == 2 and "no" in done.stderr and not done.stdout
+
+
+def tpu_vm():
+    return run(str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
+               "--type=v4-8", "--dry_run", "--", "--config=a")  # fmt: skip
 
 
 @pytest.mark.parametrize("flag", ["--proceses=2", "--processes=two", "--port=0"])
@@ -84,7 +105,7 @@ def slurm(directory, *flags, status=0, **variables):
         (directory / name).write_text(f"#!/bin/sh\n{body}\n")
         (directory / name).chmod(0o755)
     return subprocess.run(
-        [str(REPOSITORY / "launch" / "slurm.sbatch"), *flags],
+        [SLURM, *flags],
         capture_output=True, text=True, timeout=60,
         env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", **variables},
     )  # fmt: skip
@@ -94,11 +115,12 @@ def slurm(directory, *flags, status=0, **variables):
 def test_slurm_names_the_first_node_as_coordinator_and_goes_on_when_asked(tmp_path, status):
     done = slurm(
         tmp_path, "--config=a b.py", SLURM_JOB_NODELIST="node[7-8]", SLURM_NTASKS="2",
-        SLURM_JOB_ID="123456", SLURM_SUBMIT_DIR=str(tmp_path), status=status,
+        SLURM_JOB_ID="123456", SLURM_SUBMIT_DIR=str(tmp_path), JAX_COORDINATOR_PORT="5000",
+        status=status,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert ("requeue 123456" in done.stdout) == (status == 75)
-    assert "--coordinator=node7:" in done.stdout and "--processes=2" in done.stdout
+    assert "--coordinator=node7:5000" in done.stdout and "--processes=2" in done.stdout
     assert "'--config=a b.py'" in done.stdout and "--process=$SLURM_PROCID" in done.stdout
 
 
@@ -108,13 +130,13 @@ def test_slurm_says_how_it_is_started(tmp_path):
 
 
 def test_the_dry_run_of_slurm_shows_every_command():
-    done = run(str(REPOSITORY / "launch" / "slurm.sbatch"), "--dry_run", "--config=a b.py")
+    done = run(SLURM, "--dry_run", "--config=a b.py")
     assert done.returncode == 0, done.stderr
     first, second = map(shlex.split, done.stdout.splitlines())
     assert first[:-1] == ["srun", "--kill-on-bad-exit=0", "bash", "-c"]
     assert shlex.split(first[-1]) == [
         "exec", "python", "-m", "vaejax.main", "--config=a b.py",
-        "--coordinator=FIRST_NODE:PORT", "--processes=NODES", "--process=$SLURM_PROCID",
+        "--coordinator=FIRST_NODE:8476", "--processes=NODES", "--process=$SLURM_PROCID",
     ]  # fmt: skip
     assert second == ["scontrol", "requeue", "JOB"]
 
@@ -141,9 +163,16 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
     (container,) = pod["containers"]
     assert (job["replicas"], job["template"]["spec"]["completions"]) == (2, 4)
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert {"name": "JAX_COORDINATOR_PORT", "value": "8476"} in container["env"]
+    assert {"name": "VAEJAX_PORT", "value": "8477"} in container["env"]
+    assert pod["terminationGracePeriodSeconds"] == 600
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     assert "gke-spot" not in gke("--topology=4x4", "--dry_run").stdout
     script = container["args"][0]
+    assert "pip install --quiet -c launch/constraints.txt '.[tpu]'" in script
+    assert any(line.startswith("gcloud storage cp launch/constraints.txt ") for line in words)
+    (code,) = set(re.findall(r"\bcode/faces/[\d-]+", done.stdout))
+    assert code not in gke("--topology=4x4", "--dry_run").stdout, "each launch has its own"
     assert shlex.split(script.splitlines()[-1]) == [
         "exec", "python", "-m", "vaejax.main", "--config=a b.py", "--workdir=/bucket/runs/faces",
         "--distributed",
@@ -157,6 +186,7 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
         (["--topology=16"], "--topology=16 is no shape"),
         (["--topology=2x3"], "does not divide into machines of --chips=4"),
         (["--topology=4x4", "--slices=no"], "--slices=no is no number"),
+        (["--topology=4x4", "--save_minutes=x"], "--save_minutes=x is no number"),
         (["--topology=4x4", "--zone=a"], "--zone=a is no flag"),
     ],
 )

@@ -1,10 +1,13 @@
 """Several processes train as one: real processes, real signals, on this machine."""
 
 import contextlib
+import itertools
 import pathlib
 import random
 import re
 import signal
+import socket
+import threading
 import time
 
 import numpy as np
@@ -19,18 +22,20 @@ from vaejax.loading import load
 BRIEF = "--config.prior.fitted=()"
 
 
+def one_of(workdir, *flags, port, processes, index, devices=1):
+    """One process of a run."""
+    return start(
+        "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60", BRIEF,
+        f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
+        *flags, devices=devices,
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
 def pod(workdir, *flags, processes, devices=1):
     """The processes of a run, as a launcher starts them."""
-    port = free_port()
-    members = [
-        start(
-            "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60", BRIEF,
-            f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
-            *flags, devices=devices,
-        )
-        for index in range(processes)
-    ]  # fmt: skip
+    given = {"port": free_port(), "processes": processes, "devices": devices}
+    members = [one_of(workdir, *flags, index=index, **given) for index in range(processes)]
     try:
         yield members
     finally:
@@ -147,6 +152,45 @@ def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_pat
         assert all(re.search(rf"error: process {victim} .* is gone", words) for words in said), said
     run_pod(tmp_path, processes=2)
     assert_same_run(alone, tmp_path)
+
+
+@contextlib.contextmanager
+def port_scanner(port):
+    """Connects to a port again and again: says nothing and stays, or what no process says."""
+    words = (b"", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\n", b"x" * 10**5,
+             b'{"process": true, "processes": 2, "host": "scanner"}\n')  # fmt: skip
+    connected, over = [], threading.Event()
+
+    def scan():
+        for greeting in itertools.cycle(words):
+            with contextlib.suppress(OSError):
+                connected.append(socket.create_connection(("localhost", port), timeout=5))
+                connected[-1].sendall(greeting)
+            if over.wait(0.1):
+                return
+
+    scanner = threading.Thread(target=scan)
+    scanner.start()
+    try:
+        yield connected
+    finally:
+        over.set()
+        scanner.join()
+        for connection in connected:
+            connection.close()
+
+
+def test_a_port_scanner_does_not_keep_them_apart(tmp_path):
+    given = {"port": free_port(), "processes": 2}
+    members = [one_of(tmp_path, "--config.train.steps=2", index=0, **given)]
+    with port_scanner(given["port"]) as connected:
+        while len(connected) < 10:  # process 0 waits for process 1
+            assert members[0].poll() is None, ends(members)
+            time.sleep(0.05)
+        members.append(one_of(tmp_path, "--config.train.steps=2", index=1, **given))
+        said, statuses = ends(members)
+    assert statuses == [0, 0], said
+    assert said[0].count("dropped a caller from 127.0.0.1") == 1
 
 
 def test_what_fails_on_one_process_ends_all_with_its_status(tmp_path):

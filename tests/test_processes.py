@@ -6,21 +6,35 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
-from tiny import COMMAND_TIMEOUT, free_port
+from tiny import COMMAND_TIMEOUT, free_pair, free_port
 
+from vaejax import ports
 from vaejax.errors import UserError
 from vaejax.meeting import Meeting
+from vaejax.messages import Greeting
 from vaejax.processes import Group
 
 JOIN_UNDER_SLURM = """
 import jax
 from vaejax import processes
-group = processes.start_detected(60)
+from vaejax.errors import UserError, tell
+try:
+    group = processes.start_detected(60)
+except UserError as error:
+    raise SystemExit(tell(error))
 assert group.agree(f"{group.index} of {jax.process_count()}") == "process 0: 0 of 2"
 group.leave()
 print(group.index, group.count)
+"""
+
+WAIT_FOR_WORDS = """
+import sys
+from vaejax.meeting import Meeting
+from vaejax.processes import Group
+Group(Meeting(sys.argv[1], 2, 0, 60.0)).agree("")
 """
 
 
@@ -97,49 +111,173 @@ def test_all_hear_why_they_cannot_start(members, words):
     assert all(words in one for one in said), said
 
 
-def test_a_stranger_at_the_port_is_ignored():
+def test_strangers_at_the_port_hold_up_nobody(capsys):
+    """Those that stay connected and say nothing, or never end what they say, too."""
     coordinator = f"localhost:{free_port()}"
     meeting = [Meeting(coordinator, 2, index, 20.0) for index in (0, 1)]
-    with ThreadPoolExecutor(2) as pool:
+    greetings = [
+        b"", b"GET / HTTP/1.1\r\n\r\n", b"[1, 2]\n", b"\xff\x00\n", b'{"process": 1}\n',
+        b'{"process": true, "processes": 2, "host": "a"}\n',
+        b'{"process": -1, "processes": 2, "host": "a"}\n',
+        b'{"process": NaN, "processes": 2, "host": "a"}\n',
+        b'{"process": [1], "processes": 2, "host": "a"}\n',
+        b'{"process": 1, "processes": 2, "host": 7}\n',
+        Greeting(1, 2, "a").line()[:-1],
+        b"x" * 10**6,
+    ]  # fmt: skip
+    with ThreadPoolExecutor(2) as pool, ExitStack() as strangers:
         first = pool.submit(Group, meeting[0])
-        for greeting in (b"GET / HTTP/1.1\r\n", b'{"process": 1}\n', b"[1, 2]\n", b""):
-            call(meeting[0].address, greeting)
+        for greeting in greetings:
+            strangers.enter_context(call(meeting[0].address, greeting))
+        started = time.monotonic()
         second = pool.submit(Group, meeting[1])
         groups = [first.result(), second.result()]
+    assert time.monotonic() - started < 5.0
     assert at_once(groups, lambda group: group.agree("")) == ["", ""]
+    at_once(groups, Group.part)
+    told = [line for line in capsys.readouterr().err.splitlines() if "dropped a caller" in line]
+    assert len(told) == 1 and "127.0.0.1" in told[0]
+
+
+def test_many_idle_strangers_use_up_nothing():
+    coordinator = f"localhost:{free_port()}"
+    meeting = [Meeting(coordinator, 2, index, 20.0) for index in (0, 1)]
+    with ThreadPoolExecutor(2) as pool, ExitStack() as strangers:
+        first = pool.submit(Group, meeting[0])
+        lines = [strangers.enter_context(call(meeting[0].address, b"")) for _ in range(300)]
+        # The oldest were let go of, without a word.
+        assert lines[0].recv(1) == b""
+        groups = [pool.submit(Group, meeting[1]).result(), first.result()]
     at_once(groups, Group.part)
 
 
+def test_a_stranger_alone_is_nobody():
+    """One that stays silent is not waited for beyond the timeout."""
+    coordinator = f"localhost:{free_port()}"
+    meeting = Meeting(coordinator, 2, 0, 1.0)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(Group, meeting)
+        with call(meeting.address, b""), pytest.raises(UserError, match="missing: 1"):
+            first.result()
+
+
 def call(address, greeting):
-    """Connects as anybody may, as soon as somebody listens."""
+    """Connects as anybody may, as soon as somebody listens; says something and stays."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection(address) as stranger:
-                stranger.sendall(greeting)
-                return
+            stranger = socket.create_connection(address, timeout=20)
         except ConnectionRefusedError:
             time.sleep(0.01)
+            continue
+        with suppress(OSError):  # dropped in the middle of it
+            stranger.sendall(greeting)
+        return stranger
     raise AssertionError("nobody listens")
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n", b"{}\n", b'{"refused": 7}\n'])
+def test_another_program_in_place_of_the_coordinator_is_named(answer):
+    with socket.create_server(("localhost", 0)) as server, ThreadPoolExecutor(1) as pool:
+        coordinator = f"localhost:{server.getsockname()[1]}"
+        second = pool.submit(Group, Meeting(coordinator, 2, 1, 20.0))
+        with server.accept()[0] as line:
+            line.sendall(answer)
+            with pytest.raises(UserError, match=f"what answers at {coordinator} is no process"):
+                second.result()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"{}\n", b"[1]\n", b"\xff\n", b'{"words": 7}\n', b'{"all": ["", ""]}\n',
+        b'{"gone": "process 1", "status": 1e99}\n', b'{"gone": "process 1", "status": 0}\n',
+        b'{"gone": "process 1", "status": 18446744073709551616}\n',
+        b'{"goodbye": true, "gone": 1}\n', b"[" * 10**5 + b"\n",
+    ],
+)  # fmt: skip
+def test_one_that_talks_nonsense_later_counts_as_gone(words):
+    """Nobody waits for ever for what it should have said."""
+    coordinator = f"localhost:{free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAIT_FOR_WORDS, coordinator], stderr=subprocess.PIPE, text=True
+    )
+    with call(Meeting(coordinator, 2, 1, 1.0).address, Greeting(1, 2, "node").line()) as line:
+        assert line.recv(100) == b'{"welcome": true}\n'
+        line.sendall(words)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 75, said
+    assert "error: process 1 (node) of 2 is gone" in said and "Traceback" not in said
+
+
+def slurm(port, index):
+    """A process of two in the surroundings that SLURM makes."""
+    surroundings = {
+        "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "JAX_COORDINATOR_PORT": port,
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", JOIN_UNDER_SLURM],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **surroundings},
+    )  # fmt: skip
+
+
 def test_slurm_brings_processes_together():
-    """JAX's own detection of SLURM, in the surroundings that SLURM makes."""
-    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost",
-             "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
-             "SLURM_STEP_NUM_TASKS": "2"}  # fmt: skip
-    members = [
-        subprocess.Popen(
-            [sys.executable, "-c", JOIN_UNDER_SLURM],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **slurm, "SLURM_PROCID": index, "SLURM_LOCALID": index},
-        )
-        for index in ("0", "1")
-    ]  # fmt: skip
+    """JAX's own detection of SLURM, at the two ports that were chosen."""
+    port = free_pair()
+    members = [slurm(str(port), index) for index in (0, 1)]
     for index, member in enumerate(members):
         out, err = member.communicate(timeout=COMMAND_TIMEOUT)
         assert member.returncode == 0, err
         assert out.splitlines()[-1] == f"{index} 2"
+
+
+def test_a_port_of_the_coordinator_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as server:
+        coordinator = f"localhost:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{coordinator}: the port cannot .* JAX_COORDINATOR"):
+            Group(Meeting(coordinator, 2, 0, 1.0))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_port_that_is_taken_is_named_with_the_remedy(which):
+    """JAX's own port, and the next one."""
+    port = free_pair()
+    with socket.create_server(("", port + which)):
+        member = slurm(str(port), 0)
+        _, err = member.communicate(timeout=COMMAND_TIMEOUT)
+    assert member.returncode == 2, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    variable = ("JAX_COORDINATOR_PORT", "VAEJAX_PORT")[which]
+    assert f"port {port + which} of " in line and f"set {variable} to another" in line
+
+
+def test_the_ports_are_fixed(monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "1")  # whose ports need not be free
+    monkeypatch.delenv("JAX_COORDINATOR_PORT", raising=False)
+    monkeypatch.delenv("VAEJAX_PORT", raising=False)
+    assert ports.choose_port() == 8477 and os.environ["JAX_COORDINATOR_PORT"] == "8476"
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "5000")
+    assert ports.choose_port() == 5001 and os.environ["JAX_COORDINATOR_PORT"] == "5000"
+    monkeypatch.setenv("VAEJAX_PORT", "8474")
+    assert ports.choose_port() == 8474 and os.environ["JAX_COORDINATOR_PORT"] == "5000"
+
+
+@pytest.mark.parametrize("words", ["no", "0", "65536", "-1", "8476.0", "²"])
+@pytest.mark.parametrize("variable", ["JAX_COORDINATOR_PORT", "VAEJAX_PORT"])
+def test_what_is_no_port_is_named(monkeypatch, variable, words):
+    monkeypatch.setenv(variable, words)
+    with pytest.raises(UserError, match=f"{variable}={words} is no port"):
+        ports.choose_port()
+
+
+def test_one_port_is_not_enough(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "8477")
+    monkeypatch.setenv("VAEJAX_PORT", "8477")
+    with pytest.raises(UserError, match="VAEJAX_PORT=8477 is JAX_COORDINATOR_PORT too"):
+        ports.choose_port()
 
 
 def test_the_least_number_is_everybodys():

@@ -203,18 +203,20 @@ def test_labels_are_part_of_the_fingerprint(tmp_path):
         "born": np.arange(30).astype("datetime64[D]"),
     }
     first = fingerprint(**labels)
-    assert list(first["labels"]) == ["train", "valid", "test"]
-    assert list(first["labels"]["valid"]) == sorted(labels)
-    assert len({digest for split in first["labels"].values() for digest in split.values()}) == 15
+    hashed = {name: split["labels"] for name, split in first["splits"].items()}
+    assert list(hashed) == ["train", "valid", "test"]
+    assert all(list(split) == sorted(labels) for split in hashed.values())
+    assert len({digest for split in hashed.values() for digest in split.values()}) == 15
     # Neither the order nor the width of numbers is data.
     narrow = dict(reversed(labels.items())) | {"who": np.arange(30, dtype=np.int16)}
     assert fingerprint(**narrow) == first
     for key in labels:
-        changed = labels | {key: labels[key][::-1].copy()}
-        other = fingerprint(**changed)
-        assert other["labels"] != first["labels"]
-        assert other | {"labels": None} == first | {"labels": None}
-    assert fingerprint()["labels"] == {"train": {}, "valid": {}, "test": {}}
+        other = fingerprint(**labels | {key: labels[key][::-1].copy()})
+        for name, split in other["splits"].items():
+            changed = {label for label in labels if split["labels"][label] != hashed[name][label]}
+            assert changed == {key}
+            assert split | {"labels": hashed[name]} == first["splits"][name]
+    assert all(split["labels"] == {} for split in fingerprint()["splits"].values())
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from vaejax.data import cache, lazy_tensorflow, open_dataset, prepare, tfds_sour
 from vaejax.errors import UserError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
 
 RECORDS = celeba_records(24)

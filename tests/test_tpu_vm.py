@@ -7,14 +7,17 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
+import sysconfig
 import time
 
 import pytest
+from tiny import COMMAND_TIMEOUT, CONFIG_FILE, free_pair
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 # Plays the answers it was given, in order, and keeps what it was asked. The last answer stays.
-# Without one to its training, it trains until it is told to stop.
+# Without one to its training, it trains until it is told to stop; "saving" is never done with it.
 STAND_IN = """#!/usr/bin/env python3
 import json, pathlib, sys, time
 home, words = pathlib.Path(__file__).parent, sys.argv[1:]
@@ -25,8 +28,13 @@ kind = next((kind for kind in ("describe", "create", "delete", "scp") if f" {kin
 kind = kind or ("train" if "vaejax exited" in line else "ssh")
 if kind == "ssh" and "pkill" in line:
     (home / "stopped").touch()
+if kind == "delete":
+    (home / "deleted").touch()
 play = json.loads((home / "play.json").read_text())
-while kind == "train" and kind not in play and not (home / "stopped").exists():
+end = home / "deleted" if "saving" in play else home / "stopped"
+while kind == "train" and kind not in play and not end.exists():
+    time.sleep(0.05)
+while kind == "ssh" and "pkill" in line and "saving" in play and not end.exists():
     time.sleep(0.05)
 answers = play.get(kind, [[0, ""]])
 status, text = answers[0]
@@ -70,16 +78,38 @@ def tpu_vm(directory, *flags, **play):
     return end_of_tpu_vm(directory, start_tpu_vm(directory, *flags, **play))
 
 
-@pytest.mark.parametrize(("state", "doing"), [(WAITING, "describe"), (READY, "vaejax exited")])
-def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path, state, doing):
-    process = start_tpu_vm(tmp_path, describe=[state])
-    deadline, asked = time.monotonic() + 60, tmp_path / "asked"
-    while not asked.exists() or doing not in asked.read_text():
+def wait_for(path, words=""):
+    """Returns when there is a file with these words."""
+    deadline = time.monotonic() + 60
+    while not path.exists() or words not in path.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("state", "doing"), [(WAITING, "describe"), (READY, "vaejax exited")])
+def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path, state, doing):
+    process = start_tpu_vm(tmp_path, "--poll=600", describe=[state])
+    wait_for(tmp_path / "asked", doing)
     process.send_signal(signal.SIGTERM)
     done, counts = end_of_tpu_vm(tmp_path, process)
     assert done.returncode == 75 and counts["delete"] == 1, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_interrupt_does_not_wait(tmp_path, number):
+    process = start_tpu_vm(tmp_path, describe=[READY], saving=[])
+    wait_for(tmp_path / "asked", "vaejax exited")
+    process.send_signal(number)
+    wait_for(tmp_path / "stopped")
+    time.sleep(2.0)
+    assert process.poll() is None and not (tmp_path / "deleted").exists(), "it waits"
+    started = time.monotonic()
+    process.send_signal(number)
+    done, counts = end_of_tpu_vm(tmp_path, process)
+    assert time.monotonic() - started < 5.0
+    assert done.returncode == 75 and counts["delete"] == 1, done.stderr
+    assert "waiting at most 10 minutes" in done.stderr and "stops at once" in done.stderr
+    assert "--async" in (tmp_path / "asked").read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +156,19 @@ def test_tpu_vm_does_the_right_thing(tmp_path, play, flags, status, count):
 def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
     done, counts = tpu_vm(tmp_path, "--dry_run", "--spot")
     assert done.returncode == 0 and not any(counts.values())
-    create, *_, train, delete = done.stdout.splitlines()
+    pack, create, *_, copy, install, train, delete = done.stdout.splitlines()
+    assert "launch/constraints.txt" in shlex.split(pack)
+    (launch,) = set(re.findall(r"launches/[\d-]+", f"{copy} {install} {train}"))
+    other = tpu_vm(tmp_path, "--dry_run")[0].stdout
+    assert launch not in other, "each launch has a directory of its own"
+    assert "pip install -q --python venv/bin/python -c code/launch/constraints.txt" in install
+    assert "JAX_COORDINATOR_PORT=8476 VAEJAX_PORT=8477 " in train
     assert shlex.split(create) == [
         "gcloud", "compute", "tpus", "queued-resources", "create", "faces", "--node-id=faces",
         "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot",
         "--zone=z",
     ]  # fmt: skip
-    assert re.search(r"timeout --preserve-status 86\d\d\d ", train)
+    assert re.search(r"timeout --preserve-status --kill-after=601 86\d\d\d ", train)
     assert "--distributed" in train and "configs/celeba.py" in train and "runs/faces" in train
     assert "'delete' 'faces'" in delete
 
@@ -143,6 +179,7 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
         (["--type=v9-1"], "no software version is known for --type=v9-1"),
         (["--hours=soon"], "--hours=soon is no whole number"),
         (["--poll=30s"], "--poll=30s is no whole number"),
+        (["--save_minutes=long"], "--save_minutes=long is no whole number"),
         (["--zone="], "--zone is missing"),
         (["--zones=a"], "--zones=a is no flag"),
     ],
@@ -150,3 +187,109 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
 def test_a_wrong_flag_of_tpu_vm_is_named(tmp_path, flags, words):
     done, counts = tpu_vm(tmp_path, *flags)
     assert done.returncode == 2 and words in done.stderr and not any(counts.values())
+
+
+# A TPU of one worker, whose home is a directory of this machine and whose commands really run.
+WORKER = """#!/usr/bin/env bash
+here=$(dirname "$0")
+export HOME=$here/home PATH=$here/tools:$PATH
+case "$*" in
+  *" describe "*) echo ACTIVE ;;
+  *" delete "*) ls "$HOME/bucket/runs/faces/checkpoints" >"$here/deleted" ;;
+  *" scp "*) cp "$6" "$HOME/${7#*:}" ;;
+  *" ssh "*)
+    for word; do
+      case "$word" in --command=*) bash -c "${word#*=}"; status=$? ;; esac
+    done
+    exit "$status" ;;
+esac
+"""
+# Instead of uv: what is installed here is what the test runs with.
+UV = """#!/usr/bin/env bash
+case "$1" in
+  venv) mkdir -p venv/bin && ln -s {python} venv/bin/python ;;
+  pip) [[ "$*" == *" -c code/launch/constraints.txt "* && -s code/launch/constraints.txt ]] &&
+    stat --format=%n:%i "$HOME"/launches/*/code/setup.cfg >>"$HOME/installed" ;;
+esac
+"""
+NEVER_ENDS = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path("waits").touch()
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """The directory of a TPU that runs what it is told."""
+    home, tools = tmp_path / "home", tmp_path / "tools"
+    executables = {tools / name: "#!/bin/sh\n" for name in ("gcsfuse", "mountpoint", "sudo")}
+    executables[home / ".local" / "bin" / "uv"] = UV.format(python=sys.executable)
+    executables[tmp_path / "gcloud"] = WORKER
+    for path, text in executables.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    return tmp_path
+
+
+def start_on_worker(worker, *flags, own=()):
+    """The script with flags of the training and its own; to JAX its worker is one under SLURM."""
+    surroundings = {
+        "PATH": f"{worker}:{os.environ['PATH']}", "PYTHONPATH": sysconfig.get_path("purelib"),
+        "JAX_COORDINATOR_PORT": str(free_pair()), "SLURM_JOB_ID": "1", "SLURM_NTASKS": "1",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
+         "--type=v5litepod-1", "--poll=0", *own, "--", f"--config={CONFIG_FILE}",
+         "--config.prior.fitted=()", "--config.train.save_every=1000000",
+         "--config.train.eval_every=1000000", *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, **surroundings},
+    )  # fmt: skip
+
+
+def test_an_interrupt_waits_for_the_save_and_other_launches_go_on(worker):
+    """The run saves nothing but on its way out; the TPU must not be deleted before that."""
+    home, endless = worker / "home", "--config.train.steps=1000000"
+    log = home / "bucket" / "runs" / "faces" / "metrics.jsonl"
+    first = start_on_worker(worker, endless)
+    wait_for(log, '"step": 30,')
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=COMMAND_TIMEOUT)
+    assert first.returncode == 75, said
+    (saved,) = [int(name) for name in (worker / "deleted").read_text().split() if name.isdigit()]
+    assert saved >= 30, "deleted before it had saved"
+
+    # Cut off without a word, as by a laptop that is closed: what runs on the worker runs on.
+    second = start_on_worker(worker, endless)
+    wait_for(log, f'"step": {saved - saved % 3 + 30},')
+    second.kill()
+    third = start_on_worker(worker, "--config.train.steps=30")
+    said, _ = second.communicate(timeout=COMMAND_TIMEOUT)
+    assert "SIGTERM: saving, then stopping" in said and "vaejax exited with 75" in said
+    said, _ = third.communicate(timeout=COMMAND_TIMEOUT)
+    assert third.returncode == 0, said
+    assert int(re.search(r"is at step (\d+) of", said)[1]) >= saved + 28
+    # Each found the code of the one before as that one had left it, and removed it in the end.
+    found = set((home / "installed").read_text().split())
+    assert len(found) == 3, "one file for each launch, never another"
+    assert len(list((home / "launches").iterdir())) == 1
+
+
+def test_what_does_not_end_is_ended_after_some_minutes(worker):
+    old = worker / "home" / "launches" / "old"
+    python = old / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (old / "vaejax").mkdir()
+    (old / "vaejax" / "__init__.py").touch()
+    (old / "vaejax" / "main.py").write_text(NEVER_ENDS)
+    stuck = subprocess.Popen([python, "-m", "vaejax.main"], cwd=old)
+    wait_for(old / "waits")
+    done = start_on_worker(worker, "--config.train.steps=2", own=["--save_minutes=0"])
+    said, _ = done.communicate(timeout=COMMAND_TIMEOUT)
+    assert done.returncode == 0, said
+    assert stuck.wait(timeout=1) == -signal.SIGKILL and not old.exists()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny as tiny_run
 from states import assert_same, final_state
+from stops import stopping_at
 from tiny import metrics, tiny
 
-from vaejax import progress, step, training
+from vaejax import step, training
 from vaejax.errors import UserError
 from vaejax.estimates import traced_step
 from vaejax.models import build_model
@@ -81,29 +82,15 @@ def test_it_learns_and_leaves_what_it_promised(uninterrupted):
     assert json.loads((uninterrupted / "config.json").read_text())["train"]["steps"] == 12
 
 
-def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path, monkeypatch):
+def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
     """Stopped after 1, 5 and 7 steps, in the middle of windows, and gone on each time."""
     config = tiny()
-    for stop_at in (1, 5, 7):
-        with monkeypatch.context() as patch:
-            stop = training.Stop()
-            _stop_at(patch, stop, stop_at)
-            patch.setattr(training, "stop_on_signal", lambda stop=stop: nullcontext(stop))
+    for at in (1, 5, 7):
+        with stopping_at(at):
             assert train(config, tmp_path) is Outcome.INTERRUPTED
     assert train(config, tmp_path) is Outcome.FINISHED
     assert_same(final_state(uninterrupted, config), final_state(tmp_path, config))
     assert metrics(uninterrupted) == metrics(tmp_path)
-
-
-def _stop_at(patch, stop, step):
-    """Has `stop` requested when the run reaches `step`."""
-    advance = progress.Training.advance
-
-    def stopping(self, at):
-        advance(self, at)
-        stop.requested |= at >= step
-
-    patch.setattr(progress.Training, "advance", stopping)
 
 
 def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):
@@ -190,7 +177,7 @@ def test_lost_checkpoints_are_named_before_anything_is_overwritten(uninterrupted
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "metrics.jsonl").read_text()
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(UserError, match="metrics of 12 steps but no checkpoint"):
+    with pytest.raises(UserError, match="has saved step 12 and holds no checkpoint"):
         train(tiny(), tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 

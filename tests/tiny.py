@@ -110,6 +110,17 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+def free_pair() -> int:
+    """A free port of this machine whose next one is free as well."""
+    while True:
+        port = free_port()
+        try:
+            socket.create_server(("localhost", port + 1)).close()
+        except OSError:
+            continue
+        return port
+
+
 def metrics(workdir: pathlib.Path) -> list[dict]:
     """The lines of metrics.jsonl, without what the clock decides."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()

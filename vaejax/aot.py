@@ -4,8 +4,6 @@ The real training step is compiled for them and nothing is run. TPUs need only t
 `pip install -e '.[tpu]'`; without --topology the step is compiled for the devices at hand.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,8 +16,11 @@ from vaejax.config import Config
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.estimates import Estimate, estimate
 from vaejax.fitting import largest_step, remedies
+from vaejax.paths import local_path
 from vaejax.progress import say
+from vaejax.replacing import check_writable, replacing
 from vaejax.settings import changed, resolve
+from vaejax.strict_json import dumps
 from vaejax.tables import Row, cell, markdown
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
@@ -37,6 +38,9 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the figures in.")
 def main() -> None:
     """Compiles, prints and keeps."""
     config = resolve(CONFIG.value)
+    out = OUT.value and local_path("--out", OUT.value)
+    if out:
+        check_writable(out, "--out")
     # A program for devices that are not here is kept, but cannot be read again.
     jax.config.update("jax_enable_compilation_cache", False)
     names = COMPARE.value or [TOPOLOGY.value]
@@ -50,8 +54,9 @@ def main() -> None:
     else:
         width = max(map(len, rows[0]))
         print("\n".join(f"{name:>{width}}  {cell(value)}" for name, value in rows[0].items()))
-    if OUT.value:
-        Path(OUT.value).expanduser().write_text(json.dumps(rows, indent=2) + "\n")
+    if out:
+        with replacing(out) as temporary:
+            temporary.write_text(dumps(rows, indent=2) + "\n")
 
 
 def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> Row:

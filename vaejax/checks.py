@@ -4,11 +4,14 @@ import difflib
 
 from vaejax.config import Config, LadderConfig, TrainConfig
 from vaejax.errors import UserError
+from vaejax.paths import check_no_address
 
 
 def check_together(config: Config) -> None:
     """Raises UserError for the first that do not: one line with key, value and remedy."""
     _check_source(config.data.source)
+    for key in ("path", "manual_dir", "cache_dir"):
+        check_no_address(f"config.data.{key}", getattr(config.data, key))
     _check_levels(config)
     if config.model.name == "ladder":
         _check_ladder(config)

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -91,11 +93,21 @@ def topology_devices(name: str) -> list[jax.Device]:
         ) from error
 
 
-def silence_missing_tpu() -> None:
-    """Keeps the TPU's compiler, where it is installed and no TPU is, from complaining of that."""
+@contextmanager
+def without_tpu_complaints() -> Iterator[None]:
+    """Keeps the TPU's compiler, where it is installed and no TPU is, from complaining of that.
+
+    Around the first use of devices. Afterwards the environment is as before.
+    """
+    before = dict(os.environ)
     # What JAX sets at its import where it sees no TPU.
     if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
         _settle_without_tpu()
+    try:
+        yield
+    finally:
+        for variable in _NO_TPU_HERE.keys() - before.keys():
+            os.environ.pop(variable, None)
 
 
 def _settle_without_tpu() -> None:

@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
+from vaejax.config_flags import check_returned, config_flags_of
 from vaejax.errors import UserError, one_line, say, tell
 from vaejax.pages import use_large_pages
-from vaejax.settings import check_key
+from vaejax.paths import check_no_address, local_path
+from vaejax.quiet import quiet_libraries
 from vaejax.signals import interrupt_on_signal
 
 
@@ -25,28 +28,26 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
     """
 
     def parse(argv: list[str]) -> list[str]:
-        with _one_line_errors(everything=True):
-            _check_config_flags(argv)
-            rest = flags.FLAGS(argv)
+        with _one_line_errors(everything=True), quiet_libraries():
+            rest = flags.FLAGS(config_flags_of(argv))
             if len(rest) > 1:
                 raise UserError(f"{rest[1]!r} is not a flag; write --name=value")
             for name in required:
-                if flags.FLAGS[name].value is None:
+                if not flags.FLAGS[name].present:
                     raise UserError(f"--{name} is missing; see --help")
                 if name == "config":
                     # A config file that failed to load says so only when it is looked into.
-                    flags.FLAGS[name].value.to_dict()
+                    check_returned(flags.FLAGS[name].value)
+            _check_places()
             return rest
 
     def main(_: list[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)
-        with _one_line_errors():
+        with _one_line_errors(), quiet_libraries():
             interrupt_on_signal()
             # A mistake in the flags is told before JAX is imported.
-            from vaejax.chips import silence_missing_tpu
             from vaejax.compiling import keep_compiled_programs
 
-            silence_missing_tpu()
             keep_compiled_programs()
             return command()
 
@@ -64,10 +65,8 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        status = tell(error)
         # Not by the interpreter's own end, which would take away what XLA still computes with.
-        sys.stdout.flush()
-        os._exit(status)
+        _end(tell(error))
     except Exception as error:
         line = one_line(error)
         if not line and isinstance(error, flags.Error):
@@ -78,17 +77,24 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
             raise
         message, status = line
         say(message)
-        raise SystemExit(status) from error
+        if everything:
+            raise SystemExit(status) from error
+        # Not by the interpreter's own end: what libraries left undone would complain there.
+        _end(status)
 
 
-def _check_config_flags(argv: list[str]) -> None:
-    """Names a config file that is not there, and the nearest setting for a mistyped one."""
-    for argument in argv[1:]:
-        name, _, value = argument.lstrip("-").partition("=")
-        if name == "config" and value and not Path(value.split(":")[0]).is_file():
-            raise UserError(f"--config={value} is no file; name one such as configs/quickstart.py")
-        if argument.startswith("-") and name.startswith("config."):
-            check_key(name.removeprefix("config."))
+def _check_places() -> None:
+    """Raises UserError if a flag, which may name a place, is given an address."""
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        # Settings are checked with all others, wherever they come from.
+        if isinstance(value, str) and not name.startswith("config"):
+            check_no_address(f"--{name}", value)
+
+
+def _end(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def existing_run(workdir: str) -> Path:
@@ -97,7 +103,7 @@ def existing_run(workdir: str) -> Path:
     Raises:
       UserError: there is no run.
     """
-    path = Path(os.path.expanduser(workdir))
+    path = local_path("--workdir", workdir)
     if not (path / "config.json").is_file():
         raise UserError(
             f"--workdir={workdir} holds no run (no config.json); name the directory that "

@@ -207,6 +207,10 @@ class TrainConfig:
     max_skipped: int = _option(10, low=1)
     # Stop with an error at the third rollback; each one multiplies the learning rate by this.
     rollback_factor: float = _option(0.3, low=1e-3, high=1)
+    # Updates without trouble after which one rollback is forgotten, and its factor taken back.
+    rollback_memory: int = _option(10_000, low=1)
+    # Seconds in which nothing moves after which the process ends; 0: never.
+    hang_timeout: float = _option(1_800.0, low=0)
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ class EvalConfig:
     """Validation while training, and `python -m vaejax.evaluate`."""
 
     batch_size: int = _option(100, low=1)
-    # Pictures evaluated while training; 0: the whole split.
+    # Pictures evaluated while training, chosen at random and always the same; 0: all.
     pictures: int = _option(0, low=0)
     # Of the importance-weighted bound, only in `evaluate`.
     importance_samples: int = _option(64, low=1)

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree, UInt8
 
 from vaejax import step
 from vaejax.config import Config
-from vaejax.data.pipeline import batch_indices
+from vaejax.data.order import batch_indices
 from vaejax.evidence import Evidence, evidence
 from vaejax.likelihoods import Images, Likelihood, build_likelihood
 from vaejax.noise import Keys

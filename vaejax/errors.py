@@ -1,9 +1,16 @@
 """The exceptions that the commands print as one line, and how they end with them."""
 
 import errno
+import os
 import sys
 import traceback
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.EPERM)
+_NO_MEMORY = (
+    "there is not enough memory; lower config.train.batch_size or config.eval.batch_size, raise "
+    "config.train.accumulate, or ask `python -m vaejax.aot --find_batch` what fits"
+)
 # sysexits.h's "try again later": asked to stop, or somebody else is gone.
 TRY_AGAIN = 75
 
@@ -61,9 +68,46 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=errno.EIO | errno.ESTALE | errno.ETIMEDOUT | errno.ENOTCONN):
             # Nobody's mistake: storage that is away may be there when tried again.
             return f"{where}{error.strerror}; run the same command to go on", 1
-        case OSError() if where:
+        case OSError():
             return f"{where}{error.strerror or error}", UserError.status
+        case MemoryError():
+            return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
+    # JAX's own, which is not imported here.
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
     return None
+
+
+def short_reason(error: BaseException) -> str:
+    """What a library says of an error, in at most one short line."""
+    if is_out_of_space(error):
+        return "no space is left on the disk, or a quota is used up"
+    if isinstance(error, MemoryError):
+        return str(error) or "of this process"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = next(iter(str(error).strip().splitlines()), "")
+    return ": ".join(filter(None, (type(error).__name__, text.partition(". See full ")[0][:120])))
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether a full disk or a quota is behind an error."""
+    return _is_behind(error, _FULL)
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether storage that is away, or a permission, is behind an error: nothing is damaged."""
+    return _is_behind(error, _AWAY)
+
+
+def _is_behind(error: BaseException | None, numbers: tuple[int, ...]) -> bool:
+    """Whether one of these `errno`s is behind an error; some libraries tell it in words alone."""
+    words = tuple(map(os.strerror, numbers))
+    while error is not None:
+        if getattr(error, "errno", None) in numbers or any(word in str(error) for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def say(message: str) -> None:

@@ -1,10 +1,9 @@
 """Draws what a ladder's latents decide: `python -m vaejax.explore --workdir=DIR`."""
 
-from pathlib import Path
-
 from absl import flags
 
 from vaejax import cli
+from vaejax.paths import local_path
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Of a run with config.model.name=ladder.")
 OUT = flags.DEFINE_string("out", None, "A directory (default: explored in the work directory).")
@@ -13,21 +12,24 @@ SEED = flags.DEFINE_integer(
     "seed", 0, "The same seed draws the same.", lower_bound=0, upper_bound=2**32 - 1
 )
 DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if it has moved.")
+CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
 
 
 def main() -> None:
     """Draws three sheets."""
     workdir = cli.existing_run(WORKDIR.value)
+    out = local_path("--out", OUT.value or workdir / "explored")
     from vaejax.exploring import explore
     from vaejax.loading import load
 
     explore(
         load(workdir, CHECKPOINT.value),
-        Path(OUT.value or workdir / "explored").expanduser(),
+        out,
         faces=FACES.value,
         seed=SEED.value,
         data_path=DATA_PATH.value,
+        cache_dir=CACHE_DIR.value,
     )
 
 

@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from vaejax import pictures
+from vaejax.data.subsets import random_rows
 from vaejax.errors import UserError
 from vaejax.loading import open_data
 from vaejax.progress import say
+from vaejax.replacing import check_writable
 from vaejax.trained import TrainedModel
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -20,7 +22,13 @@ Sheet = UInt8[np.ndarray, "picture height width channel"]
 
 
 def explore(
-    trained: TrainedModel, directory: Path, *, faces: int, seed: int, data_path: str | None
+    trained: TrainedModel,
+    directory: Path,
+    *,
+    faces: int,
+    seed: int,
+    data_path: str | None = None,
+    cache_dir: str | None = None,
 ) -> None:
     """Draws `progressive.png`, `resampled.png` and `temperatures.png`, and says what they show.
 
@@ -30,6 +38,7 @@ def explore(
       faces: of the validation split, else of the training split; as many columns of samples.
       seed: of what is drawn at random.
       data_path: where the data lies, if not where the config says.
+      cache_dir: where decoded pictures are kept, if not where the config says.
 
     Raises:
       UserError: the model is no ladder, or the data is missing or other data.
@@ -39,7 +48,9 @@ def explore(
             f"{trained.workdir} holds a model with one flat z; only a run with "
             "config.model.name=ladder has resolutions to look at"
         )
-    originals = np.asarray(open_data(trained, data_path).shown()[:faces])
+    check_writable(directory / "progressive.png", "--out")
+    shown = open_data(trained, data_path, cache_dir).shown()
+    originals = np.asarray(shown[random_rows(len(shown), faces)])
     names = list(dict.fromkeys(trained.model.resolutions()))
     shown = " | ".join(names)
     sheets = {

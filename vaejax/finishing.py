@@ -8,19 +8,26 @@ import jax
 
 from vaejax import pictures
 from vaejax.config import FITTED_PRIORS
+from vaejax.data import Dataset
 from vaejax.errors import UserError
-from vaejax.loading import load, open_data
+from vaejax.loading import load
 from vaejax.priors.fitted import fit_prior, save_prior
 from vaejax.progress import say
+from vaejax.replacing import check_writable
 from vaejax.trained import TrainedModel
 
 
-def finish(workdir: Path) -> None:
-    """Fits the priors that the config names, draws samples, and says where everything is."""
+def finish(workdir: Path, dataset: Dataset) -> None:
+    """Fits the priors that the config names, draws samples, and says where everything is.
+
+    Args:
+      workdir: of the run.
+      dataset: that training has open; whatever lies beside its pictures by now is none of it.
+    """
     trained = load(workdir)
     missing = [name for name in trained.config.prior.fitted if not _is_fitted(trained, name)]
     if missing:
-        fit(trained, missing)
+        fit(trained, missing, dataset)
     columns = trained.config.eval.grid
     sheet = pictures.grid(trained.sample(columns**2), columns)
     pictures.save(workdir / "samples.png", sheet)
@@ -29,20 +36,8 @@ def finish(workdir: Path) -> None:
     say(f"more faces: python -m vaejax.sample --workdir={workdir}")
 
 
-def fit(
-    trained: TrainedModel, names: Sequence[str], *, seed: int = 0, data_path: str | None = None
-) -> None:
-    """Fits priors to one code z ~ q(z|x) of each training picture and saves them.
-
-    Args:
-      trained: the model.
-      names: of the priors.
-      seed: of the codes and the fit.
-      data_path: where the data lies, if not where the config says.
-
-    Raises:
-      UserError: the data is missing, or a name is unknown.
-    """
+def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
+    """Raises UserError if a prior of these names cannot be fitted to the model, or not be kept."""
     unknown = [name for name in names if name not in FITTED_PRIORS]
     if unknown or not names:
         raise UserError(
@@ -51,12 +46,34 @@ def fit(
         )
     if trained.config.model.name == "ladder":
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
-    images = open_data(trained, data_path).splits["train"].images
-    codes = trained.sample_posterior(images, seed=seed)
+    for name in names:
+        check_writable(trained.prior_path(name), "the prior")
+
+
+def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: int = 0) -> None:
+    """Fits priors to one code z ~ q(z|x) of each training picture and saves them.
+
+    Args:
+      trained: the model.
+      names: of the priors.
+      dataset: that it was trained on.
+      seed: of the codes and the fit.
+
+    Raises:
+      UserError: a name is unknown, the codes are too few, or the priors cannot be written.
+    """
+    check_priors(trained, names)
+    codes = trained.sample_posterior(dataset.splits["train"].images, seed=seed)
     for name in names:
         started = time.monotonic()
         prior = fit_prior(name, codes, jax.random.key(seed), progress=say)
-        save_prior(trained.prior_path(name), prior, {"step": trained.step, "codes": len(codes)})
+        meta = {
+            "step": trained.step,
+            "codes": len(codes),
+            "model": trained.digest,
+            "data": trained.data_fingerprint,
+        }
+        save_prior(trained.prior_path(name), prior, meta)
         say(f"prior {name} fitted to {len(codes)} codes in {time.monotonic() - started:.1f} s")
 
 

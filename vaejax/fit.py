@@ -8,6 +8,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
 PRIOR = flags.DEFINE_list("prior", None, "gaussian, mixture, flow_matching, or several.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
 DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies, if it was moved.")
+CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
 SEED = flags.DEFINE_integer(
     "seed", 0, "Of the codes and the fit.", lower_bound=0, upper_bound=2**32 - 1
 )
@@ -16,11 +17,13 @@ SEED = flags.DEFINE_integer(
 def main() -> None:
     """Fits and saves."""
     workdir = cli.existing_run(WORKDIR.value)
-    from vaejax.finishing import fit
-    from vaejax.loading import load
+    from vaejax.finishing import check_priors, fit
+    from vaejax.loading import load, open_data
 
     trained = load(workdir, CHECKPOINT.value)
-    fit(trained, PRIOR.value, seed=SEED.value, data_path=DATA_PATH.value)
+    check_priors(trained, PRIOR.value)
+    dataset = open_data(trained, DATA_PATH.value, CACHE_DIR.value)
+    fit(trained, PRIOR.value, dataset, seed=SEED.value)
 
 
 if __name__ == "__main__":

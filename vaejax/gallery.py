@@ -12,6 +12,7 @@ from vaejax import pictures
 from vaejax.compiling import jit, precise
 from vaejax.config import Config
 from vaejax.data import Dataset
+from vaejax.data.subsets import random_rows
 from vaejax.likelihoods import build_likelihood, to_picture
 from vaejax.models import EXACT, build_model
 from vaejax.reporting import Reporter
@@ -24,13 +25,13 @@ class Gallery:
     """Draws reconstructions, samples and interpolations as PNG grids."""
 
     def __init__(self, config: Config, dataset: Dataset, directory: Path):
-        """Chooses the faces: the first of those to be shown."""
+        """Chooses the faces, at random and always the same."""
         self._directory = directory
         source = dataset.shown()
         # Faces are in whole rows.
         self._columns = min(config.eval.grid, len(source))
         rows = max(1, min(self._columns // 2, len(source) // self._columns))
-        self._faces = np.asarray(source[: self._columns * rows])
+        self._faces = np.asarray(source[random_rows(len(source), self._columns * rows)])
         model = build_model(config, EXACT)
         shown = functools.partial(to_picture, build_likelihood(config))
         keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vaejax.strict_json import dumps
+
 # What a line of the file tells of, in seconds since its start. Importing the libraries comes
 # before all of it and is not counted.
 PHASES = ("start", "compile", "steps", "data_wait", "evaluation", "checkpoints")
@@ -20,7 +22,7 @@ class Clock:
         """Starts in the phase `start`."""
         self._since, self._mark, self._phase = time.time(), time.monotonic(), "start"
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._file, self._first = None, 0
+        self._file, self._first, self._saved = None, 0, 0
 
     def open(self, workdir: Path, first_step: int) -> None:
         """Ends the phase `start`; from here on `note` appends to the file.
@@ -31,6 +33,7 @@ class Clock:
         """
         self._enter("steps")
         self._file, self._first = (workdir / FILE).open("a"), first_step
+        self._saved = first_step
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -44,18 +47,25 @@ class Clock:
         self._seconds["steps"] -= seconds
         self._seconds[to] += seconds
 
-    def note(self, step: int) -> None:
-        """Appends how things stand at `step`, for a process may end at any time."""
+    def note(self, step: int, saved: int | None = None) -> None:
+        """Appends how things stand at `step`, for a process may end at any time.
+
+        Args:
+          step: updates so far.
+          saved: the step of the newest checkpoint that is on disk; as before if left out.
+        """
         self._enter(self._phase)
+        self._saved = self._saved if saved is None else saved
         if self._file:
             line = {
                 "start": self._since,
                 "time": time.time(),
                 "first_step": self._first,
                 "step": step,
+                "saved": self._saved,
                 "seconds": {name: round(value, 3) for name, value in self._seconds.items()},
             }
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(dumps(line) + "\n")
             self._file.flush()
 
     def close(self) -> None:
@@ -92,6 +102,12 @@ def account(workdir: Path) -> dict[str, float]:
     return total
 
 
+def last_saved(workdir: Path) -> int | None:
+    """The newest step that was on disk when somebody last looked; None if the file does not say."""
+    lines = [line for line in _last_lines(workdir / FILE) if "saved" in line]
+    return lines[-1]["saved"] if lines else None
+
+
 def summary(workdir: Path) -> str:
     """One line for people: how much of the time went into steps, and where the rest."""
     seconds = account(workdir)
@@ -108,7 +124,7 @@ def summary(workdir: Path) -> str:
 def _last_lines(path: Path) -> list[dict]:
     """The last line of each start; one that was cut off by a kill does not count."""
     lines: dict[float, dict] = {}
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
             lines[line["start"]] = line

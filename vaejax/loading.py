@@ -5,26 +5,40 @@ from pathlib import Path
 
 from vaejax import data, step
 from vaejax.checkpoints import Checkpoints
+from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.models import build_model
-from vaejax.parallel import single_device_mesh, state_shardings
+from vaejax.parallel import check_devices, single_device_mesh, state_shardings
+from vaejax.paths import local_path
+from vaejax.quiet import quiet_libraries
+from vaejax.same_data import check_same_data
 from vaejax.settings import load_json
 from vaejax.trained import TrainedModel
-from vaejax.workdir import check_same_data
+
+_FLAGS = {"path": "--data_path", "cache_dir": "--cache_dir"}
+_OTHER_DATA = "name the data it was trained on with --data_path, or make it what it was"
 
 
-def load(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
+def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
     """The model that was trained in `workdir`.
+
+    Changes nothing outside itself: no log level, hook or environment variable.
 
     Args:
       workdir: of a run of `python -m vaejax.main`.
       checkpoint: `best` (by validation), `latest`, or a step.
 
     Raises:
-      UserError: no run, no checkpoint, or not this one.
+      UserError: no run, no checkpoint, not this one, or no device to load it onto.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = local_path("workdir", workdir)
     config = load_json(workdir / "config.json")
+    check_devices()
+    with quiet_libraries():
+        return _load(workdir, config, checkpoint)
+
+
+def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
@@ -33,33 +47,49 @@ def load(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
         at = _choose(checkpoints, checkpoint, workdir)
         model = build_model(config)
         like = step.state_shapes(model, config)
-        state = checkpoints.restore(at, like, state_shardings(single_device_mesh(), like))
-        checkpoints.verify(at, state)
+        shardings = state_shardings(single_device_mesh(), like)
+        params, digest = checkpoints.restore_average(at, like, shardings)
         fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()
-    return TrainedModel(config, state.ema_params, at, workdir, fingerprint)
+    return TrainedModel(config, params, at, workdir, fingerprint, digest)
 
 
-def open_data(trained: TrainedModel, path: str | None = None) -> data.Dataset:
+def open_data(
+    trained: TrainedModel, path: str | None = None, cache_dir: str | None = None
+) -> data.Dataset:
     """The pictures that `trained` was trained on, and its other splits.
 
     Args:
       trained: the model.
       path: where they lie, if not where its config says.
+      cache_dir: where they are kept decoded, if not where its config says.
 
     Raises:
-      UserError: they are missing, or others.
+      UserError: they are missing, or others. It speaks of the flags --data_path and --cache_dir,
+        which whoever uses a trained model has in the place of settings.
     """
-    config = trained.config.data
-    if path is not None:
-        config = dataclasses.replace(config, path=path)
-    dataset = data.open_dataset(config)
-    check_same_data(trained.workdir, trained.data_fingerprint, dataset.fingerprint)
+    given = {"path": path, "cache_dir": cache_dir}
+    config = dataclasses.replace(
+        trained.config.data,
+        **{
+            key: str(local_path(_FLAGS[key], value))
+            for key, value in given.items()
+            if value is not None
+        },
+    )
+    try:
+        dataset = data.open_dataset(config)
+    except UserError as error:
+        words = str(error)
+        for key, flag in _FLAGS.items():
+            words = words.replace(f"config.data.{key}", flag)
+        raise UserError(words) from error
+    check_same_data(trained.workdir, trained.data_fingerprint, dataset, _OTHER_DATA)
     return dataset
 
 
-def _choose(checkpoints: Checkpoints, name: str, workdir: Path) -> int:
+def _choose(checkpoints: Checkpoints, name: str | int, workdir: Path) -> int:
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
@@ -67,7 +97,7 @@ def _choose(checkpoints: Checkpoints, name: str, workdir: Path) -> int:
         return checkpoints.best_step()
     if name == "latest":
         return steps[-1]
-    if not name.isdecimal() or int(name) not in steps:
+    if not str(name).isdecimal() or int(name) not in steps:
         raise UserError(
             f"checkpoint {name!r} is not one of best, latest, {', '.join(map(str, steps))}"
         )

@@ -1,14 +1,15 @@
 """Trains a VAE: `python -m vaejax.main --config=configs/celeba.py`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
+from vaejax.config_flags import config_name
 from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.meeting import Meeting
+from vaejax.paths import local_path
 from vaejax.settings import resolve
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, 
 PROCESSES = flags.DEFINE_integer("processes", None, "How many train together.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
 DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Find the others through Cloud TPU, SLURM or Kubernetes."
+    "distributed",
+    False,
+    "Find the others through Cloud TPU, SLURM or Kubernetes. They meet at the ports that the "
+    "environment names as JAX_COORDINATOR_PORT (or 8476) and VAEJAX_PORT (or the next one).",
 )
 START_TIMEOUT = flags.DEFINE_float(
     "start_timeout", 300.0, "Seconds in which all processes must come.", lower_bound=1
@@ -32,24 +36,27 @@ START_TIMEOUT = flags.DEFINE_float(
 def main() -> int:
     """Trains, or goes on training, and shows what was learned."""
     config = resolve(CONFIG.value)
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = Path(WORKDIR.value or f"runs/{name}").expanduser()
+    name = config_name(config_flags.get_config_filename(flags.FLAGS["config"]))
+    workdir = local_path("--workdir", WORKDIR.value or f"runs/{name}")
     # Only now: a mistake in the settings is told before the heavy imports.
     from vaejax import progress
     from vaejax.finishing import finish
-    from vaejax.training import Outcome, train
+    from vaejax.parallel import check_devices
+    from vaejax.training import Outcome, open_run
     from vaejax.workdir import claim
 
     group = _join()
+    check_devices()
     if group.index:
         progress.silence()
     with group.watching(), claim(workdir, config, group):
-        outcome = train(config, workdir, group)
+        with open_run(config, workdir, group) as run:
+            outcome = run.go()
         group.leave()
         if outcome is Outcome.INTERRUPTED:
             return TRY_AGAIN
         if group.index == 0:
-            finish(workdir)
+            finish(workdir, run.dataset)
     return 0
 
 

@@ -1,7 +1,6 @@
 """An evaluation with everything one must know to compare its numbers."""
 
 import datetime
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import vaejax
 from vaejax import data
 from vaejax.data import pipeline
+from vaejax.data.subsets import random_rows
 from vaejax.errors import UserError
 from vaejax.evaluation import evaluate, make_eval_step, summarize
 from vaejax.loading import open_data
@@ -18,7 +18,8 @@ from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.models import EXACT
 from vaejax.parallel import make_mesh, replicated, round_up
 from vaejax.progress import counting, say
-from vaejax.replacing import replacing
+from vaejax.replacing import check_writable, replacing
+from vaejax.strict_json import dumps
 from vaejax.trained import OWN_PRIOR, TrainedModel
 
 # Samples of the thumbnail Fréchet distance.
@@ -33,22 +34,25 @@ def measure(
     importance_samples: int | None = None,
     prior: str = OWN_PRIOR,
     data_path: str | None = None,
+    cache_dir: str | None = None,
 ) -> dict:
     """Evaluates `trained`, prints the figures, and writes them beside the run as JSON.
 
     Args:
       trained: the model.
       split: `train`, `valid` or `test`.
-      pictures: the first so many; 0 for all.
+      pictures: so many, chosen at random and always the same; 0 for all.
       importance_samples: K; None takes the config's.
       prior: `model`, or a fitted one.
       data_path: where the data lies, if not where the config says.
+      cache_dir: where decoded pictures are kept, if not where the config says.
 
     Returns:
       What was written: `protocol` and `results`.
 
     Raises:
-      UserError: the data is missing or other data, or the prior cannot be used.
+      UserError: the data is missing or other data, or the prior cannot be used; or, when all is
+        measured and printed, the report cannot be written.
     """
     config = trained.config
     if importance_samples is None:
@@ -60,53 +64,71 @@ def measure(
             "model, gaussian or mixture"
         )
     log_prior = fitted and fitted.log_prob
-    dataset = open_data(trained, data_path)
+    name = f"{split}{f'_{pictures}' if pictures else ''}_{prior}_k{importance_samples}"
+    path = trained.workdir / "evaluations" / f"{name}_{trained.step:08d}.json"
+    unwritable = _unwritable(path)
+    if unwritable:
+        say(f"the figures will be printed and not kept: {unwritable}")
+    dataset = open_data(trained, data_path, cache_dir)
     if split not in dataset.splits:
         raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
     images = dataset.splits[split].images
-    images = images[: pictures or len(images)]
-    if len(images) < 2:
+    chosen = random_rows(len(images), pictures)
+    if len(chosen) < 2:
         raise UserError(
-            f"{len(images)} of the {len(dataset.splits[split].images)} pictures of the split "
-            f"{split!r} are too few to measure; at least 2 are needed"
+            f"{len(chosen)} of the {len(images)} pictures of the split {split!r} are too few "
+            "to measure; at least 2 are needed"
         )
     devices = jax.local_devices()
     mesh = make_mesh(len(devices), devices=devices)
     step = make_eval_step(config, mesh, importance_samples=importance_samples, prior=log_prior)
     batch_size = round_up(config.eval.batch_size, mesh)
-    batches = pipeline.eval_batches(images, batch_size=batch_size)
+    batches = pipeline.eval_batches(images, batch_size=batch_size, chosen=chosen)
     params = jax.device_put(trained.params, replicated(mesh))
-    with counting("evaluating", len(images)) as advance:
+    with counting("evaluating", len(chosen)) as advance:
         totals = evaluate(step, params, _counted(batches, advance), mesh)
     results = summarize(totals, trained.model, config, importance_samples)
-    results |= _thumbnail_frechet(trained, images, dataset.splits["train"].images, prior)
-    report = {"protocol": _protocol(trained, dataset, split, importance_samples, prior),
-              "results": results}  # fmt: skip
-    limited = f"_first{pictures}" if len(images) < len(dataset.splits[split].images) else ""
-    name = f"{split}{limited}_{prior}_k{importance_samples}_{trained.step:08d}.json"
-    path = trained.workdir / "evaluations" / name
-    _write(path, report)
+    results |= _thumbnail_frechet(trained, images, chosen, dataset.splits["train"].images, prior)
+    protocol = _protocol(trained, dataset, split, importance_samples, prior)
+    protocol["pictures"] = f"{len(chosen)} of {len(images)}, by a seeded permutation"
     for name, value in results.items():
         say(f"{name:36s} {value:.4f}")
+    if unwritable:
+        raise UserError(unwritable)
+    report = {"protocol": protocol, "results": results}
+    _write(path, report)
     say(f"written with its protocol: {path}")
     return report
 
 
+def _unwritable(path: Path) -> str:
+    """Why the report cannot be kept there; empty if it can."""
+    try:
+        check_writable(path, "the report")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def _thumbnail_frechet(
-    trained: TrainedModel, images: np.ndarray, train: np.ndarray, prior: str
+    trained: TrainedModel, images: np.ndarray, chosen: np.ndarray, train: np.ndarray, prior: str
 ) -> dict[str, float]:
-    """Fréchet distances x 1000 of 8 x 8 thumbnails to `images`; a proxy, and no FID.
+    """Fréchet distances x 1000 of 8 x 8 thumbnails to the chosen `images`; a proxy, and no FID.
 
     Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
     and what a perfect model would (the training pictures themselves).
     """
-    size, train = trained.config.eval.batch_size, train[:FRECHET_SAMPLES]
-    real = _thumbnails(_in_batches(images, size))
+    size, rows = trained.config.eval.batch_size, random_rows(len(train), FRECHET_SAMPLES)
+    real = _thumbnails(_in_batches(images, chosen, size))
     compared = {
         "samples": trained.sample_in_batches(FRECHET_SAMPLES, prior=prior),
-        "reconstructions": trained.reconstruct_in_batches(images),
-        "decoded_train_codes": trained.reconstruct_in_batches(train, seed=0),
-        "train_pictures": _in_batches(train, size),
+        "reconstructions": map(trained.reconstruct, _in_batches(images, chosen, size)),
+        "decoded_train_codes": (
+            # Each batch has noise of its own.
+            trained.reconstruct(batch, seed=seed)
+            for seed, batch in enumerate(_in_batches(train, rows, size))
+        ),
+        "train_pictures": _in_batches(train, rows, size),
     }
     return {
         f"thumbnail_frechet_{name}": 1000 * frechet_distance(_thumbnails(batches), real)
@@ -119,8 +141,8 @@ def _thumbnails(batches: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([thumbnail_features(batch) for batch in batches])
 
 
-def _in_batches(pictures: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (pictures[start : start + size] for start in range(0, len(pictures), size))
+def _in_batches(pictures: np.ndarray, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (pictures[rows[start : start + size]] for start in range(0, len(rows), size))
 
 
 def _counted(batches: Iterable[dict], advance: Callable[[int], None]) -> Iterator[dict]:
@@ -148,7 +170,8 @@ def _protocol(
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",
         "thumbnail_frechet": f"8x8 block means in 0..1, {FRECHET_SAMPLES} pictures "
-        "(samples of seed 0) against the split, times 1000; not FID",
+        "(samples of seed 0, training pictures by a seeded permutation) against the split, times "
+        "1000; not FID",
         "checkpoint_step": trained.step,
         "vaejax": vaejax.__version__,
         "jax": jax.__version__,
@@ -159,4 +182,4 @@ def _protocol(
 
 def _write(path: Path, report: dict) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.write_text(dumps(report, indent=2) + "\n")

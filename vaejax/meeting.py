@@ -3,18 +3,20 @@
 A start that lacks somebody can then say who it is, where JAX aborts. The lines stay open.
 """
 
-import json
 import queue
 import socket
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Any
 
+from vaejax.callers import Callers
 from vaejax.errors import Absent, UserError
+from vaejax.messages import LONGEST_MESSAGE, Greeting, decode, encode
 
 CAUSES = "usually a machine did not start the command, or a firewall closes the port between them"
 
-_GREETING_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,26 +66,30 @@ def meet(meeting: Meeting) -> dict[int, "Peer"]:
 
 
 class Peer:
-    """The line to another process."""
+    """The line to another process.
 
-    def __init__(self, connection: socket.socket):
-        # The greeting has to come soon: anything may call at an open port.
-        connection.settimeout(_GREETING_SECONDS)
-        self.index, self.host = 0, "the coordinator"
+    Attributes:
+      index: of that process.
+      host: the name of its machine.
+      inbox: what it has said and nobody has taken yet.
+    """
+
+    def __init__(self, connection: socket.socket, index: int, host: str):
+        self.index, self.host = index, host
         self.inbox: queue.SimpleQueue[dict] = queue.SimpleQueue()
-        self._connection, self._lines = connection, connection.makefile("r", encoding="utf-8")
+        self._connection, self._lines = connection, connection.makefile("rb")
 
-    def send(self, message: dict) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Says something to it."""
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
+        self._connection.sendall(encode(message))
 
-    def receive(self) -> dict | None:
-        """The next message; None at the end of the line."""
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None at the end of the line, empty if it is not well formed."""
         try:
-            message = json.loads(self._lines.readline() or "null")
-        except (OSError, ValueError):
+            line = self._lines.readline(LONGEST_MESSAGE)
+        except OSError:
             return None
-        return message if isinstance(message, dict) else None
+        return decode(line) if line else None
 
     def close(self) -> None:
         """Lets go of the line."""
@@ -91,7 +97,7 @@ class Peer:
         self._connection.close()
 
     def keep(self, seconds: float | None = None) -> None:
-        """Waits longer than for a greeting, without an end by default."""
+        """Sets how long to wait for a message, without an end by default."""
         self._connection.settimeout(seconds)
         # A machine that vanishes closes nothing: the kernel asks after it, and gives up.
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -105,35 +111,29 @@ def _gather(meeting: Meeting) -> dict[int, Peer]:
     deadline = time.monotonic() + meeting.timeout
     peers: dict[int, Peer] = {}
     try:
-        server = socket.create_server(("", meeting.address[1]), backlog=meeting.count)
+        callers = Callers(meeting.address[1], meeting.count)
     except OSError as error:
         raise UserError(
             f"--coordinator={meeting.coordinator}: the port cannot be opened ({error.strerror}); "
-            "choose another"
+            "end what has it, or choose another port for all (launch scripts take it from "
+            "JAX_COORDINATOR_PORT)"
         ) from error
-    with server:
+    with closing(callers):
         while len(peers) < meeting.count - 1:
-            server.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                peer = Peer(server.accept()[0])
-            except TimeoutError:
+            if not (call := callers.next(deadline)):
                 missing = sorted(set(range(1, meeting.count)) - peers.keys())
                 raise _refused(
                     peers,
                     f"{len(peers) + 1} of {meeting.count} processes came within "
                     f"{meeting.timeout:.0f} s; missing: {', '.join(map(str, missing))}; {CAUSES}",
                     Absent,
-                ) from None
-            greeting = peer.receive() or {}
-            if not {"process", "processes", "host"} <= greeting.keys():
-                peer.close()
-                continue
-            peer.index, peer.host = greeting["process"], greeting["host"]
-            others = {**peers, peer.index: peer}
-            if greeting["processes"] != meeting.count:
+                )
+            connection, greeting = call
+            peer = Peer(connection, greeting.process, greeting.host)
+            if greeting.processes != meeting.count:
                 raise _refused(
-                    others,
-                    f"process {peer.index} was started with --processes={greeting['processes']}, "
+                    {**peers, -1: peer},
+                    f"process {peer.index} was started with --processes={greeting.processes}, "
                     f"process 0 with --processes={meeting.count}",
                 )
             if peer.index in peers:
@@ -142,9 +142,11 @@ def _gather(meeting: Meeting) -> dict[int, Peer]:
                     f"two processes, on {peers[peer.index].host} and {peer.host}, were started with"
                     f" --process={peer.index}",
                 )
-            peers = others
+            peers[peer.index] = peer
     for peer in peers.values():
-        peer.send({"welcome": True})
+        # One that is gone by now is missed as soon as it is listened to.
+        with suppress(OSError):
+            peer.send({"welcome": True})
         peer.keep()
     return peers
 
@@ -160,10 +162,11 @@ def _refused(peers: dict[int, Peer], why: str, error: type[UserError] = UserErro
 
 def _call(meeting: Meeting) -> dict[int, Peer]:
     """The part of all others: finds the coordinator and waits until everybody is there."""
+    greeting = Greeting(meeting.index, meeting.count, socket.gethostname())
     deadline = time.monotonic() + meeting.timeout
     while True:
         try:
-            peer = Peer(socket.create_connection(meeting.address, timeout=_GREETING_SECONDS))
+            peer = Peer(_connected(meeting.address, greeting), 0, "the coordinator")
             break
         except OSError as error:
             if time.monotonic() > deadline:
@@ -174,12 +177,33 @@ def _call(meeting: Meeting) -> dict[int, Peer]:
             time.sleep(0.2)
     # The coordinator's clock may have started later than this one.
     peer.keep(2 * meeting.timeout)
-    greeting = {"process": meeting.index, "processes": meeting.count}
-    peer.send({**greeting, "host": socket.gethostname()})
-    gone = {"refused": f"process 0 at {meeting.coordinator} is gone", "absent": True}
-    answer = peer.receive() or gone
-    if "refused" in answer:
-        peer.close()
-        raise (Absent if answer["absent"] else UserError)(answer["refused"])
-    peer.keep()
-    return {0: peer}
+    match peer.receive():
+        case {"welcome": True}:
+            peer.keep()
+            return {0: peer}
+        case {"refused": str(why), "absent": bool(absent)}:
+            refusal = (Absent if absent else UserError)(why)
+        case None:
+            refusal = Absent(f"process 0 at {meeting.coordinator} is gone")
+        case _:
+            refusal = UserError(
+                f"what answers at {meeting.coordinator} is no process of this run; another "
+                "program has that port: choose another port"
+            )
+    peer.close()
+    raise refusal
+
+
+def _connected(address: tuple[str, int], greeting: Greeting) -> socket.socket:
+    """A line to the coordinator, whom it has greeted.
+
+    Raises:
+      OSError: nobody listens there, or hung up at once.
+    """
+    connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
+    try:
+        connection.sendall(greeting.line())
+    except OSError:
+        connection.close()
+        raise
+    return connection

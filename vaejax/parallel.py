@@ -1,5 +1,6 @@
 """Devices and what lies where: one mesh, the batch split over it, the state whole or in shards."""
 
+import os
 from collections.abc import Sequence
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from vaejax.errors import UserError
+from vaejax.chips import without_tpu_complaints
+from vaejax.errors import UserError, short_reason
 
 # The batch is split over both axes. Each row of devices along FSDP_AXIS holds one copy of the
 # state in shards; with one device in a row, every device holds a whole copy.
@@ -21,6 +23,26 @@ SHARDED_AXES = {"kernel": (-1, -2)}
 
 # The state may take this share of a device's memory; gradients and activations need the rest.
 _STATE_SHARE = 0.4
+
+
+def check_devices() -> None:
+    """Finds this machine's devices, or says why there are none.
+
+    Raises:
+      UserError: `JAX_PLATFORMS` names a kind of device that is not here or cannot be used.
+    """
+    try:
+        with without_tpu_complaints():
+            jax.devices()
+    # JAX raises whatever its plugins do, an AssertionError where a plugin is missing.
+    except Exception as error:
+        named = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+        wanted = f"JAX_PLATFORMS={named}" if named else "JAX"
+        raise UserError(
+            f"{wanted} finds no device that can be used ({short_reason(error)}); unset "
+            "JAX_PLATFORMS, set it to cpu, or install what it needs: pip install "
+            "'vaejax[cuda]' or 'vaejax[tpu]'"
+        ) from error
 
 
 def make_mesh(

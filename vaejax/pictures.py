@@ -1,4 +1,4 @@
-"""Pictures of pictures: grids, written as PNG."""
+"""Pictures of pictures: grids, written as files."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, PngImagePlugin
 
+from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
@@ -14,6 +15,13 @@ Pictures = UInt8[np.ndarray, "batch height width channel"]
 CELL = 96
 GAP = 2
 SOFTWARE = "vaejax"
+# By suffix: Pillow's name of the format, and how it is written.
+FORMATS = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"lossless": True}),
+}
 
 
 def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns channel"]:
@@ -40,11 +48,28 @@ def interleave_rows(
     return np.concatenate(pairs)
 
 
+def check_format(path: Path, name: str) -> None:
+    """Raises UserError if a picture cannot be written in the format of its path's suffix.
+
+    Args:
+      path: where it is to be.
+      name: what the user calls that, such as `--out`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"{name}={path} names no format that can be written; end it in {', '.join(FORMATS)}"
+        )
+
+
 def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
-    """Writes a PNG whole or not at all, marked as drawn by vaejax."""
+    """Writes a picture in the format of the path's suffix, whole or not at all.
+
+    It is marked as drawn by vaejax.
+    """
+    kind, options = FORMATS[path.suffix.lower()]
     with replacing(path) as temporary:
         picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-        picture.save(temporary, "PNG", **mark("PNG"))
+        picture.save(temporary, kind, **options, **mark(kind))
 
 
 def mark(form: str) -> dict[str, Any]:

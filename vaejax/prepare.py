@@ -12,6 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
+from vaejax.paths import local_path
+from vaejax.replacing import check_writable
 from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
@@ -30,22 +32,25 @@ def main() -> None:
         show_caches()
         return
     config = resolve(CONFIG.value)
-    from pathlib import Path
-
+    preview = PREVIEW.value and local_path("--preview", PREVIEW.value)
     import numpy as np
 
     from vaejax import data, pictures
+    from vaejax.data.subsets import random_rows
     from vaejax.progress import say
 
+    if preview:
+        pictures.check_format(preview, "--preview")
+        check_writable(preview, "--preview")
     dataset = data.prepare(config.data)
     for name, split in dataset.splits.items():
         say(f"{name}: {len(split.images)} pictures {split.images.shape[1:]}")
-    if PREVIEW.value:
-        path = Path(PREVIEW.value).expanduser()
+    if preview:
         columns = config.eval.grid
-        images = np.asarray(dataset.splits["train"].images[: columns**2])
-        pictures.save(path, pictures.grid(images, columns))
-        say(f"preview: {path}")
+        images = dataset.splits["train"].images
+        images = np.asarray(images[random_rows(len(images), columns**2)])
+        pictures.save(preview, pictures.grid(images, columns))
+        say(f"preview: {preview}")
 
 
 def show_caches() -> None:

@@ -19,12 +19,13 @@ from jax.experimental import multihost_utils
 
 from vaejax.errors import TRY_AGAIN, UserError, tell
 from vaejax.meeting import CAUSES, Meeting, Peer, meet
+from vaejax.messages import GOODBYE, is_known
+from vaejax.ports import choose_port, own_address
 from vaejax.signals import interrupt_on_signal
 
 _NEWS_SECONDS = 5.0
 # The others stop with the coordinator, and shall have heard why.
 _HEARD_SECONDS = 0.5
-_GOODBYE = {"goodbye": True}
 
 
 def start(meeting: Meeting) -> "Group":
@@ -49,8 +50,9 @@ def start_detected(timeout: float) -> "Group":
     """The same where JAX finds the others by itself: Cloud TPU, SLURM, Kubernetes.
 
     Raises:
-      UserError: JAX finds no such surroundings.
+      UserError: JAX finds no such surroundings, or as `choose_port` has it.
     """
+    own_port = choose_port()
     # JAX aborts when its time is over: what may be the cause has to be said before.
     alarm = threading.Timer(
         timeout,
@@ -72,9 +74,9 @@ def start_detected(timeout: float) -> "Group":
     finally:
         alarm.cancel()
     interrupt_on_signal()  # JAX has taken SIGTERM for itself
-    address = np.array([*map(int, _own_address().split(".")), _free_port()], np.int32)
-    *host, port = multihost_utils.broadcast_one_to_all(address).tolist()
-    coordinator = f"{'.'.join(map(str, host))}:{port}"
+    address = np.array([*map(int, own_address().split("."))], np.int32)
+    host = ".".join(map(str, multihost_utils.broadcast_one_to_all(address).tolist()))
+    coordinator = f"{host}:{own_port}"
     return Group(Meeting(coordinator, jax.process_count(), jax.process_index(), timeout))
 
 
@@ -128,8 +130,18 @@ class Group:
         said = self._exchange(trouble)
         return next((f"process {i}: {words}" for i, words in enumerate(said) if words), "")
 
-    def check_alike(self, values: dict[str, Any]) -> None:
-        """Raises UserError on all where a process has another value than process 0, naming it."""
+    def check_alike(
+        self, values: dict[str, Any], remedy: str = "start all with the same settings and data"
+    ) -> None:
+        """Compares what every process has with what process 0 has.
+
+        Args:
+          values: of this process, by name.
+          remedy: what is to be done where they differ.
+
+        Raises:
+          UserError: a process has another value than process 0; on all, naming both.
+        """
         said = list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
         for index, own in enumerate(said):
             for name in said[0] | own:
@@ -137,7 +149,7 @@ class Group:
                     self.part()
                     raise UserError(
                         f"process {index} has {name}={own.get(name)!r}, process 0 has "
-                        f"{said[0].get(name)!r}; start all with the same settings and data"
+                        f"{said[0].get(name)!r}; {remedy}"
                     )
 
     def least(self, number: int | None) -> int | None:
@@ -175,7 +187,7 @@ class Group:
 
     def part(self) -> None:
         """Says good-bye to the others, who all do so now; from here on nobody is missed."""
-        self._send(_GOODBYE)
+        self._send(GOODBYE)
         for listener in self._listeners:
             listener.join()
         for peer in self._peers.values():
@@ -200,8 +212,9 @@ class Group:
                     peer.send(message)
 
     def _listen(self, peer: Peer) -> None:
-        while (message := peer.receive()) != _GOODBYE:
-            if message is None:
+        while (message := peer.receive()) != GOODBYE:
+            # Of a line that ended or went out of step nothing more can come that is waited for.
+            if message is None or not is_known(message, self.count, to_coordinator=not self.index):
                 message = {"gone": f"process {peer.index} ({peer.host})", "status": TRY_AGAIN}
             if "gone" in message:
                 self._send(message, but=peer)
@@ -215,25 +228,9 @@ class Group:
 ALONE = Group()
 
 
-def _own_address() -> str:
-    """The address of this machine that others see."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Nothing is sent: the kernel only chooses the interface that leads outside.
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return probe.getsockname()[0]
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        return server.getsockname()[1]
-
-
 def _tell_and_end(words: str, status: int, after: float = 0.0) -> None:
     """Ends the process from a thread: the main one waits for somebody who will not come."""
-    os.write(2, f"\n{words}\n".encode())
+    os.write(2, f"\n{words}\n".encode(errors="replace"))
     _end(status, after)
 
 

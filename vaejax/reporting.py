@@ -7,6 +7,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from vaejax.replacing import replacing
+from vaejax.strict_json import dumps
 
 
 class MetricsFile:
@@ -31,7 +32,7 @@ class MetricsFile:
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
         """Appends one line and flushes it."""
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._file.write(dumps({"step": step, "split": split, **values}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -46,7 +47,8 @@ def last_step(path: Path) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    # Whatever a damaged disk made of it: lines that are none are dropped.
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 def _position(line: str) -> tuple[float, bool]:
@@ -73,7 +75,8 @@ class Reporter:
         """Records `values`; lists go to the file alone."""
         self._file.write(step, split, values)
         for name, value in values.items():
-            if not isinstance(value, list):
+            # Of a number that is not finite the board's library complains on the terminal.
+            if not isinstance(value, list) and math.isfinite(value):
                 self._board.add_scalar(f"{split}/{name}", value, step)
 
     def picture(self, step: int, name: str, image) -> None:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax import progress, step
-from vaejax.checkpoints import METRIC
+from vaejax.checkpoint_files import METRIC
 from vaejax.config import Config
+from vaejax.divergence import Divergence
 from vaejax.evaluation import Totals, summarize
 from vaejax.evidence import per_factor
 from vaejax.evidence import summarize as evidence_summary
@@ -41,7 +42,7 @@ class Reports:
         self._model, self._config = model, config
         self._workdir, self._clock = workdir, clock
         self._kind = Reporter if speaks else NoReporter
-        self._health = Health(config)
+        self._health, self._divergence = Health(config), Divergence(config)
         self._train_values: dict[str, float] | None = None
 
     def open(self, at: int, evaluation_due: bool) -> None:
@@ -55,22 +56,36 @@ class Reports:
         self.progress.close()
         self.reporter.close()
 
-    def training(self, at: int, state: step.TrainState) -> None:
-        """Tells of the updates since the last time, up to step `at`, if any was applied."""
+    def training(self, at: int, state: step.TrainState) -> str:
+        """Tells of the updates since the last time, up to step `at`, if any was applied.
+
+        Returns:
+          Why training has diverged; empty where it has not. Nothing else is then said of it.
+        """
         window = jax.device_get(state.window)
         self._clock.note(at)
         rate, data_wait = self.progress.images_per_second(), self.progress.data_wait()
         self.progress.restart_clock()
         if window.updates == 0:
-            return
+            return ""
         values = self._window_values(at, state, window)
         # The clock's figures are not part of what a resumed run repeats.
         clock = {"images_per_second": rate, "data_wait": data_wait} if rate else {}
         self.reporter.write(at, "train", {**values, **clock})
         self.progress.line(values, rate)
         self._train_values = values
+        if diverged := self._divergence.explain(at, values):
+            return diverged
         for complaint in self._health.training(at, values):
             say(f"health: {complaint}")
+        return ""
+
+    def has_diverged(self, at: int, state: step.TrainState) -> bool:
+        """Whether the updates since the last log, up to step `at`, say that training has."""
+        window = jax.device_get(state.window)
+        if window.updates == 0:
+            return False
+        return bool(self._divergence.explain(at, self._window_values(at, state, window)))
 
     def validation(self, at: int, totals: Totals) -> dict[str, float]:
         """Tells of the validation at step `at`, and gives its figures."""

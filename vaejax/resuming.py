@@ -7,15 +7,19 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from vaejax.checkpoints import Checkpoints, settle_replaced, unreadable_metrics
+from vaejax.checkpoint_files import settle_replaced, unreadable_metrics
+from vaejax.checkpoints import Checkpoints
 from vaejax.config import Config
+from vaejax.data import Dataset
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.processes import Group
 from vaejax.progress import say
+from vaejax.same_data import check_same_data
 from vaejax.settings import resolve
-from vaejax.workdir import check_same_data, check_same_run
+from vaejax.workdir import check_same_run
 
 CHECKPOINTS = "checkpoints"
+_RESTORE_DATA = "make the data what it was, or choose a new --workdir to train on what it is now"
 
 
 def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
@@ -44,7 +48,7 @@ def restore_newest(
     shardings: PyTree,
     *,
     config: Config,
-    fingerprint: dict,
+    dataset: Dataset,
     workdir: Path,
     group: Group,
 ) -> tuple[PyTree, dict] | None:
@@ -57,7 +61,7 @@ def restore_newest(
       like: shapes of the state.
       shardings: where each of its arrays is to lie, whatever devices it was saved from.
       config: of the run, to which the checkpoint must belong.
-      fingerprint: of the data, likewise.
+      dataset: to train on, likewise.
       workdir: of the run.
       group: the processes, which all come to the same answer.
 
@@ -68,7 +72,7 @@ def restore_newest(
     def read(reader: Checkpoints, at: int) -> tuple[PyTree, dict]:
         meta = reader.meta(at)
         check_same_run(workdir, resolve(meta["config"]), config)
-        check_same_data(workdir, meta["data"], fingerprint)
+        check_same_data(workdir, meta["data"], dataset, _RESTORE_DATA)
         return reader.restore(at, like, shardings), meta
 
     damaged: dict[int, str] = {}

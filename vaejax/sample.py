@@ -1,16 +1,23 @@
 """Draws new faces from a trained model: `python -m vaejax.sample --workdir=DIR`."""
 
 import itertools
+import os
+import re
 from pathlib import Path
 
 from absl import flags
 
 from vaejax import cli
+from vaejax.errors import UserError
+from vaejax.paths import local_path
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
 COUNT = flags.DEFINE_integer("count", 64, "How many faces.", lower_bound=1)
 OUT = flags.DEFINE_string(
-    "out", None, "A PNG for the grid (default: samples.png in the work directory), or a directory."
+    "out",
+    None,
+    "A .png, .jpg or .webp for the grid (default: samples.png in the work directory), or a "
+    "directory.",
 )
 SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the directory --out.")
 PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
@@ -29,30 +36,70 @@ def main() -> None:
     import numpy as np
 
     from vaejax import pictures
-    from vaejax.errors import UserError
     from vaejax.loading import load
     from vaejax.progress import counting, say
 
-    try:
-        temperature = [float(word) for word in TEMPERATURE.value]
-    except ValueError:
-        raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
+    out = _directory(workdir) if SEPARATE.value else _file(workdir)
     batches = load(workdir, CHECKPOINT.value).sample_in_batches(
-        COUNT.value, seed=SEED.value, temperature=temperature, prior=PRIOR.value
+        COUNT.value, seed=SEED.value, temperature=_temperature(), prior=PRIOR.value
     )
     if SEPARATE.value:
-        path = Path(OUT.value or workdir / "samples").expanduser()
         with counting("drawing", COUNT.value) as advance:
             for i, image in enumerate(itertools.chain.from_iterable(batches)):
-                pictures.save(path / f"{i:06d}.png", image)
+                pictures.save(out / f"{i:06d}.png", image)
                 advance(1)
     else:
-        path = Path(OUT.value or workdir / "samples.png").expanduser()
-        if path.is_dir():
-            raise UserError(f"--out={path} is a directory; name a PNG, or add --separate")
         columns = max(1, round(COUNT.value**0.5))
-        pictures.save(path, pictures.grid(np.concatenate(list(batches)), columns))
-    say(f"{COUNT.value} faces: {path}")
+        pictures.save(out, pictures.grid(np.concatenate(list(batches)), columns))
+    say(f"{COUNT.value} faces: {out}")
+
+
+def _file(workdir: Path) -> Path:
+    """The picture to write, in a directory if one was named.
+
+    Raises:
+      UserError: it cannot be written, or not in the format of its name.
+    """
+    from vaejax.pictures import check_format
+    from vaejax.replacing import check_writable
+
+    given = OUT.value or str(workdir / "samples.png")
+    path = local_path("--out", given)
+    if path.is_dir() or given.endswith(("/", os.sep)):
+        path = path / "samples.png"
+    check_format(path, "--out")
+    check_writable(path, "--out")
+    return path
+
+
+def _directory(workdir: Path) -> Path:
+    """The directory for separate faces, which must hold none of another call.
+
+    Raises:
+      UserError: it does, or cannot be written.
+    """
+    from vaejax.replacing import check_writable
+
+    path = local_path("--out", OUT.value or str(workdir / "samples"))
+    first = path / "000000.png"
+    check_writable(first, "--out")
+    if any(_FACE.fullmatch(file.name) for file in path.iterdir()):
+        raise UserError(
+            f"--out={path} holds faces already, and seeds would be mixed; remove them, or name "
+            "another directory"
+        )
+    return path
+
+
+def _temperature() -> list[float]:
+    try:
+        return [float(word) for word in TEMPERATURE.value]
+    except ValueError:
+        raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
+
+
+# What a face is called in a directory of separate ones.
+_FACE = re.compile(r"\d{6,}\.png")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,48 @@ from vaejax.errors import UserError
 from vaejax.replacing import replacing
 
 CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
+# What a value of each type is called.
+KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 # What a run may change when it goes on; anything else would make it another run.
 CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
               "data.on_device", "train.steps", "train.keep", "train.log_every",
-              "train.eval_every", "train.save_every", "train.fsdp", "ladder.scan",
-              "ladder.remat", "eval.batch_size", "eval.importance_samples", "eval.grid",
-              "prior.fitted")  # fmt: skip
+              "train.eval_every", "train.save_every", "train.fsdp", "train.hang_timeout",
+              "ladder.scan", "ladder.remat", "eval.batch_size", "eval.importance_samples",
+              "eval.grid", "prior.fitted")  # fmt: skip
 
+
+_SECTIONS = {section.name: section.type for section in dataclasses.fields(Config)}
+_FIELDS = {
+    f"{section}.{setting.name}": setting
+    for section, kind in _SECTIONS.items()
+    for setting in dataclasses.fields(kind)
+}
+# What other tools call a setting.
+_OTHER_NAMES = {
+    "lr": "optimizer.learning_rate",
+    "kl_weight": "objective.beta",
+    "kld_weight": "objective.beta",
+    "beta_kl": "objective.beta",
+    "latent_dim": "model.latent_size",
+    "latent_dims": "model.latent_size",
+    "z_dim": "model.latent_size",
+    "batch_size": "train.batch_size",
+    "bs": "train.batch_size",
+    "num_steps": "train.steps",
+    "iterations": "train.steps",
+    "epochs": "train.steps",
+    "num_epochs": "train.steps",
+    "wd": "optimizer.weight_decay",
+    "grad_clip": "optimizer.clip_norm",
+    "gradient_clip": "optimizer.clip_norm",
+    "resolution": "data.image_size",
+    "img_size": "data.image_size",
+    "data_dir": "data.path",
+    "dataset": "data.source",
+    "num_workers": "data.decode_threads",
+    "precision": "model.dtype",
+    "random_seed": "train.seed",
+}
 
 # What may differ between the processes of a run.
 _OF_A_MACHINE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads")
@@ -45,10 +80,13 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
     if not isinstance(values, dict):
-        raise UserError(f"the settings are {values!r}; they must be sections of settings")
+        raise UserError(
+            f"the settings are {values!r}; they must be sections of settings: does get_config "
+            "return its config?"
+        )
     sections = {}
     for name in values:
-        if name not in {section.name for section in dataclasses.fields(Config)}:
+        if name not in _SECTIONS:
             check_key(name)
     for section in dataclasses.fields(Config):
         sections[section.name] = _section(section.type, section.name, values.get(section.name, {}))
@@ -71,14 +109,42 @@ def changed(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def check_key(name: str) -> None:
-    """Raises UserError unless `name` is a `section.key` of the schema."""
-    section, _, key = name.partition(".")
-    sections = {f.name: f.type for f in dataclasses.fields(Config)}
-    if section not in sections:
-        raise UserError(_unknown(f"config.{name}", section, list(sections), "config."))
-    known = [f.name for f in dataclasses.fields(sections[section])]
-    if key not in known:
-        raise UserError(_unknown(f"config.{name}", key, known, f"config.{section}."))
+    """Raises UserError unless `name` is a `section.key` of the schema; it names the nearest one."""
+    if name in _FIELDS:
+        return
+    section, _, key = name.rpartition(".")
+    near = _nearest(section, key)
+    hint = f"did you mean config.{near}?" if near else f"known: {', '.join(_known(section))}"
+    raise UserError(f"config.{name} is not a setting; {hint}")
+
+
+def field_of(name: str) -> dataclasses.Field:
+    """The schema's entry of a `section.key`."""
+    return _FIELDS[name]
+
+
+def _nearest(section: str, key: str) -> str | None:
+    """What was probably meant: what others call so, the same name elsewhere, or one like it."""
+    if key in _OTHER_NAMES:
+        return _OTHER_NAMES[key]
+    same = [name for name in _FIELDS if name.partition(".")[2] == key]
+    if same:
+        written = f"{section}.{key}"
+        return max(same, key=lambda name: difflib.SequenceMatcher(None, written, name).ratio())
+    if not section and (near := difflib.get_close_matches(key, _SECTIONS, n=1, cutoff=0.6)):
+        return near[0]
+    own = [name for name in _FIELDS if name.startswith(f"{section}.")]
+    for names, cutoff in ((own, 0.5), (list(_FIELDS), 0.7)):
+        leaves = {name.partition(".")[2]: name for name in names}
+        if near := difflib.get_close_matches(key, leaves, n=1, cutoff=cutoff):
+            return leaves[near[0]]
+    return None
+
+
+def _known(section: str) -> list[str]:
+    """The settings of a section; the sections where there is none of that name."""
+    own = [name for name in _FIELDS if name.startswith(f"{section}.")]
+    return own or list(_SECTIONS)
 
 
 def to_json(config: Config) -> str:
@@ -147,13 +213,6 @@ def _section(schema: type, name: str, values: Any) -> Any:
     return schema(**checked)
 
 
-def _unknown(full: str, key: str, known: list[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if near:
-        return f"{full} is not a setting; did you mean {prefix}{near[0]}?"
-    return f"{full} is not a setting; known there: {', '.join(known)}"
-
-
 def _value(name: str, schema: dataclasses.Field, value: Any) -> Any:
     value = _typed(name, schema.type, value)
     rules = schema.metadata
@@ -193,8 +252,7 @@ def _typed(name: str, expected: Any, value: Any) -> Any:
         return int(value)
     if expected in (str, bool) and isinstance(value, expected):
         return value
-    kinds = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
-    raise UserError(f"{name}={value!r} must be {kinds[expected]}")
+    raise UserError(f"{name}={value!r} must be {KINDS[expected]}")
 
 
 def _resolve_crop(config: Config) -> Config:

@@ -8,19 +8,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree
 
 from vaejax.batching import in_batches, joined
 from vaejax.compiling import jit, precise
 from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
+from vaejax.inputs import PictureLike, Pictures, as_pictures
 from vaejax.likelihoods import build_likelihood, to_picture
 from vaejax.models import EXACT, build_model
 from vaejax.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
 
-Pictures = UInt8[np.ndarray, "batch height width channel"]
 # z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
 Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
 Latents = Float[np.ndarray, "batch latent"] | Groups
@@ -39,13 +39,20 @@ class TrainedModel:
       model: the Linen module.
       workdir: of the run.
       data_fingerprint: of the pictures it was trained on.
+      digest: of the parameters, by which what was made from them knows them again.
     """
 
     def __init__(
-        self, config: Config, params: dict, step: int, workdir: Path, data_fingerprint: dict
+        self,
+        config: Config,
+        params: dict,
+        step: int,
+        workdir: Path,
+        data_fingerprint: dict,
+        digest: int,
     ):
         """Use `vaejax.load`."""
-        self.data_fingerprint = data_fingerprint
+        self.data_fingerprint, self.digest = data_fingerprint, digest
         self.config, self.params, self.step = config, params, step
         self.model = build_model(config, EXACT)
         self.workdir = workdir
@@ -72,17 +79,20 @@ class TrainedModel:
         self._redraw = jit(precise(redraw))
         self._importance_bound = functools.cache(bound)
 
-    def encode(self, images: Pictures) -> tuple[Latents, Latents]:
+    def encode(self, images: PictureLike) -> tuple[Latents, Latents]:
         """Mean and standard deviation of q(z|x).
 
         Those of a ladder's groups, each given the means of all groups above.
+
+        Args:
+          images: an array, or whatever else `inputs.as_pictures` takes: lists, paths, PIL pictures.
         """
-        self._check(images)
+        images = as_pictures(images, self.config.data)
         return self._in_batches(lambda x: self._posterior(self.params, x), images)
 
-    def sample_posterior(self, images: Pictures, *, seed: int = 0) -> Latents:
+    def sample_posterior(self, images: PictureLike, *, seed: int = 0) -> Latents:
         """Latents z ~ q(z|x) of each picture."""
-        self._check(images)
+        images = as_pictures(images, self.config.data)
         key = jax.random.key(seed)
 
         def sample(images: Array, index: Array) -> PyTree:
@@ -98,15 +108,15 @@ class TrainedModel:
         """
         return self._in_batches(lambda z: self._decode(self.params, z), self._latents(z))
 
-    def reconstruct(self, images: Pictures, *, seed: int | None = None) -> Pictures:
+    def reconstruct(self, images: PictureLike, *, seed: int | None = None) -> Pictures:
         """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
         return joined(self.reconstruct_in_batches(images, seed=seed))
 
     def reconstruct_in_batches(
-        self, images: Pictures, *, seed: int | None = None
+        self, images: PictureLike, *, seed: int | None = None
     ) -> Iterator[Pictures]:
         """`reconstruct`, a few at a time: all may not fit in memory."""
-        self._check(images)
+        images = as_pictures(images, self.config.data)
 
         def of_batch(images: Array, index: Array) -> Array:
             keys = () if seed is None else (picture_keys(jax.random.key(seed), index),)
@@ -216,10 +226,10 @@ class TrainedModel:
         return self._batches(of_batch, np.arange(count), *inputs)
 
     def log_likelihood(
-        self, images: Pictures, *, samples: int = 64, seed: int = 0
+        self, images: PictureLike, *, samples: int = 64, seed: int = 0
     ) -> Float[np.ndarray, "batch"]:
         """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
-        self._check(images)
+        images = as_pictures(images, self.config.data)
         if samples < 1:
             raise UserError(f"samples={samples} must be at least 1")
         bound, key = self._importance_bound(samples), jax.random.key(seed)
@@ -250,6 +260,12 @@ class TrainedModel:
             raise UserError(
                 f"the prior {name!r} was fitted to the codes of step {meta['step']}, but this is "
                 f"step {self.step}; {remedy}"
+            )
+        # A step alone does not tell one run from another in the same place.
+        if (meta.get("model"), meta.get("data")) != (self.digest, self.data_fingerprint):
+            raise UserError(
+                f"the prior {name!r} in {self.workdir} was fitted to the codes of another model or "
+                f"other data than this, or by version 0.1, which did not say; {remedy}"
             )
         return prior
 
@@ -295,14 +311,6 @@ class TrainedModel:
                 f"this model takes {known}"
             )
         return jax.tree.unflatten(jax.tree.structure(expected), leaves)
-
-    def _check(self, images: Pictures) -> None:
-        expected = self.config.data.shape
-        if images.shape[1:] != expected or images.dtype != np.uint8 or not len(images):
-            raise UserError(
-                f"pictures of shape {images.shape} and type {images.dtype}; this model takes "
-                f"uint8 (batch, {', '.join(map(str, expected))})"
-            )
 
 
 def _check_count(count: int) -> None:

@@ -3,18 +3,21 @@
 import dataclasses
 import enum
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
+from typing import NoReturn
 
 import jax
-import numpy as np
 
 from vaejax import data, step
 from vaejax.config import Config
 from vaejax.data import pipeline
 from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
+from vaejax.data.subsets import random_rows
 from vaejax.diagnosis import explain_not_finite
+from vaejax.enough import check_enough, check_room
 from vaejax.errors import TrainingError
 from vaejax.evaluation import Totals, evaluate, make_eval_step
 from vaejax.feeding import Feed
@@ -30,21 +33,22 @@ from vaejax.parallel import (
     own_copy,
     round_up,
     state_shardings,
-    to_every_device,
 )
 from vaejax.processes import ALONE, Group
 from vaejax.progress import say
+from vaejax.recovery import MAX_ROLLBACKS, advice, recovered, slowed
 from vaejax.reports import Reports
 from vaejax.resuming import open_checkpoints, restore_newest
+from vaejax.same_data import remember_names
 from vaejax.settings import common, save_json
 from vaejax.signals import Stop, stop_on_signal
+from vaejax.versions import REMEDY, tell_of_other_versions, versions
+from vaejax.watchdog import Watchdog
 from vaejax.workdir import check_nothing_lost, claim
 
-# A run that needs a third rollback does not suffer from its learning rate.
-MAX_ROLLBACKS = 2
-
-# In what is saved beside a state: its evaluation is still to be done.
-DUE = "evaluation_due"
+# In what is saved beside a state: its evaluation is still to be done; it was saved on the way out,
+# among updates that failed; and the step of the last trouble.
+DUE, SUSPECT, TROUBLE = "evaluation_due", "suspect", "trouble_step"
 
 
 class Outcome(enum.Enum):
@@ -68,8 +72,15 @@ def train(config: Config, workdir: Path, group: Group = ALONE) -> Outcome:
 
     Raises:
       UserError: the work directory holds another run, or the data is missing or changed.
-      TrainingError: the loss stayed infinite after two rollbacks.
+      TrainingError: training diverged, or its loss was not finite, after two rollbacks.
     """
+    with open_run(config, workdir, group) as run:
+        return run.go()
+
+
+@contextmanager
+def open_run(config: Config, workdir: Path, group: Group = ALONE) -> Iterator["Run"]:
+    """A run whose data, devices and checkpoints are open; arguments and errors as `train` has."""
     # Opening may take minutes and leaves nothing half done: a signal ends it at once.
     with (
         claim(workdir, config, group),
@@ -77,9 +88,7 @@ def train(config: Config, workdir: Path, group: Group = ALONE) -> Outcome:
         # Within: where one process fails, what others would have to finish too is not waited for.
         group.watching(),
     ):
-        run = Run(config, workdir, group, opened)
-        with stop_on_signal() as stop:
-            return run.go(stop)
+        yield Run(config, workdir, group, opened)
 
 
 class Run:
@@ -96,6 +105,7 @@ class Run:
         """
         self.clock = Clock()
         self.config, self.workdir, self.group = config, workdir, group
+        group.check_alike(versions(), remedy=REMEDY)
         group.check_alike(common(config))
         self.model = build_model(config)
         self.shapes = step.state_shapes(self.model, config)
@@ -104,6 +114,9 @@ class Run:
             fsdp = config.train.fsdp or fitting_fsdp(self.shapes, memory, jax.local_device_count())
             self.mesh = make_mesh(config.train.batch_size, fsdp, accumulate=config.train.accumulate)
             self.dataset = data.open_dataset(config.data)
+            check_enough(config, self.dataset)
+            if group.index == 0:
+                check_room(workdir, self.shapes)
         group.check_alike(self.dataset.fingerprint)
         import_tensorflow_meanwhile()
         self.shardings = state_shardings(self.mesh, self.shapes)
@@ -113,6 +126,7 @@ class Run:
         )
         self.eval_step = make_eval_step(config, self.mesh)
         self.gallery = Gallery(config, self.dataset, workdir / "pictures")
+        self.watchdog = Watchdog(config.train.hang_timeout)
         self.reports = Reports(self.model, config, workdir, self.clock, speaks=group.index == 0)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
@@ -126,11 +140,17 @@ class Run:
         if group.index == 0:
             # Only now: a start that failed for want of data leaves no claim on the directory.
             save_json(workdir / "config.json", config)
+            remember_names(workdir, self.dataset)
             self.clock.open(workdir, self.step)
             opened.callback(self.clock.close)
 
-    def go(self, stop: Stop) -> Outcome:
-        """The loop. The order of log, evaluate and save is part of what makes resume exact."""
+    def go(self) -> Outcome:
+        """Trains to the end, or until a signal asks to stop."""
+        with stop_on_signal() as stop, self.watchdog.watching():
+            return self._loop(stop)
+
+    def _loop(self, stop: Stop) -> Outcome:
+        """The order of log, evaluate and save is part of what makes resume exact."""
         settings = self.config.train
         if self.step < settings.steps:
             say(f"training from step {self.step} to {settings.steps} in {self.workdir}")
@@ -139,6 +159,7 @@ class Run:
         started, previous_loss = time.monotonic(), None
         batches = self.feed.batches(self.step)
         while self.step < settings.steps or self.evaluation_due:
+            self.watchdog.report()
             if self.anyone_stops.poll(stop.requested):
                 return self._interrupt()
             if self.evaluation_due:
@@ -159,8 +180,8 @@ class Run:
                 self.reports.progress.restart_clock()
             previous_loss = loss
             last = self.step >= settings.steps
-            if (self.step % settings.log_every == 0 or last) and not self._log():
-                self._roll_back()
+            if (self.step % settings.log_every == 0 or last) and (trouble := self._log()):
+                self._roll_back(trouble)
                 batches = self.feed.batches(self.step)
                 continue
             self.evaluation_due = self.step % settings.eval_every == 0 or last
@@ -174,29 +195,51 @@ class Run:
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
+        self.state = None  # a device may have no room for two
         restored = restore_newest(
             self.checkpoints,
             self.shapes,
             self.shardings,
             config=self.config,
-            fingerprint=self.dataset.fingerprint,
+            dataset=self.dataset,
             workdir=self.workdir,
             group=self.group,
         )
         if restored:
             self.state, meta = restored
             self.evaluation_due = meta[DUE]
+            self.trouble_step = meta.get(TROUBLE, meta["step"])
+            tell_of_other_versions(meta.get("versions", {}))
         else:
             start = step.starting(self.model, self.config)
             key = jax.random.key(self.config.train.seed)
             self.state = jax.jit(start, out_shardings=self.shardings)(key)
-            self.evaluation_due = False
+            self.evaluation_due, self.trouble_step = False, 0
         self.step = self.saved_step = int(self.state.step)
 
-    def _log(self) -> bool:
-        """Reports the window; False if too many updates in a row were skipped."""
-        self.reports.training(self.step, self.state)
-        return int(self.state.skipped_in_row) < self.config.train.max_skipped
+    def _log(self) -> str:
+        """Reports the window, and says why the run must be rolled back; empty if it need not."""
+        diverged = self.reports.training(self.step, self.state)
+        if diverged:
+            return diverged
+        if int(self.state.skipped_in_row) >= self.config.train.max_skipped:
+            return f"{self.config.train.max_skipped} or more updates in a row were not finite"
+        self._forget_rollback()
+        return ""
+
+    def _forget_rollback(self) -> None:
+        """Takes one rollback back after a long stretch without trouble."""
+        settings = self.config.train
+        faster = recovered(
+            self.state, settings, self.mesh, step=self.step, trouble_step=self.trouble_step
+        )
+        if faster is not None:
+            self.state, self.trouble_step = faster, self.step
+            say(
+                f"step {self.step}: {settings.rollback_memory} updates without trouble; the "
+                f"learning rate climbs back to {float(faster.learning_rate_scale):.2g} of what is "
+                "set"
+            )
 
     def _evaluate_and_save(self, stop: Stop) -> None:
         """Draws the pictures, validates, and saves; leaves all three due if asked to stop.
@@ -217,49 +260,73 @@ class Run:
         if "valid" not in self.dataset.splits:
             return None
         images = self.dataset.splits["valid"].images
-        images = images[: self.config.eval.pictures or len(images)]
         batches = pipeline.eval_batches(
             images,
+            chosen=random_rows(len(images), self.config.eval.pictures),
             # Padding does not count, so a larger batch gives the same numbers.
             batch_size=round_up(self.config.eval.batch_size, self.mesh),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        batches = takewhile(lambda _: not self.anyone_stops.poll(stop.requested), batches)
-        return evaluate(self.eval_step, params, batches, self.mesh)
+        return evaluate(self.eval_step, params, takewhile(self._goes_on(stop), batches), self.mesh)
 
-    def _save(self, metrics: dict[str, float] | None) -> None:
-        # Not within a row of skipped updates: a rollback must not lead back to what fails. None
-        # follows on the last step, whose parameters are those of before the row.
-        if int(self.state.skipped_in_row) > 0 and self.step < self.config.train.steps:
-            say(f"step {self.step} is not saved: the last updates were not finite")
+    def _goes_on(self, stop: Stop) -> Callable[[object], bool]:
+        """Whether to take the next batch: until asked to stop. Each shows that things move."""
+
+        def goes_on(_: object) -> bool:
+            self.watchdog.report()
+            return not self.anyone_stops.poll(stop.requested)
+
+        return goes_on
+
+    def _save(self, metrics: dict[str, float] | None, *, leaving: bool = False) -> None:
+        """Saves the state, unless a rollback would lead back to what fails.
+
+        On the last step no rollback follows. Whoever is `leaving` saves in any case, and a rollback
+        later passes over that checkpoint.
+        """
+        suspect = self.step < self.config.train.steps and self._is_suspect()
+        if suspect and not leaving:
+            say(f"step {self.step} is not saved: the last updates were not finite, or diverged")
             return
         meta = {
             "step": self.step,
             "examples": self.step * self.config.train.batch_size,
             "config": dataclasses.asdict(self.config),
             "data": self.dataset.fingerprint,
+            "versions": versions(),
             DUE: self.evaluation_due,
+            SUSPECT: suspect,
+            TROUBLE: self.trouble_step,
         }
         with self.clock.phase("checkpoints"):
             self.checkpoints.save(self.step, self.state, meta, metrics)
-        self.clock.note(self.step)
+        # Whatever was saved before is on disk by now.
+        self.clock.note(self.step, saved=self.saved_step)
         self.saved_step = self.step
         self.reports.progress.restart_clock()
 
     def _interrupt(self) -> Outcome:
         if self.step > self.saved_step or not self.checkpoints.steps():
-            self._save(None)
+            self._save(None, leaving=True)
         self._wait_for_checkpoints()
         return Outcome.INTERRUPTED
+
+    def _is_suspect(self) -> bool:
+        """Whether the last updates were skipped, or have diverged: it is not yet known."""
+        skipped = int(self.state.skipped_in_row) > 0
+        return skipped or self.reports.has_diverged(self.step, self.state)
 
     def _wait_for_checkpoints(self) -> None:
         with self.clock.phase("checkpoints"):
             self.checkpoints.wait()
-        self.clock.note(self.step)
+        self.clock.note(self.step, saved=self.saved_step)
 
-    def _roll_back(self) -> None:
-        """Goes back to the newest checkpoint with a smaller learning rate.
+    def _roll_back(self, trouble: str) -> None:
+        """Goes back to the newest sound checkpoint with a smaller learning rate.
+
+        Args:
+          trouble: what is wrong, in words.
 
         Raises:
           TrainingError: this has happened too often.
@@ -267,24 +334,30 @@ class Run:
         self._wait_for_checkpoints()
         failed, rollbacks = self.step, int(self.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
-            images = self.dataset.splits["train"].images
-            params = own_copy(gathered(self.state.params, self.mesh))
-            why = explain_not_finite(self.model, self.config, params, images, self.step - 1)
-            self.group.leave()
-            raise TrainingError(
-                f"step {failed}: loss or gradient is still not finite after {MAX_ROLLBACKS} "
-                f"rollbacks; {why}"
-            )
-        scale = float(self.state.learning_rate_scale) * self.config.train.rollback_factor
+            self._give_up(trouble)
+        for at in self.checkpoints.steps():
+            if self.checkpoints.meta(at).get(SUSPECT):
+                self.checkpoints.delete(at)
         self._restore()
-        self.state = self.state.replace(
-            rollbacks=to_every_device(np.asarray(rollbacks, np.int32), self.mesh),
-            learning_rate_scale=to_every_device(np.asarray(scale, np.float32), self.mesh),
-        )
+        self.state = slowed(self.state, self.config.train, self.mesh, rollbacks=rollbacks)
+        self.trouble_step = failed
         say(
-            f"step {failed}: {self.config.train.max_skipped} or more updates in a row were not "
-            f"finite; back to step {self.step} with {scale:.2g} of the learning rate "
-            f"(rollback {rollbacks} of {MAX_ROLLBACKS})"
+            f"step {failed}: {trouble}; back to step {self.step} with "
+            f"{float(self.state.learning_rate_scale):.2g} of the learning rate (rollback "
+            f"{rollbacks} of {MAX_ROLLBACKS})"
         )
         self.reports.close()
         self.reports.open(self.step, self.evaluation_due)
+
+    def _give_up(self, trouble: str) -> NoReturn:
+        """Ends a run that two rollbacks have not healed, and says what to look at."""
+        if int(self.state.skipped_in_row):
+            images = self.dataset.splits["train"].images
+            params = own_copy(gathered(self.state.params, self.mesh))
+            why = explain_not_finite(self.model, self.config, params, images, self.step - 1)
+        else:
+            why = advice(self.config.optimizer)
+        self.group.leave()
+        raise TrainingError(
+            f"step {self.step}: {trouble}, still after {MAX_ROLLBACKS} rollbacks; {why}"
+        )

@@ -1,19 +1,24 @@
 """The work directory of a run: whose it is."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaejax.checkpoints import saved
+from vaejax.checkpoint_files import saved
 from vaejax.config import RUN_MARK, Config
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
+from vaejax.goodput import last_saved
 from vaejax.processes import ALONE, Group
+from vaejax.progress import say
 from vaejax.reporting import last_step
 from vaejax.settings import differences, load_json
 
 _LOCK = ".lock"
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
@@ -43,6 +48,11 @@ def claim(workdir: Path, config: Config, group: Group = ALONE) -> Iterator[None]
 
 
 def _lock(workdir: Path) -> FileLock:
+    """Holds the lock of the work directory.
+
+    Raises:
+      UserError: somebody else does, or the directory cannot be made or written.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,29 +61,40 @@ def _lock(workdir: Path) -> FileLock:
         ) from error
     lock = FileLock(workdir / _LOCK, timeout=0, is_singleton=True)
     try:
-        lock.acquire()
         (workdir / RUN_MARK).touch()
+        lock.acquire()
     except Timeout as error:
         raise UserError(
             f"another process is training in {workdir}; wait for it, or choose another --workdir"
         ) from error
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            # A lock file without the system's help would outlive a killed run and keep it out.
+            say(
+                f"the file system of {workdir} knows no locks; see to it that nobody else trains "
+                "there"
+            )
+            (workdir / _LOCK).touch()
+            return lock
         raise UserError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); choose another"
+            f"--workdir={workdir} cannot be written ({short_reason(error)}); choose another"
         ) from error
     return lock
 
 
 def check_nothing_lost(workdir: Path, save_every: int) -> None:
-    """Raises UserError if the metrics tell of checkpoints that are gone.
+    """Raises UserError if the run's files tell of checkpoints that are gone.
 
-    By the second save the first is on disk; before, a run may have been killed without any.
+    Of a run of version 0.1 only its metrics tell: by the second save the first is on disk.
     """
-    reached = last_step(workdir / "metrics.jsonl")
-    if reached >= 2 * save_every:
+    saved = last_saved(workdir)
+    if saved is None:
+        reached = last_step(workdir / "metrics.jsonl")
+        saved = reached if reached >= 2 * save_every else 0
+    if saved:
         raise UserError(
-            f"{workdir} holds the metrics of {reached} steps but no checkpoint to go on from; "
-            "put its checkpoints back, or choose another --workdir"
+            f"{workdir} has saved step {saved} and holds no checkpoint to go on from; put its "
+            "checkpoints back, or choose another --workdir"
         )
 
 
@@ -84,14 +105,4 @@ def check_same_run(workdir: Path, old: Config, new: Config) -> None:
         raise UserError(
             f"{workdir} holds a run with another config ({'; '.join(changed[:4])}); "
             "choose another --workdir, or remove this one"
-        )
-
-
-def check_same_data(workdir: Path, old: dict, new: dict) -> None:
-    """Raises UserError if the data's fingerprint is not that of the training."""
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    if changed:
-        raise UserError(
-            f"the data is not what {workdir} was trained on ({', '.join(changed)} differ); "
-            "restore the data, or choose a new --workdir"
         )

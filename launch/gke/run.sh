@@ -17,15 +17,19 @@ launch/gke/run.sh --name=NAME --accelerator=KIND --topology=SHAPE --bucket=BUCKE
   --workdir=DIR       within the bucket [runs/NAME]
   --account=NAME      the Kubernetes service account that may use the bucket [default]
   --restarts=N        how often the run may go on after a preemption or a crash [100]
+  --save_minutes=N    to wait at most for a run to save, when another takes its place [10]
   --spot              on spot machines
   --dry_run           print the commands and the manifest, run nothing
+
+Ctrl-C ends the log only; `kubectl delete jobset NAME` has the run save and ends it.
+The pods meet at the ports JAX_COORDINATOR_PORT [8476] and VAEJAX_PORT [the next one].
 EOF
 }
 
 # By their words in the manifest.
 declare -A given=(
   [name]='' [accelerator]='' [topology]='' [chips]=4 [slices]=1 [bucket]='' [workdir]=''
-  [account]=default [restarts]=100 [spot]=''
+  [account]=default [restarts]=100 [save_minutes]=10 [spot]=''
 )
 dry_run=
 while (($#)); do
@@ -46,7 +50,7 @@ done
 for flag in name accelerator topology bucket; do
   [[ ${given[$flag]} ]] || { echo "error: --$flag is missing; see --help" >&2; exit 2; }
 done
-for flag in chips slices restarts; do
+for flag in chips slices restarts save_minutes; do
   [[ ${given[$flag]} =~ ^[1-9][0-9]*$ ]] || { echo "error: --$flag=${given[$flag]} is no number from 1 on; see --help" >&2; exit 2; }
 done
 [[ ${given[topology]} =~ ^[0-9]+(x[0-9]+)+$ ]] || { echo "error: --topology=${given[topology]} is no shape such as 4x4" >&2; exit 2; }
@@ -57,7 +61,15 @@ given[hosts]=$((total / given[chips]))
   exit 2
 }
 given[workdir]=${given[workdir]:-runs/${given[name]}}
-given[code]=code/${given[name]}
+# A directory of this launch: pods of the one before may start again until they are replaced.
+given[code]=code/${given[name]}/$(date -u +%Y%m%d-%H%M%S)-$$
+given[save_seconds]=$((60 * given[save_minutes]))
+jax_port=${JAX_COORDINATOR_PORT:-8476} own_port=${VAEJAX_PORT:-}
+for word in "$jax_port" "${own_port:-1}"; do
+  [[ $word =~ ^[1-9][0-9]*$ ]] || { echo "error: '$word' is no port; set JAX_COORDINATOR_PORT and VAEJAX_PORT to numbers such as 8476" >&2; exit 2; }
+done
+given[jax_port]=$jax_port
+given[own_port]=${own_port:-$((jax_port + 1))}
 given[flags]=${*@Q}
 
 run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
@@ -78,6 +90,7 @@ for part in vaejax configs; do
   run gcloud storage rsync --recursive --exclude='.*__pycache__.*' "$part" "$code/$part"
 done
 run gcloud storage cp setup.cfg pyproject.toml README.md LICENSE "$code/"
+run gcloud storage cp launch/constraints.txt "$code/launch/"
 run kubectl delete jobset "${given[name]}" --ignore-not-found
 if [[ $dry_run ]]; then
   echo "'kubectl' 'apply' '-f' '-' <<'EOF'"

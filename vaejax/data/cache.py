@@ -200,18 +200,20 @@ def _build(
 def _fingerprint(
     config: DataConfig, source: Source, contents: Contents, folder: pathlib.Path
 ) -> dict:
-    splits, hashed = {}, {}
+    splits = {}
     for split in split_names(folder):
         images, labels, _ = _load_split(folder, split)
-        splits[split] = {"count": len(images), "sha256": npy.sha256(images)}
-        hashed[split] = {name: npy.label_sha256(labels[name]) for name in sorted(labels)}
+        splits[split] = {
+            "count": len(images),
+            "sha256": npy.sha256(images),
+            "labels": {name: npy.label_sha256(labels[name]) for name in sorted(labels)},
+        }
     return {
         "source": source.kind,
         "image_size": list(config.image_size),
         "channels": config.channels,
         "crop": crops.describe(config.crop),
         "splits": splits,
-        "labels": hashed,
         "attribute_names": list(contents.attribute_names),
     }
 

@@ -11,53 +11,25 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Int64, UInt8, UInt64
+from jaxtyping import Int64, UInt8
 
+from vaejax.data import tensorflow_feed, thread_feed
 from vaejax.data.lazy_tensorflow import tensorflow
+from vaejax.data.order import batch_indices
 
 # Batches are read some at a time, because a call into TensorFlow and back takes longer than
 # reading a small batch: as many as fit into these bytes, but at least one and not more than this.
 _CHUNK_BYTES, _CHUNK_BATCHES = 8_000_000, 8
 _PREFETCHED_CHUNKS = 2
 
-
-def batch_indices(
-    seed: int, positions: Int64[np.ndarray, "*shape"], size: int
-) -> Int64[np.ndarray, "*shape"]:
-    """Which pictures stand at `positions`.
-
-    Every epoch is a permutation of its own; a batch may straddle epochs.
-
-    Args:
-      seed: of the order.
-      positions: counted since the beginning; those of step s are s times the global batch size
-        and what follows.
-      size: pictures in the split.
-
-    Raises:
-      ValueError: there are no pictures.
-    """
-    if size < 1:
-        raise ValueError(f"no order of {size} pictures")
-    epochs, places = np.divmod(positions.ravel(), size)
-    # `index_shuffle` cuts its cipher's keys straight from the seed's bits: with small numbers
-    # for a seed it returns something close to the identity. Hashing cures that. The public
-    # wrapper pads a matrix of seeds along the wrong axis (TF 2.21), hence the op itself.
-    keys = [_mix(_mix(np.uint64(seed % 2**64)) ^ epochs.astype(np.uint64))]
-    keys.append(_mix(keys[-1]))
-    keys.append(_mix(keys[-1]))
-    shuffled = tensorflow().raw_ops.RandomIndexShuffle(
-        index=places, seed=np.stack(keys, axis=1), max_index=np.int64(size - 1), rounds=4
-    )
-    return shuffled.numpy().reshape(positions.shape)
+Feed = Callable[..., Iterator[dict[str, np.ndarray]]]
+"""`loaded_ahead` of one of the two modules that have it."""
 
 
-def _mix(numbers: np.ndarray | np.uint64) -> UInt64[np.ndarray, "..."]:
-    """SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijective hash of 64 bits."""
-    mixed = np.asarray(numbers, np.uint64) + np.array(0x9E3779B97F4A7C15, np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.array(0xBF58476D1CE4E5B9, np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.array(0x94D049BB133111EB, np.uint64)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+def feeds() -> dict[str, Feed]:
+    """Who can load batches ahead on this machine, by name, the one that does it first."""
+    ours = {"threads": thread_feed.loaded_ahead}
+    return {"tf.data": tensorflow_feed.loaded_ahead, **ours} if tensorflow() else ours
 
 
 def train_batches(
@@ -69,6 +41,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     only_index: bool = False,
+    feed: Feed | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Shuffled batches without end.
 
@@ -80,6 +53,7 @@ def train_batches(
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
       only_index: leave out `image`: whoever reads the batches has the pictures already.
+      feed: another than the first of `feeds()`, to compare them. All give the same batches.
 
     Returns:
       An iterator over dicts: `image`, uint8 `[batch_size / process_count, height, width,
@@ -99,23 +73,27 @@ def train_batches(
 
     last_step = np.iinfo(np.int64).max // batch_size
     names = ("index",) if only_index else ("image", "index")
-    return _prefetched(load, range(first_step, last_step), names, _chunk(images, rows))
+    return _prefetched(load, range(first_step, last_step), names, _chunk(images, rows), feed)
 
 
 def eval_batches(
     images: UInt8[np.ndarray, "picture height width channel"],
     *,
     batch_size: int,
+    chosen: Int64[np.ndarray, "chosen"] | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    feed: Feed | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every picture once, in order, over all processes.
 
     Args:
       images: the split's pictures.
+      chosen: the rows of those that are wanted; None for all.
       batch_size: of all processes together, a multiple of `process_count`.
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
+      feed: as `train_batches` has it.
 
     Returns:
       An iterator over dicts: `image` and `index` as `train_batches` has them, and `mask`, bool:
@@ -126,15 +104,16 @@ def eval_batches(
       ValueError: the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    size = len(images)
+    chosen = np.arange(len(images)) if chosen is None else chosen
+    size = len(chosen)
 
     def load(steps: np.ndarray) -> tuple[np.ndarray, ...]:
         positions = steps[:, None] * batch_size + rows
-        index = np.minimum(positions, size - 1)
+        index = chosen[np.minimum(positions, size - 1)]
         return images[index], index, positions < size
 
     steps, names = range(-(-size // batch_size)), ("image", "index", "mask")
-    return _prefetched(load, steps, names, _chunk(images, rows))
+    return _prefetched(load, steps, names, _chunk(images, rows), feed)
 
 
 def _local_rows(
@@ -174,30 +153,22 @@ def _prefetched(
     steps: range,
     names: tuple[str, ...],
     chunk: int,
+    feed: Feed | None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The arrays `load` gives for each step, by name, `chunk` steps loaded ahead at a time."""
-    iterator = _iterate(load, steps, names, chunk)
+    iterator = _iterate(load, steps, names, chunk, feed)
     _open_iterators.add(iterator)
     return iterator
 
 
-def _iterate(load, steps: range, names, chunk: int) -> Iterator[dict[str, np.ndarray]]:
-    tf = tensorflow()
+def _iterate(load, steps: range, names, chunk: int, feed) -> Iterator[dict[str, np.ndarray]]:
+    def load_chunk(first: int) -> tuple[np.ndarray, ...]:
+        return load(np.arange(first, min(first + chunk, steps.stop)))
 
-    @tf.autograph.experimental.do_not_convert
-    def batches(first):
-        types = [_TYPES[name] for name in names]
-        loaded = tf.numpy_function(
-            lambda first: load(np.arange(first, min(first + chunk, steps.stop))),
-            [first], types, stateful=False,
-        )  # fmt: skip
-        return dict(zip(names, loaded))
-
-    options = tf.data.Options()
-    options.autotune.enabled = False  # one stage: nothing to tune, and a thread the fewer
-    options.threading.private_threadpool_size = 1
-    chunks = tf.data.Dataset.range(steps.start, steps.stop, chunk).map(batches)
-    chunks = chunks.prefetch(_PREFETCHED_CHUNKS).with_options(options)
-    for arrays in chunks.as_numpy_iterator():
-        for step in range(len(arrays[names[0]])):
-            yield {name: array[step] for name, array in arrays.items()}
+    loaded_ahead = feed or next(iter(feeds().values()))  # imports TensorFlow: not before it must
+    types = {name: _TYPES[name] for name in names}
+    firsts = range(steps.start, steps.stop, chunk)
+    with contextlib.closing(loaded_ahead(load_chunk, types, firsts, _PREFETCHED_CHUNKS)) as chunks:
+        for arrays in chunks:
+            for step in range(len(arrays[names[0]])):
+                yield {name: array[step] for name, array in arrays.items()}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaejax.priors.permutations import fixed_permutations
 from vaejax.priors.standard_normal import standard_normal_log_prob
 
 # A coupling scales its input by at most e^±2, so that no single layer can blow up early in
@@ -67,8 +68,8 @@ class CouplingFlow(nn.Module):
         # `conditioners[i]` moves the second half when i is even, the first when it is odd.
         self.conditioners = [Conditioner(self.halves[1 - i % 2], self.width) for i in range(layers)]
         # NumPy, so that they are constants of the compiled program.
-        rng = np.random.default_rng(0)
-        self.permutations = [rng.permutation(size) for _ in range(0, layers, 2)]
+        permutations = fixed_permutations(size, len(range(0, layers, 2)))
+        self.permutations = [np.array(order) for order in permutations]
         self.shift = self.param("shift", nn.initializers.zeros_init(), (size,), jnp.float32)
         self.log_scale = self.param("log_scale", nn.initializers.zeros_init(), (size,), jnp.float32)
 

@@ -15,6 +15,8 @@ from vaejax.priors.standard_normal import standard_normal_log_prob
 # Added to every variance, relative to the mean variance of a dimension. A dimension that the
 # encoder never moves would otherwise make the covariance singular.
 _RIDGE = 1e-6
+# Codes without which there is no covariance, which every fitted prior begins with.
+MIN_CODES = 2
 
 
 @flax.struct.dataclass
@@ -83,8 +85,8 @@ def fit_gaussian(batches: Iterable[Float[Array | np.ndarray, "_ latent"]]) -> Ga
         scatter = scatter + centred.T @ centred + np.outer(gap, gap) * count * len(codes) / total
         mean = mean + gap * len(codes) / total
         count = total
-    if count < 2:
-        raise UserError(f"a prior needs at least two codes to be fitted to, got {count}")
+    if count < MIN_CODES:
+        raise UserError(f"a prior needs at least {MIN_CODES} codes to be fitted to, got {count}")
     covariance = scatter / count
     # Codes that are all equal have no variance to be relative to.
     ridge = _RIDGE * (np.trace(covariance) / len(covariance) or 1.0)

@@ -1,0 +1,19 @@
+"""A command that is asked to stop in the middle of its work."""
+
+import signal
+import subprocess
+
+from tiny import COMMAND_TIMEOUT, start
+
+
+def stopped_at(line: str, module: str, *flags: str) -> subprocess.CompletedProcess:
+    """Runs `python -m vaejax.MODULE`, with SIGTERM as soon as it prints a line with `line`."""
+    process = start(module, *flags)
+    said = []
+    for said_now in process.stderr:
+        said.append(said_now)
+        if line in said_now:
+            process.send_signal(signal.SIGTERM)
+            break
+    out, rest = process.communicate(timeout=COMMAND_TIMEOUT)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, "".join(said) + rest)

@@ -1,0 +1,120 @@
+"""The command line's forms: each setting is taken as people write it, or refused in one line."""
+
+import json
+import typing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import CONFIG_FILE, command, tiny
+
+from vaejax import settings
+from vaejax.config_flags import check_returned, config_flags_of
+from vaejax.errors import UserError
+from vaejax.settings import to_json
+
+SETTINGS = sorted(settings._FIELDS)
+
+
+def flag(text: str) -> str:
+    return config_flags_of(["main", text])[1]
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["gaussian,mixture", "('gaussian','mixture')", "gaussian, mixture", "['gaussian', 'mixture']"],
+)
+def test_a_tuple_of_words_is_taken_in_every_form(written):
+    assert flag(f"--config.prior.fitted={written}") == (
+        "--config.prior.fitted=('gaussian', 'mixture')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("--config.prior.fitted=", "--config.prior.fitted=()"),
+        ("--config.prior.fitted=()", "--config.prior.fitted=()"),
+        ("--config.prior.fitted=mixture", "--config.prior.fitted=('mixture',)"),
+        ("--config.data.image_size=28,28", "--config.data.image_size=(28, 28, )"),
+        ("--config.train.steps=1e4", "--config.train.steps=10000"),
+        ("--config.train.seed=4294967295", "--config.train.seed=4294967295"),
+        ("--config.data.flip=no", "--config.data.flip=False"),
+        ("--config.data.path=a,b", "--config.data.path=a,b"),
+        ("--workdir=a,b", "--workdir=a,b"),
+    ],
+)
+def test_a_value_is_taken_as_it_was_meant(written, read):
+    assert flag(written) == read
+
+
+def test_a_value_may_be_a_word_of_its_own():
+    words = ["main", "--config.train.steps", "7", "--config", str(CONFIG_FILE)]
+    assert config_flags_of(words) == [
+        "main",
+        "--config.train.steps=7",
+        f"--config={CONFIG_FILE}",
+    ]
+
+
+@pytest.mark.parametrize("text", ["many", "1.5", "nan", "1e400", ""])
+def test_a_number_that_is_none_is_named(text):
+    with pytest.raises(UserError, match=r"config\.train\.steps='.*' must be a whole number"):
+        flag(f"--config.train.steps={text}")
+
+
+@given(name=st.sampled_from(SETTINGS), text=st.text(max_size=20))
+def test_any_text_for_any_setting_is_taken_or_refused_in_one_line(name, text):
+    try:
+        read = flag(f"--config.{name}={text}")
+    except UserError as error:
+        assert f"config.{name}" in str(error)
+        return
+    kind = settings.field_of(name).type
+    if kind is str:
+        assert read == f"--config.{name}={text}"
+    elif typing.get_origin(kind) is tuple:
+        value = eval(read.partition("=")[2], {"inf": float("inf"), "nan": float("nan")})
+        assert isinstance(value, tuple)
+
+
+@given(section=st.text(max_size=8), key=st.text(max_size=8))
+def test_an_unknown_setting_is_named_with_another(section, key):
+    name = f"{section}.{key}" if section else key
+    if name in SETTINGS:
+        return
+    with pytest.raises(UserError) as error:
+        settings.check_key(name)
+    assert f"config.{name} is not a setting" in str(error.value)
+    assert "did you mean config." in str(error.value) or "known: " in str(error.value)
+
+
+def test_a_config_that_is_not_returned_is_said_to_be(tmp_path):
+    file = tmp_path / "forgetful.py"
+    file.write_text(
+        "from vaejax.config import default_config\ndef get_config():\n    default_config()\n"
+    )
+    result = command("prepare", f"--config={file}")
+    assert result.returncode == 2
+    assert result.stderr.strip() == (
+        "error: --config: get_config returns nothing; end it with `return config`"
+    )
+    with pytest.raises(UserError, match="get_config returns a dict"):
+        check_returned({})
+
+
+def test_a_runs_own_settings_are_a_config_file(tmp_path):
+    (tmp_path / "config.json").write_text(to_json(tiny()))
+    for form in (tmp_path / "config.json", tmp_path):
+        result = command("prepare", f"--config={form}", "--config.data.synthetic_counts=16,4,2")
+        assert result.returncode == 0, result.stderr
+        assert "train: 16 pictures (28, 28, 3)" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", json.dumps({"data": 1})])
+def test_json_that_holds_no_settings_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    result = command("prepare", f"--config={tmp_path / 'config.json'}")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: --config={tmp_path / 'config.json'}")
+    assert result.stderr.count("\n") == 1

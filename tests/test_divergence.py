@@ -1,0 +1,135 @@
+"""Training that diverges though every number is finite, and runs that recover."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from states import assert_same, final_state
+from stops import stopping_at
+from tiny import CONFIG_FILE, command, tiny
+
+from vaejax.divergence import Divergence
+from vaejax.training import Outcome, train
+
+
+def window(bits: float, config, *, kl: float = 0.0, beta: float = 1.0) -> dict:
+    """Metrics of a window that costs `bits` per dimension, `kl` nats of them for the codes."""
+    nats = bits * math.prod(config.data.shape) * math.log(2.0)
+    return {"log_likelihood_nats": kl - nats, "kl_nats": kl, "beta": beta}
+
+
+@given(bits=st.lists(st.floats(0.1, 7.9), min_size=1, max_size=20))
+def test_below_raw_pixels_nothing_has_diverged(bits):
+    config = tiny()
+    divergence = Divergence(config)
+    for step, value in enumerate(bits, 1):
+        assert not divergence.explain(1000 * step, window(value, config))
+
+
+@given(bits=st.floats(8.01, 1e30))
+def test_above_raw_pixels_a_calibrated_run_has(bits):
+    config = tiny()
+    said = Divergence(config).explain(1000, window(bits, config))
+    assert "training has diverged" in said and "the 8 of raw pixels" in said
+
+
+@pytest.mark.parametrize(
+    ("step", "bits", "diverged"), [(10, 8.3, False), (10, 9.1, False), (10, 16.5, True)]
+)
+def test_while_the_rate_warms_up_only_an_explosion_has(step, bits, diverged):
+    config = tiny()
+    divergence = Divergence(config)
+    assert not divergence.explain(1, window(8.1, config))
+    assert bool(divergence.explain(step, window(bits, config))) is diverged
+
+
+def test_a_scale_that_is_set_too_small_is_no_divergence_while_the_loss_falls():
+    config = tiny(likelihood={"scale": "fixed", "fixed_scale": 0.5})
+    divergence = Divergence(config)
+    for step, bits in ((300, 900.0), (600, 300.0), (900, 310.0)):
+        assert not divergence.explain(step, window(bits, config))
+    assert divergence.explain(1200, window(700.0, config))
+
+
+def test_an_autoencoder_without_a_kl_term_may_spend_as_many_nats_as_it_likes():
+    config = tiny(objective={"beta": 0.0})
+    assert not Divergence(config).explain(1000, window(1.0, config, kl=1e6, beta=0.0))
+
+
+def test_with_five_bits_raw_pixels_cost_five():
+    config = tiny(likelihood={"bits": 5})
+    assert Divergence(config).explain(1000, window(5.1, config))
+
+
+def test_a_number_that_is_none_is_left_to_those_who_count_such_updates():
+    config = tiny()
+    assert not Divergence(config).explain(1000, window(math.nan, config))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("learning_rate=1", "clip_norm=0", "warmup_steps=0"),
+        ("learning_rate=0.3", "clip_norm=0", "warmup_steps=0"),
+    ],
+    ids=["1", "0.3"],
+)
+def test_a_diverged_run_is_called_so_and_offers_no_faces(flags, tmp_path):
+    result = command(
+        "main",
+        f"--config={CONFIG_FILE}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.train.steps=120",
+        *(f"--config.optimizer.{flag}" for flag in flags),
+    )
+    assert result.returncode == 3, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and "training has diverged" in last
+    assert "config.optimizer.learning_rate" in last
+    for word in ("overfitting", "collapse", "new faces", "Traceback"):
+        assert word not in result.stderr
+
+
+def disturb(monkeypatch, at: set[int]) -> None:
+    """Has the run find that it has diverged, once at each of these steps."""
+    explain = Divergence.explain
+
+    def explain_more(self, step, values):
+        if step in at:
+            at.remove(step)
+            return "training has diverged"
+        return explain(self, step, values)
+
+    monkeypatch.setattr(Divergence, "explain", explain_more)
+
+
+def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatch, capsys):
+    """Three troubles, which without forgetting would end the run."""
+    disturb(monkeypatch, {6, 15, 24})
+    config = tiny(
+        train={"steps": 36, "rollback_memory": 6, "eval_every": 36},
+        data={"on_device": "always"},
+    )
+    assert train(config, tmp_path) is Outcome.FINISHED
+    said = capsys.readouterr().err
+    assert said.count("(rollback 1 of 2)") == 3
+    assert "6 updates without trouble; the learning rate climbs back to 1 of what is set" in said
+    state = final_state(tmp_path, config)
+    assert (state.rollbacks, state.learning_rate_scale) == (0, 1.0)
+
+
+def test_what_is_forgotten_does_not_depend_on_stops(tmp_path, monkeypatch, capsys):
+    """The step of the last trouble is saved with the run."""
+    config = tiny(train={"steps": 24, "rollback_memory": 9, "eval_every": 24})
+    ends = []
+    for stop in (30, 13):
+        disturb(monkeypatch, {6})
+        with stopping_at(stop):
+            train(config, tmp_path / str(stop))
+        assert train(config, tmp_path / str(stop)) is Outcome.FINISHED
+        ends.append(final_state(tmp_path / str(stop), config))
+        monkeypatch.undo()
+    assert_same(*ends)
+    assert ends[0].rollbacks == 0
+    assert capsys.readouterr().err.count("step 15: 9 updates without trouble") == 2

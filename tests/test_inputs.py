@@ -1,0 +1,82 @@
+"""Pictures in every form in which people hold them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny
+
+from vaejax.errors import UserError
+from vaejax.inputs import as_pictures
+
+DATA = tiny().data
+FACES = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for i, face in enumerate(FACES):
+        Image.fromarray(face).save(tmp_path / f"{i}.png")
+    return [tmp_path / f"{i}.png" for i in range(3)]
+
+
+def test_every_form_gives_the_same_array(files):
+    forms = {
+        "array": FACES,
+        "list of arrays": list(FACES),
+        "tuple of lists": tuple(face.tolist() for face in FACES.astype(np.uint8)),
+        "PIL pictures": [Image.fromarray(face) for face in FACES],
+        "paths": files,
+        "names": [str(file) for file in files],
+        "mixed": [FACES[0], files[1], Image.fromarray(FACES[2])],
+    }
+    for name, form in forms.items():
+        if name != "tuple of lists":
+            np.testing.assert_array_equal(as_pictures(form, DATA), FACES, err_msg=name)
+    with pytest.raises(UserError, match="type int64"):
+        as_pictures(forms["tuple of lists"], DATA)
+
+
+def test_one_picture_is_a_batch_of_one(files):
+    for form in (FACES[0], Image.fromarray(FACES[0]), files[0], str(files[0])):
+        np.testing.assert_array_equal(as_pictures(form, DATA), FACES[:1])
+
+
+def test_other_sizes_are_cut_as_the_training_pictures_were(tmp_path):
+    photograph = Image.fromarray(FACES[0]).resize((90, 60))
+    photograph.save(tmp_path / "photo.png")
+    config = tiny(data={"crop": "center"}).data
+    expected = photograph.crop((15, 0, 75, 60)).resize((28, 28), Image.Resampling.BILINEAR)
+    for form in (photograph, tmp_path / "photo.png"):
+        np.testing.assert_array_equal(as_pictures(form, config)[0], expected)
+
+
+def test_grey_models_take_colour_and_colour_models_grey():
+    grey = Image.fromarray(FACES[0]).convert("L")
+    assert as_pictures(grey, DATA).shape == (1, 28, 28, 3)
+    assert as_pictures(Image.fromarray(FACES[0]), tiny(data={"channels": 1}).data).shape[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (FACES.astype(np.float32), "type float32"),
+        (FACES[:, :20], r"\(3, 20, 28, 3\)"),
+        (FACES[:0], r"\(0, 28, 28, 3\)"),
+        ([], r"takes uint8 \(batch, 28, 28, 3\)"),
+        ([FACES[0], FACES[1, :20]], "different shapes"),
+        (["nowhere.png"], "nowhere.png cannot be read"),
+        ("https://example.org/face.png", "is an address"),
+        ([None], "takes uint8"),
+        ({"a": 1}, "takes uint8"),
+        (3, "takes uint8"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_line(form, said):
+    with pytest.raises(UserError, match=said):
+        as_pictures(form, DATA)
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "face.jpg").write_text("no")
+    with pytest.raises(UserError, match=r"face\.jpg cannot be used: not a picture"):
+        as_pictures(tmp_path / "face.jpg", DATA)

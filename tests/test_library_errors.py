@@ -1,0 +1,151 @@
+"""Whatever a library raises where it is entered, its user reads one line with a remedy."""
+
+import errno
+import json
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+import pytest
+from filelock import FileLock
+from tiny import tiny
+
+from vaejax import parallel, quiet
+from vaejax.checkpoints import Checkpoints
+from vaejax.errors import DamagedCheckpoint, UserError, one_line
+from vaejax.parallel import make_mesh, state_shardings
+from vaejax.workdir import claim
+
+STATE = {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}
+META = {"config": {}, "evaluation_due": False}
+# What Orbax, TensorStore, the file system and parsers document, and more.
+ERRORS = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError(errno.EIO, "Input/output error"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    ValueError("RESOURCE_EXHAUSTED: Error writing local file: No space left on device"),
+    ValueError("FAILED_PRECONDITION: Error opening\nmore lines\nof it"),
+    KeyError("state"),
+    TypeError(),
+    RuntimeError("Event loop is closed"),
+    NotImplementedError("no such handler"),
+    json.JSONDecodeError("Expecting value", "", 0),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    TimeoutError(),
+    AssertionError(),
+    MemoryError(),
+    type("OfNobody", (Exception,), {})("something else"),
+]
+EACH = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def at_once():
+    """None of these failures leaves anything behind that would have to settle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quiet, "_SETTLING_SECONDS", 0.0)
+        yield
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def assert_one_line(error: UserError) -> None:
+    message, status = one_line(error)
+    assert "\n" not in message and status == 2
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("run") / "checkpoints")
+    checkpoints.save(3, STATE, META, {"elbo_bits_per_dim": 5.0})
+    checkpoints.wait()
+    yield checkpoints
+    checkpoints.close()
+
+
+@EACH
+@pytest.mark.parametrize("entry", ["save", "wait_until_finished", "delete"])
+def test_where_orbax_writes(opened, entry, error):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, entry, raising(error))
+        with pytest.raises(UserError) as said:
+            opened.delete(3) if entry == "delete" else opened.save(4, STATE, META, None)
+        assert_one_line(said.value)
+        assert str(opened.path(3).parent) in str(said.value)
+        assert "run the same command to go on" in str(said.value)
+        full = any(word in str(error) for word in ("No space", "quota"))
+        assert ("make room" in str(said.value)) is full
+    assert opened.steps() == [3]
+
+
+@EACH
+@pytest.mark.parametrize("where", ["state", "meta"])
+def test_where_orbax_reads(opened, where, error):
+    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), STATE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", raising(error))
+        with pytest.raises(UserError) as said:
+            opened.meta(3) if where == "meta" else opened.restore(3, STATE, shardings)
+        assert_one_line(said.value)
+        # What is only out of reach must not be moved aside as if it were lost.
+        away = getattr(error, "errno", None) in (errno.EIO, errno.EACCES)
+        assert isinstance(said.value, DamagedCheckpoint) is not away
+        assert str(opened.path(3)) in str(said.value)
+
+
+@EACH
+def test_where_orbax_opens(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(ocp, "CheckpointManager", raising(error))
+    with pytest.raises(UserError) as said:
+        Checkpoints(tmp_path / "checkpoints")
+    assert_one_line(said.value)
+
+
+@EACH
+def test_where_jax_looks_for_devices(monkeypatch, error):
+    monkeypatch.setattr(jax, "devices", raising(error))
+    with pytest.raises(UserError) as said:
+        parallel.check_devices()
+    assert_one_line(said.value)
+    assert "finds no device that can be used" in str(said.value)
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("use SoftFileLock"), OSError(errno.ENOLCK, "No locks available")]
+)
+def test_where_the_file_system_knows_no_locks_a_run_goes_on_and_is_told(
+    tmp_path, monkeypatch, capsys, error
+):
+    monkeypatch.setattr(FileLock, "acquire", raising(error))
+    with claim(tmp_path / "run", tiny()):
+        assert "knows no locks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO, errno.ENOSPC])
+def test_where_the_lock_cannot_be_written(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(FileLock, "acquire", raising(OSError(number, "reason")))
+    with pytest.raises(UserError, match="--workdir=") as said, claim(tmp_path / "run", tiny()):
+        pass
+    assert_one_line(said.value)
+
+
+def test_a_device_without_memory_enough_is_one_line():
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+    message, status = one_line(error)
+    assert status == 2 and "config.train.batch_size" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("error", [OSError("no number and no file"), OSError(errno.EBUSY, "Busy")])
+def test_storage_that_fails_is_one_line(error):
+    assert one_line(error)[1] == 2
+
+
+def test_a_fault_of_our_own_keeps_its_traceback():
+    assert one_line(ZeroDivisionError("division by zero")) is None

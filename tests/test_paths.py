@@ -1,0 +1,68 @@
+"""Addresses are not paths: each is refused in one line, before anything is made."""
+
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import CONFIG_FILE, command
+
+import vaejax
+from vaejax.errors import UserError
+from vaejax.paths import local_path
+
+SCHEMES = ("gs", "s3", "s3a", "hdfs", "https", "http", "ftp", "file", "az", "abfss", "GS", "memory")
+CONFIG = f"--config={CONFIG_FILE}"
+
+
+@given(scheme=st.sampled_from(SCHEMES), rest=st.text(max_size=20), slashes=st.integers(1, 3))
+def test_an_address_is_refused_with_a_remedy(scheme, rest, slashes):
+    address = f"{scheme}:{'/' * slashes}{rest}"
+    with pytest.raises(UserError) as error:
+        local_path("--workdir", address)
+    assert f"--workdir={address} is an address" in str(error.value)
+    assert any(word in str(error.value) for word in ("mount it", "download it", "write /"))
+
+
+@given(parts=st.lists(st.from_regex(r"[\w .+-]+", fullmatch=True), min_size=1, max_size=4))
+def test_a_path_stays_what_it_is(parts):
+    assert local_path("--out", "/".join(parts)) == pathlib.Path("/".join(parts))
+
+
+@pytest.mark.parametrize("path", ["C:/faces", "a:b", "runs/12:30", "./gs:/x", "~"])
+def test_what_only_looks_like_an_address_is_a_path(path):
+    assert local_path("--out", path) == pathlib.Path(path).expanduser()
+
+
+def test_an_unknown_home_is_one_line():
+    with pytest.raises(UserError, match="without ~"):
+        local_path("--out", "~nobody-of-this-name/x")
+
+
+PLACES = [
+    ("main", [CONFIG], "workdir"),
+    ("main", [CONFIG, "--config.data.source=folder"], "config.data.path"),
+    ("main", [CONFIG], "config.data.cache_dir"),
+    ("prepare", [CONFIG], "config.data.manual_dir"),
+    ("prepare", [CONFIG], "preview"),
+    ("sample", [], "workdir"),
+    ("evaluate", [], "workdir"),
+    ("fit", ["--prior=gaussian"], "workdir"),
+    ("explore", [], "workdir"),
+    ("aot", [CONFIG], "out"),
+]
+
+
+@pytest.mark.parametrize(("module", "flags", "name"), PLACES)
+def test_every_flag_that_names_a_place_refuses_an_address(module, flags, name, tmp_path):
+    result = command(module, *flags, f"--{name}=gs://bucket/place", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {'' if name.startswith('config') else '--'}{name}=")
+    assert "is an address" in line and "gcsfuse" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_python_refuses_it_too():
+    with pytest.raises(UserError, match="is an address"):
+        vaejax.load("s3://bucket/run")

@@ -1,0 +1,77 @@
+"""Libraries' noise is kept away, their errors are not, and nobody else's state is changed."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+from tiny import CONFIG_FILE, command
+
+from vaejax.quiet import call_quietly, quiet_libraries
+
+STATE = """
+import logging, os, sys, threading
+import jax
+
+def state():
+    root = logging.getLogger()
+    names = ("absl", "asyncio", "jax", "orbax")
+    return {
+        "levels": [root.level, *(logging.getLogger(name).level for name in names)],
+        "handlers": list(root.handlers),
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
+        "environment": dict(os.environ),
+        "cache": jax.config.jax_compilation_cache_dir,
+    }
+
+before = state()
+import vaejax
+model = vaejax.load(sys.argv[1])
+assert model.sample(2).shape == (2, 28, 28, 3)
+try:
+    vaejax.load(sys.argv[1], checkpoint=7)
+except Exception as error:
+    assert "is not one of best" in str(error)
+changed = {name: (before[name], value) for name, value in state().items() if value != before[name]}
+assert not changed, changed
+"""
+
+
+def test_opening_a_checkpoint_changes_no_global_state_and_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    run = tmp_path / "run"
+    assert command("main", f"--config={CONFIG_FILE}", f"--workdir={run}").returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", STATE, str(run)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_thread_that_fails_by_itself_is_still_reported():
+    code = (
+        "import threading\n"
+        "from vaejax.quiet import quiet_libraries\n"
+        "with quiet_libraries():\n"
+        "    thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_what_a_call_returns_or_why_it_failed():
+    assert call_quietly(lambda: 3) == (3, None)
+    nothing, failure = call_quietly(lambda: 1 / 0)
+    assert nothing is None
+    assert failure == ("ZeroDivisionError: division by zero", False, False)
+
+
+def test_levels_and_handlers_are_as_before():
+    level, handlers = logging.getLogger("absl").level, list(logging.root.handlers)
+    with pytest.raises(KeyError), quiet_libraries():
+        assert logging.getLogger("absl").level == logging.CRITICAL
+        raise KeyError
+    assert logging.getLogger("absl").level == level
+    assert logging.root.handlers == handlers

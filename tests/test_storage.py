@@ -1,0 +1,133 @@
+"""What is written: strict JSON, digests of any type, and places that can be written."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaejax.digests import digest
+from vaejax.errors import UserError
+from vaejax.replacing import check_writable, replacing
+from vaejax.reporting import MetricsFile, Reporter
+from vaejax.strict_json import dumps
+
+NUMBERS = st.floats() | st.integers() | st.none() | st.booleans() | st.text()
+VALUES = st.recursive(
+    NUMBERS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+@given(value=VALUES)
+def test_any_numbers_make_strict_json(value):
+    read = json.loads(dumps(value), parse_constant=refuse)
+    assert read == replaced(value)
+
+
+def replaced(value):
+    """An independent statement of what should be read back."""
+    match value:
+        case dict():
+            return {key: replaced(item) for key, item in value.items()}
+        case list():
+            return [replaced(item) for item in value]
+        case float() if math.isnan(value) or math.isinf(value):
+            return None
+    return value
+
+
+def test_metrics_are_json_whatever_the_numbers_and_the_board_is_silent(tmp_path, capfd):
+    reporter = Reporter(tmp_path, 0)
+    reporter.write(1, "train", {"loss": math.inf, "kl": math.nan, "groups": [1.0, -math.inf]})
+    reporter.close()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse) == {
+        "step": 1, "split": "train", "loss": None, "kl": None, "groups": [1.0, None],
+    }  # fmt: skip
+    assert capfd.readouterr() == ("", "")
+    MetricsFile(tmp_path / "metrics.jsonl", 1, evaluation_due=True).close()
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
+
+
+TYPES = ("bool", "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32",
+         "bfloat16", "float16", "float32", "float8_e4m3fn", "complex64")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_digest_notices_every_changed_number_of_any_type(name):
+    numbers = np.arange(6).reshape(2, 3) % 2 if name == "bool" else np.arange(6).reshape(2, 3)
+    array = jnp.asarray(numbers).astype(name)
+    whole = digest([array])
+    assert whole == digest([jnp.array(array)])
+    for place in np.ndindex(2, 3):
+        other = array.at[place].set(array[1, 1] if place != (1, 1) else array[0, 0])
+        if not np.array_equal(np.asarray(other, complex), np.asarray(array, complex)):
+            assert digest([other]) != whole
+    assert digest([jnp.roll(array, 1)]) != whole
+
+
+def test_a_digest_takes_keys_and_empty_arrays():
+    assert digest([jax.random.key(0)]) != digest([jax.random.key(1)])
+    assert digest([jnp.zeros((0, 3))]) == 0
+
+
+def test_digests_are_those_of_the_first_version():
+    """Else every checkpoint that was ever written would be called damaged."""
+    state = {"a": jnp.linspace(-1, 1, 60, dtype=jnp.float32).reshape(5, 12), "b": jnp.int32(3)}
+    assert digest(state) == GOLDEN
+
+
+GOLDEN = 3229579973
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "file.txt"
+    code = (
+        "import os, pathlib, sys; from vaejax.replacing import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60)
+    assert [file.name.startswith(".file.txt.") for file in tmp_path.iterdir()] == [True]
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_names_what_the_user_knows(tmp_path):
+    path = tmp_path / "file.txt"
+    with pytest.raises(OSError) as error, replacing(path) as temporary:
+        raise OSError(28, "No space left on device", str(temporary))
+    assert error.value.filename == str(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=r"--out=.*cannot be written"):
+        check_writable(tmp_path / "file.png", "--out")
+
+
+@pytest.mark.parametrize("blocked", ["file/below.png", "folder"])
+def test_a_place_that_cannot_hold_a_file_is_named(tmp_path, blocked):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"--out=.* cannot be written \(.+\); name another"):
+        check_writable(tmp_path / blocked, "--out")
+
+
+def test_looking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "new" / "file.png", "--out")
+    assert list((tmp_path / "new").iterdir()) == []

@@ -1,0 +1,42 @@
+"""Some of many: a sample, and not the first ones of a sorted folder."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaejax.data.subsets import random_rows
+from vaejax.metrics.frechet import frechet_distance, thumbnail_features
+
+
+@given(data=st.data(), size=st.integers(2, 3000))
+def test_rows_are_different_in_order_and_grow(data, size):
+    count = data.draw(st.integers(1, size - 1))
+    rows = random_rows(size, count)
+    assert len(rows) == count == len(np.unique(rows))
+    assert np.all(np.diff(rows) > 0) and np.all((rows >= 0) & (rows < size))
+    assert set(rows) <= set(random_rows(size, count + 1))
+
+
+@pytest.mark.parametrize("count", [0, 7, 8])
+def test_all_are_taken_where_no_number_or_a_larger_one_is_named(count):
+    np.testing.assert_array_equal(random_rows(7, count), np.arange(7))
+
+
+def test_they_are_always_the_same():
+    assert random_rows(100, 5).tolist() == GOLDEN
+
+
+GOLDEN = [10, 35, 42, 66, 98]
+
+
+@pytest.mark.parametrize("count", [400, 1000])
+def test_a_folder_sorted_by_person_is_sampled_fairly(count):
+    """The distance of real faces to real faces, which the first pictures of few would inflate."""
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 256, (100, 1, 4, 4, 3), np.uint8)
+    images = np.repeat(people, 20, axis=1).reshape(-1, 4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)
+    everything = thumbnail_features(images)
+    fair = frechet_distance(thumbnail_features(images[random_rows(len(images), count)]), everything)
+    first = frechet_distance(thumbnail_features(images[:count]), everything)
+    assert fair < first / 3

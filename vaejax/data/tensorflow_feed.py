@@ -1,0 +1,42 @@
+"""Arrays loaded ahead by tf.data."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaejax.data.lazy_tensorflow import tensorflow
+
+
+def loaded_ahead(
+    load: Callable[[int], tuple[Shaped[np.ndarray, "..."], ...]],
+    types: Mapping[str, type[np.generic]],
+    numbers: range,
+    ahead: int,
+) -> Iterator[dict[str, Shaped[np.ndarray, "..."]]]:
+    """As `thread_feed.loaded_ahead`, to the byte. TensorFlow must be installed."""
+    tf = tensorflow()
+    failures: list[Exception] = []
+
+    def loaded(number: np.int64) -> tuple[np.ndarray, ...]:
+        try:
+            return load(int(number))
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    @tf.autograph.experimental.do_not_convert
+    def by_name(number):
+        arrays = tf.numpy_function(loaded, [number], list(types.values()), stateful=False)
+        return dict(zip(types, arrays))
+
+    options = tf.data.Options()
+    options.autotune.enabled = False  # one stage: nothing to tune, and a thread the fewer
+    options.threading.private_threadpool_size = 1
+    dataset = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step).map(by_name)
+    dataset = dataset.prefetch(ahead).with_options(options)
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        # TensorFlow has put the traceback of what `load` raised into one of its own errors.
+        raise (failures or [error])[0] from None

@@ -1,0 +1,52 @@
+"""Places that users name: paths of this machine, not addresses."""
+
+import re
+from pathlib import Path
+
+from vaejax.errors import UserError
+
+# A scheme has two letters at least, which a Windows drive has not. pathlib makes one slash of two.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.*)", re.DOTALL)
+_MOUNTS = {
+    "gs": "gcsfuse",
+    "gcs": "gcsfuse",
+    "s3": "mount-s3 or s3fs",
+    "s3a": "mount-s3 or s3fs",
+    "hdfs": "hdfs-fuse",
+    "az": "blobfuse2",
+    "abfs": "blobfuse2",
+    "abfss": "blobfuse2",
+}
+
+
+def local_path(name: str, value: str | Path) -> Path:
+    """The path that a user named, `~` expanded.
+
+    Args:
+      name: what the user calls it, such as `--workdir` or `config.data.path`.
+      value: what was given.
+
+    Raises:
+      UserError: it is an address (`gs://…`, `https://…`, `file://…`), or its home is unknown.
+    """
+    check_no_address(name, str(value))
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}={value}: {error}; write the path without ~") from error
+
+
+def check_no_address(name: str, value: str) -> None:
+    """Raises UserError if `value` is an address; the line says how to make a path of it."""
+    match = _ADDRESS.fullmatch(value)
+    if not match:
+        return
+    scheme, rest = match.groups()
+    if scheme.lower() == "file":
+        remedy = f"write /{rest.lstrip('/')}"
+    elif scheme.lower() in ("http", "https", "ftp"):
+        remedy = "download it first, and name where it lies"
+    else:
+        tool = _MOUNTS.get(scheme.lower(), "a FUSE file system")
+        remedy = f"mount it (for example with {tool}) and name the directory where it is mounted"
+    raise UserError(f"{name}={value} is an address and not a path of this machine; {remedy}")

@@ -1,0 +1,65 @@
+"""The two fixed ports of process 0, where JAX finds the processes of a run by itself.
+
+JAX's coordinator has JAX_COORDINATOR_PORT; the lines by which vaejax's processes meet have
+VAEJAX_PORT, by default the next one.
+"""
+
+import os
+import socket
+
+from vaejax.errors import UserError
+
+JAX_VARIABLE, OWN_VARIABLE = "JAX_COORDINATOR_PORT", "VAEJAX_PORT"
+# Firewalls of Cloud TPU have this one open, and not the 8482 that JAX takes since 0.8.1
+# (https://github.com/jax-ml/jax/issues/35905).
+DEFAULT = 8476
+# By which SLURM, Kubernetes and Cloud TPU count processes, before JAX is asked.
+_INDEX_VARIABLES = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "TPU_WORKER_ID")
+
+
+def choose_port() -> int:
+    """Tells JAX the port of its coordinator, and gives that of vaejax's own lines.
+
+    Raises:
+      UserError: the environment names no port, or one that process 0 cannot open.
+    """
+    jax_port = _from_environment(JAX_VARIABLE, DEFAULT)
+    own_port = _from_environment(OWN_VARIABLE, jax_port + 1)
+    if own_port == jax_port:
+        raise UserError(f"{OWN_VARIABLE}={own_port} is {JAX_VARIABLE} too; set it to another port")
+    os.environ[JAX_VARIABLE] = str(jax_port)
+    # Where nobody has counted them, each has a machine to itself.
+    if all(os.environ.get(name, "0") == "0" for name in _INDEX_VARIABLES):
+        # JAX would die of a port that is taken, without a word.
+        _check_free(jax_port, JAX_VARIABLE)
+        _check_free(own_port, OWN_VARIABLE)
+    return own_port
+
+
+def own_address() -> str:
+    """The IPv4 address of this machine that others see."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: the kernel only chooses the interface that leads outside.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return probe.getsockname()[0]
+
+
+def _from_environment(variable: str, default: int) -> int:
+    words = os.environ.get(variable) or str(default)
+    if not (words.isascii() and words.isdigit() and 0 < int(words) < 2**16):
+        raise UserError(f"{variable}={words} is no port; set it to a number from 1 to 65535")
+    return int(words)
+
+
+def _check_free(port: int, variable: str) -> None:
+    """Raises UserError for a port of this machine that cannot be opened."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"port {port} of {socket.gethostname()} cannot be opened ({error.strerror}); end what "
+            f"has it, or set {variable} to another port on all machines"
+        ) from error
