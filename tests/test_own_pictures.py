@@ -39,7 +39,7 @@ def test_a_run_among_the_pictures_trains_and_goes_on(photos):
     # From elsewhere the same pictures are found.
     told = prepared(photos.parent, f"--config.data.path={photos}")
     assert "train: 34 pictures" in told and "1 × vaejax run" in told
-    done = command("sample", "--workdir=runs/tiny", "--count=4", "--out=faces.png", cwd=photos)
+    done = command("sample", "--workdir=runs/tiny", "--count=4", "--out=faces.jpg", cwd=photos)
     assert done.returncode == 0, done.stderr
     flags = ["--config.data.path=.", "--config.train.steps=18"]
     done = command("main", *FLAGS, *flags, cwd=photos)
