@@ -1,4 +1,8 @@
-"""Your own photographs, a folder or a zip: --config.data.path=DIR."""
+"""Your own photographs, a folder or a zip: --config.data.path=DIR.
+
+Any picture that Pillow reads is used, whatever it is called; HEIC with `pip install
+'vaejax[heic]'`. Folders train, val and test are used as the splits where they hold all pictures.
+"""
 
 from vaejax.config import default_config
 

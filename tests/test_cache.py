@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import pathlib
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,10 +80,11 @@ def test_killed_half_way_then_built_again(faces, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     (small / "a.jpg").write_bytes(jpeg(0))
+    (folder / "house.building").mkdir()  # of the user
     open_dataset(
         DataConfig(**settings | {"path": str(small), "holdout": (0.0, 0.0)}), progress=False
     )
-    assert not list(folder.glob("*.building"))
+    assert [path.name for path in folder.glob("*.building")] == ["house.building"]
 
     dataset = open_dataset(DataConfig(**settings), progress=False)
     assert sum(len(split.images) for split in dataset.splits.values()) == 1500
@@ -159,6 +162,12 @@ def test_key_changes_with_whatever_changes_the_pixels(tmp_path):
     assert key_of(small_tree(tmp_path, decode_threads=3)) in keys
 
 
+def overwrite(path, start):
+    """Changes a file's beginning, and not its size."""
+    content = path.read_bytes()
+    path.write_bytes(start + content[len(start) :])
+
+
 def test_a_damaged_cache_is_built_again(tmp_path):
     config = small_tree(tmp_path)
     before = open_dataset(config, progress=False)
@@ -167,6 +176,9 @@ def test_a_damaged_cache_is_built_again(tmp_path):
         lambda: os.truncate(folder / "train.npy", 1000),
         lambda: (folder / "valid.npz").unlink(),
         lambda: (folder / "meta.json").write_text("{"),
+        lambda: (folder / "meta.json").write_text("[]"),
+        lambda: overwrite(folder / "train.npy", b"no array"),
+        lambda: overwrite(folder / "test.npz", bytes(200)),
     ):
         damage()
         assert open_dataset(config, progress=False).fingerprint == before.fingerprint
@@ -174,7 +186,7 @@ def test_a_damaged_cache_is_built_again(tmp_path):
 
 def test_too_small_a_disk_is_noticed_before_starting(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 1000))
     with pytest.raises(UserError, match=r"0\.0 GB free, but 12 pictures need 0\.0 GB: free space"):
         open_dataset(small_tree(tmp_path), progress=False)
     assert not list((tmp_path / "cache").glob("*.building"))
@@ -193,8 +205,65 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
 def test_a_cache_dir_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     config = small_tree(tmp_path, cache_dir=str(tmp_path / "file"))
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"cannot be used \(File exists\)"):
         open_dataset(config, progress=False)
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "dangling link"])
+def test_a_cache_dir_that_cannot_be_is_named_by_what_the_user_sets(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere/at/all")
+    places = {"a file": "file", "below a file": "file/deep", "dangling link": "link"}
+    path = str(tmp_path / places[place])
+    with pytest.raises(UserError) as caught:
+        open_dataset(
+            small_tree(tmp_path, cache_dir=path), progress=False, cache_setting="--cache_dir"
+        )
+    assert str(caught.value).startswith(f"--cache_dir={path!r} cannot be used (")
+    assert str(caught.value).endswith("): set --cache_dir to a directory that can be written")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("FileSystem does not appear to support flock"),
+        OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)),
+        OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)),
+    ],
+    ids=["filelock's own", "ENOLCK", "ENOSYS"],
+)
+def test_a_file_system_without_locks_is_told_and_what_lies_there_is_used(
+    tmp_path, monkeypatch, error
+):
+    def refuse(*arguments, **options):
+        raise error
+
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    config = small_tree(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", refuse)
+        with pytest.raises(UserError, match=r"cannot be used \((No locks|Function not impl)"):
+            open_dataset(config, progress=False)
+    before = open_dataset(config, progress=False)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(pathlib.Path, "touch", read_only)
+    monkeypatch.setattr(pathlib.Path, "replace", read_only)
+    after = open_dataset(config, progress=False)
+    assert after.fingerprint == before.fingerprint
+
+
+def test_without_a_home_directory_the_remedy_is_told(monkeypatch):
+    def no_such_user(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    with pytest.raises(UserError, match=r"no home directory.*--config.data.cache_dir or XDG"):
+        cache.cache_root(DataConfig())
+    assert cache.cache_root(DataConfig(cache_dir="/here")) == pathlib.Path("/here")
 
 
 def test_nothing_usable_names_the_commonest_reason(tmp_path):
@@ -205,7 +274,7 @@ def test_nothing_usable_names_the_commonest_reason(tmp_path):
     config = DataConfig(
         source="folder", path=str(root), crop="center", cache_dir=str(tmp_path / "cache")
     )
-    message = "all 5 pictures had to be set aside, 4 of them because: empty file"
+    message = r"all 5 pictures had to be set aside \(4 × empty file; 1 × not a picture\)"
     with pytest.raises(UserError, match=message) as caught:
         open_dataset(config, progress=False)
     report = str(caught.value).partition("all reasons: ")[2].rstrip(")")

@@ -1,13 +1,19 @@
 """Odd and broken pictures: each is used rightly or refused with its reason."""
 
+import concurrent.futures
 import io
 import re
+import struct
+import threading
+import tracemalloc
+import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from vaejax import pictures
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
 from vaejax.data.decoding import UnusablePicture, decode, quiet_pillow
@@ -148,6 +154,95 @@ def test_arrays_take_the_same_road():
     np.testing.assert_array_equal(decoded(COLOUR, size=(28, 28)), want)
 
 
+def png_with(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
+    """A PNG of COLOUR with chunks before or behind its pixels."""
+    picture = encoded(Image.fromarray(COLOUR))
+    at = picture.index(b"IEND") - 4 if behind else 33  # behind the header
+    extra = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return picture[:at] + extra + picture[at:]
+
+
+LONG = b"prompt " * 300_000  # two of Pillow's megabytes
+XMP = b"XML:com.adobe.xmp"
+CHUNKS = {
+    "compressed text": [(b"zTXt", b"parameters\0\0" + zlib.compress(LONG))],
+    "compressed international text": [(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(LONG))],
+    "compressed XMP": [(b"iTXt", XMP + b"\0\1\0\0\0" + zlib.compress(LONG))],
+    "colour profile": [(b"iCCP", b"icc\0\0" + zlib.compress(LONG))],
+    "many texts": [(b"tEXt", b"n%d\0" % number + LONG) for number in range(33)],
+    "much XMP": [(b"iTXt", XMP + b"\0\0\0\0\0" + LONG) for _ in range(33)],
+    "a bomb": [(b"zTXt", b"x\0\0" + zlib.compress(bytes(300 << 20)))],
+    "damaged text": [(b"zTXt", b"parameters\0\0no zlib stream"), (b"tEXt", b"")],
+}
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize("kind", CHUNKS)
+def test_texts_and_profiles_do_not_cost_the_picture(kind, behind):
+    picture = png_with(*CHUNKS[kind], behind=behind)
+    tracemalloc.start()
+    try:
+        with quiet_pillow():
+            np.testing.assert_array_equal(decoded(picture), COLOUR)
+        assert tracemalloc.get_traced_memory()[1] < (64 << 20) + 4 * len(picture)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_short_orientation_in_xmp_is_obeyed_beside_a_long_text():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="3"/></x:xmpmeta>'
+    short = (b"iTXt", XMP + b"\0\0\0\0\0" + xmp)
+    for chunks in ([short], [short, *CHUNKS["compressed text"]]):
+        np.testing.assert_array_equal(decoded(png_with(*chunks)), np.rot90(COLOUR, 2))
+
+
+def test_pillow_is_left_as_it_was_by_builds_in_threads(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    filters = list(warnings.filters)
+    meet = threading.Barrier(2)
+
+    def build(leaves_first: bool):
+        with quiet_pillow():
+            meet.wait()
+            assert Image.MAX_IMAGE_PIXELS is None
+            assert not ImageFile.LOAD_TRUNCATED_IMAGES
+            if not leaves_first:
+                meet.wait()
+                assert Image.MAX_IMAGE_PIXELS is None
+        if leaves_first:
+            meet.wait()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(build, first) for first in (True, False)]:
+            done.result(timeout=60)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+    assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_pictures_that_vaejax_has_drawn_are_known(form, tmp_path):
+    picture = Image.fromarray(COLOUR)
+    with pytest.raises(UnusablePicture, match="drawn by vaejax"):
+        decoded(encoded(picture, form, **pictures.mark(form)))
+    assert decoded(encoded(picture, form)).shape == COLOUR.shape
+    pictures.save(tmp_path / "a.png", COLOUR)
+    with pytest.raises(UnusablePicture, match="drawn by vaejax"):
+        decoded((tmp_path / "a.png").read_bytes())
+
+
+def test_heic_is_used_where_its_reader_is_installed():
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), (200, 30, 60))).save(buffer)
+    got = decoded(buffer.getvalue()).astype(int)
+    assert np.abs(got - [200, 30, 60]).max() < 12
+
+
 def header_only(width: int, height: int) -> bytes:
     """A PNG that promises a size and has no pixels."""
     picture = bytearray(encoded(Image.new("L", (8, 8))))
@@ -226,7 +321,7 @@ def test_a_folder_of_everything(tmp_path, capsys):
     train = dataset.splits["train"]
     used = dict(zip(train.names, train.images))
     set_aside = dataset.report["set_aside"]
-    assert set_aside.pop("locked.png").startswith("cannot be read")
+    assert set_aside.pop("locked.png") == "dangling link"
     assert used.keys() | set_aside.keys() == FOLDER.keys()
     for name, (_, outcome) in FOLDER.items():
         if isinstance(outcome, str):
@@ -235,5 +330,6 @@ def test_a_folder_of_everything(tmp_path, capsys):
             want = np.broadcast_to(np.asarray(outcome, np.uint8), (40, 40, 3))
             np.testing.assert_array_equal(used[name], want, err_msg=name)
     told = capsys.readouterr().err
-    assert f"{len(set_aside) + 1} pictures were set aside" in told
+    assert "not used: 2 × not a picture; 1 × dangling link; " in told
+    assert f"; {len(set_aside) - 5} × other reasons; their names are in " in told
     assert dataset.report["file"] in told

@@ -1,5 +1,6 @@
 """Whole data sets from every kind of source, and what is said when something is missing."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_holdout_in_pictures_is_exact_though_some_are_broken(tmp_path):
     dataset = opened(tmp_path, **settings)
     sizes = {name: len(split.images) for name, split in dataset.splits.items()}
     assert sizes == {"train": 30, "valid": 7, "test": 3}
-    assert len(dataset.report["set_aside"]) == 15
+    assert sum(name.startswith("bad") for name in dataset.report["set_aside"]) == 15
     other = opened(tmp_path, split_seed=1, **settings)
     assert contents(other)["valid"] != contents(dataset)["valid"]
     with pytest.raises(UserError, match="leaves nothing to train on"):
@@ -167,6 +168,57 @@ def test_an_array_file_is_what_it_holds_whatever_its_name(tmp_path):
         assert sum(len(split.images) for split in dataset.splits.values()) == 9
 
 
+@pytest.mark.parametrize("name", ["UPPER.NPZ", "Mixed.Npy", "nosuffix", "odd.dat"])
+@pytest.mark.parametrize("save", [np.savez, np.save])
+def test_array_files_called_anything(tmp_path, name, save):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 28, 20), np.uint8)
+    with open(tmp_path / name, "wb") as file:
+        save(file, grey)
+    # What savez calls arr_0 is the only array of pictures there.
+    dataset = opened(
+        tmp_path,
+        source="array",
+        path=str(tmp_path / name),
+        crop="none",
+        channels=1,
+        image_size=(28, 20),
+    )
+    assert sum(len(split.images) for split in dataset.splits.values()) == 9
+
+
+def test_labels_are_part_of_the_fingerprint(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (30, 28, 20), np.uint8)
+    settings = {"crop": "none", "channels": 1, "image_size": (28, 20), "holdout": (5.0, 2.0)}
+
+    def fingerprint(**labels):
+        path = tmp_path / "a.npz"
+        np.savez(path, images=grey, **labels)
+        return opened(tmp_path, source="array", path=str(path), **settings).fingerprint
+
+    labels = {
+        "age": np.linspace(0, 1, 30),
+        "who": np.arange(30),
+        "name": np.array([f"n{i}" for i in range(30)]),
+        "code": np.array([b"\xff%d" % i for i in range(30)]),
+        "born": np.arange(30).astype("datetime64[D]"),
+    }
+    first = fingerprint(**labels)
+    hashed = {name: split["labels"] for name, split in first["splits"].items()}
+    assert list(hashed) == ["train", "valid", "test"]
+    assert all(list(split) == sorted(labels) for split in hashed.values())
+    assert len({digest for split in hashed.values() for digest in split.values()}) == 15
+    # Neither the order nor the width of numbers is data.
+    narrow = dict(reversed(labels.items())) | {"who": np.arange(30, dtype=np.int16)}
+    assert fingerprint(**narrow) == first
+    for key in labels:
+        other = fingerprint(**labels | {key: labels[key][::-1].copy()})
+        for name, split in other["splits"].items():
+            changed = {label for label in labels if split["labels"][label] != hashed[name][label]}
+            assert changed == {key}
+            assert split | {"labels": hashed[name]} == first["splits"][name]
+    assert all(split["labels"] == {} for split in fingerprint()["splits"].values())
+
+
 @pytest.mark.parametrize(
     ("file", "size"), [("frey/freyfaces.npz", (28, 20)), ("olivetti/olivetti.npz", (64, 64))]
 )
@@ -206,12 +258,22 @@ def test_synthetic_splits_are_disjoint_ranges(tmp_path):
         ({"source": "folder"}, "data.path is empty.*set it to a folder or zip"),
         ({"source": "celeba"}, "data.path is empty.*img_align_celeba.zip"),
         ({"source": "folder", "path": "/nowhere/at/all"}, "'/nowhere/at/all' does not exist"),
-        ({"source": "folder", "path": "{empty}"}, "holds no pictures: put files ending in .jpg"),
+        (
+            {"source": "folder", "path": "{empty}"},
+            "holds no pictures: put JPEG, PNG or other",
+        ),
         ({"source": "folder", "path": "{file}"}, "neither a directory nor a readable zip"),
         ({"source": "celeba", "path": "{file}"}, "is not a directory"),
         ({"source": "array", "path": "{file}"}, "is not an .npz or .npy file"),
-        ({"source": "array", "path": "{bad}"}, "cannot be read"),
+        ({"source": "array", "path": "{bad}"}, "is not an .npz or .npy file"),
+        ({"source": "array", "path": "{torn}"}, "cannot be read"),
         ({"source": "array", "path": "{empty}"}, "is not a file"),
+        ({"source": "folder", "path": "{pipe}"}, "neither a directory nor a file"),
+        ({"source": "array", "path": "{pipe}"}, "is not a file"),
+        ({"source": "folder", "path": "{round}"}, "cannot be read .*symbolic links"),
+        ({"source": "folder", "path": "x" * 300}, r"cannot be read \(File name too long\)"),
+        ({"source": "folder", "path": "a\0b"}, "cannot be read .*null"),
+        ({"source": "folder", "path": "~nosuchuser/x"}, "cannot be read .*home"),
         ({"source": "lsun"}, "'lsun' is unknown: use synthetic, celeba, folder, array or tfds"),
         ({"source": "celeba", "crop": "nvae148", "image_size": (64, 48)}, "gives square pictures"),
     ],
@@ -220,8 +282,12 @@ def test_one_line_says_what_to_do(tmp_path, settings, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("hello")
     (tmp_path / "bad.npz").write_text("hello")
-    places = {"empty": tmp_path / "empty", "file": tmp_path / "file.txt"}
-    places["bad"] = tmp_path / "bad.npz"
+    (tmp_path / "torn.npz").write_bytes(b"PK\3\4 and no more")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to("round")
+    places = {name: tmp_path / name for name in ("empty", "pipe", "round")}
+    places["file"] = tmp_path / "file.txt"
+    places |= {name: tmp_path / f"{name}.npz" for name in ("bad", "torn")}
     settings = {"crop": "center"} | settings
     settings["path"] = settings.get("path", "").format(**places)
     with pytest.raises(UserError, match=message) as caught:

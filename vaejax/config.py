@@ -12,6 +12,10 @@ from typing import Any
 
 import ml_collections
 
+from vaejax.errors import UserError
+
+RUN_MARK = ".vaejax"
+"""The file by which a work directory is known from its first moment."""
 CROPS = (
     "auto",
     "none",
@@ -55,7 +59,8 @@ class DataConfig:
     # A preset of data/crops.py. auto: nvae148 for CelebA, center for folders and other tfds
     # sets, none for arrays and procedural faces.
     crop: str = _option("auto", choices=CROPS)
-    # Valid and test pictures of a source without official splits: below 1 a share of the
+    # Valid and test pictures of a source without official splits (of a folder: without folders
+    # called train, val, test): below 1 a share of the
     # pictures, from 1 on a number of pictures.
     holdout: tuple[float, float] = _option((0.1, 0.0), low=0)
     split_seed: int = _option(0, low=0)
@@ -269,5 +274,16 @@ def ladder_config() -> ml_collections.ConfigDict:
 
 
 def cache_root() -> Path:
-    """Where vaejax keeps what it can make again: $XDG_CACHE_HOME/vaejax or ~/.cache/vaejax."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaejax"
+    """Where vaejax keeps what it can make again: $XDG_CACHE_HOME/vaejax or ~/.cache/vaejax.
+
+    Raises:
+      UserError: there is no home directory.
+    """
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserError(
+            "there is no home directory for the cache: set --config.data.cache_dir or"
+            " XDG_CACHE_HOME to a directory that can be written"
+        ) from error
+    return Path(root) / "vaejax"

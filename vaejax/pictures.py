@@ -1,10 +1,11 @@
 """Pictures of pictures: grids, written as files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from vaejax.errors import UserError
 from vaejax.replacing import replacing
@@ -13,6 +14,7 @@ Pictures = UInt8[np.ndarray, "batch height width channel"]
 # Small pictures are enlarged until a grid's cell has about this many pixels a side.
 CELL = 96
 GAP = 2
+SOFTWARE = "vaejax"
 # By suffix: Pillow's name of the format, and how it is written.
 FORMATS = {
     ".png": ("PNG", {}),
@@ -60,8 +62,38 @@ def check_format(path: Path, name: str) -> None:
 
 
 def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
-    """Writes a picture in the format of the path's suffix, whole or not at all."""
+    """Writes a picture in the format of the path's suffix, whole or not at all.
+
+    It is marked as drawn by vaejax.
+    """
     kind, options = FORMATS[path.suffix.lower()]
     with replacing(path) as temporary:
         picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-        picture.save(temporary, kind, **options)
+        picture.save(temporary, kind, **options, **mark(kind))
+
+
+def mark(form: str) -> dict[str, Any]:
+    """Options of Pillow's `save` that write into a picture by which program it was drawn.
+
+    Args:
+      form: Pillow's name of the format; those without room for it are saved unmarked.
+    """
+    if form == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Software", SOFTWARE)
+        return {"pnginfo": text}
+    if form in ("JPEG", "WEBP", "AVIF", "TIFF"):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Software] = SOFTWARE
+        return {"exif": exif}
+    return {}
+
+
+def is_marked(image: Image.Image) -> bool:
+    """Whether an opened picture says that vaejax has drawn it; reads only its header."""
+    if image.format == "PNG":  # whose EXIF block Pillow would look for behind the pixels
+        return image.info.get("Software") == SOFTWARE
+    try:
+        return image.getexif().get(ExifTags.Base.Software) == SOFTWARE
+    except Exception:  # a damaged EXIF block makes Pillow raise nearly anything
+        return False

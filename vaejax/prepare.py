@@ -1,7 +1,12 @@
 """Prepares the data before training: `python -m vaejax.prepare --config=configs/celeba.py`.
 
 Decodes the pictures into the cache, and has TFDS prepare a set that is not prepared yet.
+`--list` shows what is cached, decoded pictures and compiled programs, and `--prune=30d` removes
+what was not used for thirty days; both without `--config`, or of the cache directory that it
+names.
 """
+
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -13,10 +18,19 @@ from vaejax.settings import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 PREVIEW = flags.DEFINE_string("preview", None, "Also write a sheet of training pictures, a PNG.")
+LIST = flags.DEFINE_bool("list", False, "Show what is cached, and prepare nothing.")
+PRUNE = flags.DEFINE_string(
+    "prune",
+    None,
+    "Remove what is cached and was unused for so many days, such as 30d, or all; prepare nothing.",
+)
 
 
 def main() -> None:
     """Prepares, and says what there is."""
+    if LIST.value or PRUNE.value is not None:
+        show_caches()
+        return
     config = resolve(CONFIG.value)
     preview = PREVIEW.value and local_path("--preview", PREVIEW.value)
     import numpy as np
@@ -26,6 +40,7 @@ def main() -> None:
     from vaejax.progress import say
 
     if preview:
+        pictures.check_format(preview, "--preview")
         check_writable(preview, "--preview")
     dataset = data.prepare(config.data)
     for name, split in dataset.splits.items():
@@ -38,5 +53,34 @@ def main() -> None:
         say(f"preview: {preview}")
 
 
+def show_caches() -> None:
+    """Removes what `--prune` asks for, and shows what there is if `--list` does."""
+    from vaejax import caches
+    from vaejax.compiling import programs_folder
+    from vaejax.config import DataConfig
+    from vaejax.data.cache import cache_root
+    from vaejax.progress import say
+    from vaejax.tables import markdown
+
+    data = resolve(CONFIG.value).data if CONFIG.value is not None else DataConfig()
+    places = cache_root(data), programs_folder()
+    if PRUNE.value is not None:
+        freed, count = 0, 0
+        for stored, reason in caches.prune(*places, caches.days_of(PRUNE.value)):
+            if reason:
+                say(f"{stored.path} stays ({reason})")
+            else:
+                freed, count = freed + stored.size, count + 1
+        say(f"removed {count:,} from the caches, which frees {freed / 1e6:,.1f} MB")
+    if LIST.value:
+        rows = caches.table(*places)
+        print(markdown(rows) if rows else f"nothing is cached in {places[0]}")
+
+
+def _needs_config() -> bool:
+    names = {argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:]}
+    return "config" in names or not names & {"list", "prune"}
+
+
 if __name__ == "__main__":
-    cli.run(main, required=["config"])
+    cli.run(main, required=["config"] if _needs_config() else [])

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vaejax.checkpoint_files import saved
-from vaejax.config import Config
+from vaejax.config import RUN_MARK, Config
 from vaejax.errors import UserError, short_reason
 from vaejax.goodput import last_saved
 from vaejax.processes import ALONE, Group
@@ -61,6 +61,7 @@ def _lock(workdir: Path) -> FileLock:
         ) from error
     lock = FileLock(workdir / _LOCK, timeout=0, is_singleton=True)
     try:
+        (workdir / RUN_MARK).touch()
         lock.acquire()
     except Timeout as error:
         raise UserError(

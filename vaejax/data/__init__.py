@@ -15,7 +15,9 @@ from jaxtyping import Shaped, UInt8
 
 from vaejax.config import DataConfig
 from vaejax.data import cache, crops, sources
-from vaejax.data.building import split_names
+from vaejax.data.disk import SETTING
+from vaejax.data.reasons import count_reasons
+from vaejax.data.records import Source
 from vaejax.progress import say
 
 __all__ = ["Dataset", "Split", "open_dataset", "prepare"]
@@ -46,7 +48,8 @@ class Dataset:
     Attributes:
       splits: "train" and, where they have pictures, "valid" and "test".
       fingerprint: what the data are, not where they lie: JSON-able, equal for equal arrays.
-      report: `set_aside` (picture name -> reason) and `file`, where that list lies.
+      report: `set_aside`, all that lies among the pictures and was not used (name -> reason),
+        and `file`, where that list lies ("" where it could not be written).
     """
 
     splits: dict[str, Split]
@@ -58,28 +61,39 @@ class Dataset:
         return self.splits.get("valid", self.splits["train"]).images
 
 
-def open_dataset(config: DataConfig, *, progress: bool = True) -> Dataset:
+def open_dataset(
+    config: DataConfig, *, progress: bool = True, cache_setting: str = SETTING
+) -> Dataset:
     """Opens the data, decoding them into the cache the first time.
 
     Args:
       config: the data's settings, `crop` resolved.
       progress: whether to show progress and messages on stderr.
+      cache_setting: what the caller's user can set to have the cache elsewhere, for messages.
 
     Raises:
       UserError: what is missing or does not fit, and what to do.
     """
     crops.check_preset(config.crop, config.image_size)
     source = sources.open_source(config)
-    folder = cache.open_or_build(config, source, progress)
-    meta = cache.read_meta(folder)
-    file = str(cache.report_file(folder))
-    if meta["set_aside"] and progress:
-        say(f"{len(meta['set_aside']):,} pictures were set aside; the reasons are in {file}")
+    cached = cache.open_or_build(config, source, progress, cache_setting)
+    unused = {**source.left_out, **cached.set_aside}
+    file = cache.write_report(cached.folder, unused)
+    if progress:
+        _tell(source, unused, file)
     return Dataset(
-        splits={name: _open_split(folder, name) for name in split_names(folder)},
-        fingerprint=meta["fingerprint"],
-        report={"set_aside": meta["set_aside"], "file": file},
+        splits={name: Split(*arrays) for name, arrays in cached.splits.items()},
+        fingerprint=cached.fingerprint,
+        report={"set_aside": unused, "file": str(file or "")},
     )
+
+
+def _tell(source: Source, unused: dict[str, str], file: pathlib.Path | None) -> None:
+    for note in source.notes:
+        say(note)
+    if unused:
+        names = f"; their names are in {file}" if file else ""
+        say(f"not used: {count_reasons(unused)}{names}")
 
 
 def prepare(config: DataConfig, *, progress: bool = True) -> Dataset:
@@ -97,14 +111,3 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Dataset:
 
         prepare_tfds(config.source.removeprefix("tfds:"), config.path, config.manual_dir)
     return open_dataset(config, progress=progress)
-
-
-def _open_split(folder: pathlib.Path, name: str) -> Split:
-    images = np.load(folder / f"{name}.npy", mmap_mode="r")
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as columns:
-        arrays = {key: columns[key] for key in columns.files}
-    for array in arrays.values():
-        array.flags.writeable = False
-    names = arrays.pop("names")
-    labels = {key.removeprefix("label:"): array for key, array in arrays.items()}
-    return Split(images, labels, names)

@@ -1,20 +1,18 @@
 """Pictures in a NumPy file, `.npz` or `.npy`."""
 
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from vaejax.data.records import Chunk, Contents, Item, spans
+from vaejax.data.records import Chunk, Contents, Item, Source, spans
 from vaejax.errors import UserError
 
 _USUAL_NAMES = ("images", "image", "faces", "x")
 
 
-class ArrayFile:
+class ArrayFile(Source):
     """An array `[N, H, W]` or `[N, H, W, C]` of pictures; other arrays of length N are labels.
 
     An `.npz` member cannot be mapped: its arrays are read into memory once, while building.
@@ -23,7 +21,18 @@ class ArrayFile:
     kind = "array"
 
     def __init__(self, path: pathlib.Path):
-        if path.suffix not in (".npz", ".npy"):
+        """Looks at the file's first bytes; its name says nothing.
+
+        Raises:
+          UserError: NumPy has not written it, or it cannot be read.
+        """
+        try:
+            with open(path, "rb") as file:
+                head = file.read(6)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        self._zipped = head[:2] == b"PK"
+        if not self._zipped and head != b"\x93NUMPY":
             raise UserError(f"config.data.path={str(path)!r} is not an .npz or .npy file: give one")
         self._path = path
 
@@ -34,7 +43,7 @@ class ArrayFile:
 
     def contents(self) -> Contents:
         """All pictures in the file's order, named by their row."""
-        arrays = _load(self._path)
+        arrays = _load(self._path, self._zipped)
         key = find_images(arrays, self._path)
         images = arrays.pop(key)
         scale = pixel_scale(images, f"array {key!r} of {self._path}")
@@ -46,22 +55,24 @@ class ArrayFile:
         return Contents(len(images), partial(_chunks, images, scale, labels), {})
 
 
-def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _load(path: pathlib.Path, zipped: bool) -> dict[str, np.ndarray]:
     try:
-        # What a file holds is known by its first bytes, not by its name.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"images": loaded}
-        with loaded:
+        if not zipped:
+            return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
+        # Opened here: NumPy leaves the file of a torn zip open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
             members = {name: loaded[name] for name in loaded.files}
         return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"config.data.path={str(path)!r} cannot be read ({reason}): save plain"
-            f" numeric arrays with"
-            " numpy.savez or numpy.save"
-        ) from error
+    except Exception as error:  # damaged headers and members make NumPy raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(
+        f"config.data.path={str(path)!r} cannot be read ({reason}): save plain numeric arrays with"
+        " numpy.savez or numpy.save"
+    )
 
 
 def find_images(arrays: dict[str, np.ndarray], path: pathlib.Path) -> str:

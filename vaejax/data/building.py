@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pathlib
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,8 +15,10 @@ import numpy as np
 from vaejax.config import DataConfig
 from vaejax.data import npy
 from vaejax.data.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.data.reasons import count_reasons
 from vaejax.data.records import Chunk, Contents, Item
 from vaejax.data.splits import SPLITS, assign
+from vaejax.data.trees import Unreadable
 from vaejax.errors import UserError
 from vaejax.progress import counting
 
@@ -131,9 +133,8 @@ def _nothing_left(set_aside: dict[str, str], splits: list[str]) -> UserError:
         return UserError(f"no pictures to train on: all that can be used are {', '.join(splits)}")
     if not set_aside:
         return UserError("the source has no pictures in train, valid or test: add some")
-    reason, count = Counter(set_aside.values()).most_common(1)[0]
     return AllSetAside(
-        f"all {len(set_aside)} pictures had to be set aside, {count} of them because: {reason}",
+        f"all {len(set_aside):,} pictures had to be set aside ({count_reasons(set_aside)})",
         set_aside,
     )
 
@@ -192,8 +193,10 @@ def _decode_chunk(decode_one, chunk: Chunk) -> _Decoded:
 def _read(item: Item) -> bytes | np.ndarray:
     try:
         content = item.read()
-    except Exception as error:  # a bad disk, permissions, a damaged or encrypted zip member
-        raise UnusablePicture(f"cannot be read: {error}") from error
+    except Unreadable as error:  # a bad disk, permissions, a damaged member of a zip
+        raise UnusablePicture(str(error)) from error
+    except Exception as error:
+        raise UnusablePicture(f"cannot be read: {error or type(error).__name__}") from error
     return np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
 
 

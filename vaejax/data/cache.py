@@ -6,13 +6,12 @@ renamed. One process builds; others wait for its lock.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
-import os
 import pathlib
+import re
 import shutil
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -20,15 +19,22 @@ import PIL
 
 from vaejax.config import DataConfig
 from vaejax.config import cache_root as usual_cache_root
-from vaejax.data import crops, npy
+from vaejax.data import crops, in_use, npy
 from vaejax.data.building import AllSetAside, build, split_names
+from vaejax.data.disk import SETTING, Disk, sync_directory, write_json
+from vaejax.data.formats import readers
+from vaejax.data.listing import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.data.records import Contents, Source
 from vaejax.errors import UserError
-from vaejax.progress import say
+from vaejax.replacing import replacing
 
-_LAYOUT = 1  # of the directory and of the way pictures are made; a change rebuilds all caches
+_LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
 _META = "meta.json"
-_BUILDING = ".building"
+_REPORT = "set_aside.json"
+BUILDING = ".building"
+"""What the name of a cache ends in while it is not finished."""
+KEY = re.compile("[0-9a-f]{24}")
+"""How caches are called."""
 
 
 def cache_root(config: DataConfig) -> pathlib.Path:
@@ -43,6 +49,7 @@ def cache_key(config: DataConfig, source: Source) -> str:
     material = {
         "layout": _LAYOUT,
         "pillow": PIL.__version__,
+        "formats": readers(),
         "kind": source.kind,
         "data": source.signature(),
         "image_size": config.image_size,
@@ -55,84 +62,104 @@ def cache_key(config: DataConfig, source: Source) -> str:
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def open_or_build(config: DataConfig, source: Source, shown: bool) -> pathlib.Path:
-    """The directory of the finished cache, built now if it is not there.
+class Cached(NamedTuple):
+    """A finished cache.
+
+    Attributes:
+      folder: where it lies.
+      fingerprint: of the data.
+      set_aside: pictures that could not be used: name -> reason.
+      splits: split -> pictures (mapped), labels by name, and the pictures' names.
+    """
+
+    folder: pathlib.Path
+    fingerprint: dict
+    set_aside: dict[str, str]
+    splits: dict[str, tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]
+
+
+def open_or_build(
+    config: DataConfig, source: Source, shown: bool, setting: str = SETTING
+) -> Cached:
+    """The finished cache, built now if it is not there or damaged.
+
+    A finished cache is used wherever it lies, also where nothing can be written or locked.
 
     Args:
       config: the data's settings.
       source: the opened source.
       shown: whether to show progress and messages.
+      setting: what the user can change to have the cache elsewhere, for messages.
 
     Raises:
       UserError: the disk is too small or not writable, or no picture is usable.
     """
-    root = cache_root(config)
+    disk = Disk(cache_root(config), setting)
     key = cache_key(config, source)
-    folder = root / key
-    if _is_complete(folder):
-        return folder
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _locked(root, key, shown):
+    folder = disk.root / key
+    cached = _load(folder)
+    if not cached:
+        with disk.locked(key, shown):
             # Whoever held the lock may just have finished.
-            if not _is_complete(folder):
-                _remove_leftovers(root, key)
-                _build(config, source, folder, shown)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"config.data.cache_dir={str(root)!r} ran full: free space, or name a larger disk"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(
-                f"config.data.cache_dir={str(root)!r} cannot be written ({error.strerror}): name a"
-                " directory that can"
-            ) from error
-        raise
-    return folder
+            cached = _load(folder)
+            if not cached:
+                with disk.usable():
+                    _remove_leftovers(disk.root, key)
+                    _build(config, source, disk, folder, shown)
+                cached = _load(folder)
+    if not cached:
+        raise UserError(
+            f"{disk} does not keep what is written to it: set {setting} to another disk"
+        )
+    in_use.mark_used(folder)
+    return cached
 
 
-def read_meta(folder: pathlib.Path) -> dict:
-    """What the build wrote down: `fingerprint`, and `set_aside` (name -> reason)."""
-    meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-    meta["set_aside"] = json.loads(report_file(folder).read_text(encoding="utf-8"))
-    return meta
-
-
-def report_file(folder: pathlib.Path) -> pathlib.Path:
-    """The list of pictures set aside."""
-    return folder / "set_aside.json"
-
-
-@contextlib.contextmanager
-def _locked(root: pathlib.Path, key: str, shown: bool) -> Iterator[None]:
-    lock = filelock.FileLock(root / f"{key}.lock")
+def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path | None:
+    """Writes down what was not used (name -> reason); None where that cannot be written."""
+    path = folder / _REPORT
+    content = json.dumps(reasons, indent=1)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if shown:
-            say(f"another process is preparing these pictures; waiting for it ({root / key})")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            with replacing(path) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    return path
 
 
-def _is_complete(folder: pathlib.Path) -> bool:
-    """Whether the cache is there and its files have the sizes written down for them."""
+def _load(folder: pathlib.Path) -> Cached | None:
+    """A cache, if it is there and whole."""
     try:
-        meta = read_meta(folder)
-        return all((folder / name).stat().st_size == size for name, size in meta["bytes"].items())
-    except (OSError, ValueError, KeyError):
-        return False
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        splits = {split: _load_split(folder, split) for split in split_names(folder)}
+        return Cached(folder, meta["fingerprint"], meta["set_aside"], splits)
+    except Exception:  # damaged arrays make NumPy raise nearly anything
+        return None
+
+
+def _load_split(
+    folder: pathlib.Path, split: str
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Maps a split's pictures, and loads its labels and the pictures' names; all read-only."""
+    images = np.load(folder / f"{split}.npy", mmap_mode="r")
+    with np.load(folder / f"{split}.npz", allow_pickle=False) as columns:
+        arrays = {key: columns[key] for key in columns.files}
+    for array in arrays.values():
+        array.flags.writeable = False
+    names = arrays.pop("names")
+    return images, {key.removeprefix("label:"): array for key, array in arrays.items()}, names
 
 
 def _remove_leftovers(root: pathlib.Path, key: str) -> None:
     """Removes what killed builds left: of this key (its lock is ours), and of abandoned ones."""
     shutil.rmtree(root / key, ignore_errors=True)
-    for leftover in root.glob(f"*{_BUILDING}"):
-        name = leftover.name.removesuffix(_BUILDING)
+    for leftover in root.glob(f"*{BUILDING}"):
+        name = leftover.name.removesuffix(BUILDING)
+        if not KEY.fullmatch(name):
+            continue  # of somebody else
         if name == key:
             shutil.rmtree(leftover)
             continue
@@ -141,26 +168,30 @@ def _remove_leftovers(root: pathlib.Path, key: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _build(config: DataConfig, source: Source, folder: pathlib.Path, shown: bool) -> None:
+def _build(
+    config: DataConfig, source: Source, disk: Disk, folder: pathlib.Path, shown: bool
+) -> None:
     contents = source.contents()
-    _check_space(config, contents, folder.parent)
-    building = folder.with_name(folder.name + _BUILDING)
+    disk.check_space(contents.count, _space(config, contents.count))
+    building = folder.with_name(folder.name + BUILDING)
     building.mkdir()
     try:
+        # So that nobody takes for data, or backs up, what can be made again.
+        (building / CACHE_TAG).write_text(CACHE_TAG_CONTENT)
         set_aside = build(config, contents, building, shown)
-        _write_json(report_file(building), set_aside)
-        files = sorted(path for path in building.iterdir())
+        files = sorted(building.iterdir())
         meta = {
             "fingerprint": _fingerprint(config, source, contents, building),
+            "set_aside": set_aside,
             "bytes": {path.name: path.stat().st_size for path in files},
         }
-        _write_json(building / _META, meta)
-        _sync_directory(building)
+        write_json(building / _META, meta)
+        sync_directory(building)
         building.rename(folder)
-        _sync_directory(folder.parent)
+        sync_directory(folder.parent)
     except AllSetAside as error:
-        report = folder.with_name(f"{folder.name}.{report_file(folder).name}")
-        _write_json(report, error.reasons)
+        report = folder.with_name(f"{folder.name}.{_REPORT}")
+        write_json(report, {**source.left_out, **error.reasons})
         raise UserError(f"{error} (all reasons: {report})") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -171,8 +202,12 @@ def _fingerprint(
 ) -> dict:
     splits = {}
     for split in split_names(folder):
-        images = np.load(folder / f"{split}.npy", mmap_mode="r")
-        splits[split] = {"count": len(images), "sha256": npy.sha256(images)}
+        images, labels, _ = _load_split(folder, split)
+        splits[split] = {
+            "count": len(images),
+            "sha256": npy.sha256(images),
+            "labels": {name: npy.label_sha256(labels[name]) for name in sorted(labels)},
+        }
     return {
         "source": source.kind,
         "image_size": list(config.image_size),
@@ -183,33 +218,9 @@ def _fingerprint(
     }
 
 
-def _check_space(config: DataConfig, contents: Contents, root: pathlib.Path) -> None:
+def _space(config: DataConfig, count: int) -> float:
+    """Bytes that building a cache of `count` pictures takes."""
     height, width = config.image_size
-    pictures = contents.count * height * width * config.channels
     # Held-out pictures are for a moment there twice.
-    held_out = sum(
-        amount if amount < 1 else amount / max(contents.count, 1) for amount in config.holdout
-    )
-    needed = pictures * (1.01 + min(held_out, 1.0)) + (1 << 20)
-    free = shutil.disk_usage(root).free
-    if needed > free:
-        raise UserError(
-            f"config.data.cache_dir={str(root)!r} has {free / 1e9:.1f} GB free, but"
-            f" {contents.count:,}"
-            f" pictures need {needed / 1e9:.1f} GB: free space, or name a larger disk"
-        )
-
-
-def _write_json(path: pathlib.Path, value: dict) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(folder: pathlib.Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    held_out = sum(amount if amount < 1 else amount / max(count, 1) for amount in config.holdout)
+    return count * height * width * config.channels * (1.01 + min(held_out, 1.0)) + (1 << 20)

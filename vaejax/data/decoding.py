@@ -2,38 +2,68 @@
 
 import contextlib
 import io
+import struct
+import threading
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from vaejax.data.crops import crop_and_resize
+from vaejax.data.formats import HEAD_BYTES, readers, refusal
+from vaejax.pictures import is_marked
 
-# Formats are recognised by content, never by suffix. The list is closed because some of
-# Pillow's other readers run programs (EPS calls Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# `max_pixels` is checked here from the header, so Pillow's limit would only turn a user's
+# explicit choice down; and what is torn is no picture, whatever else the process does with Pillow.
+_SETTINGS = ((Image, "MAX_IMAGE_PIXELS", None), (ImageFile, "LOAD_TRUNCATED_IMAGES", False))
+_PNG = b"\x89PNG\r\n\x1a\n"
+_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
 class UnusablePicture(Exception):
     """A picture is set aside; the message is the reason."""
 
 
+class DamagedPicture(UnusablePicture):
+    """Pillow could not read it."""
+
+
+class _Quiet:
+    """Pillow's settings of a build; they are the process's, so the last build takes them back."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._builds = 0
+        self._restore = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._builds += 1
+            if self._builds == 1:
+                self._restore.enter_context(warnings.catch_warnings())
+                # A warning about somebody's EXIF block helps nobody.
+                warnings.simplefilter("ignore")
+                for module, name, value in _SETTINGS:
+                    self._restore.callback(setattr, module, name, getattr(module, name))
+                    setattr(module, name, value)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._builds -= 1
+            if self._builds == 0:
+                self._restore.close()
+
+
+_quiet = _Quiet()
+
+
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Pillow without its own size limit and warnings, for the time of a build.
-
-    `max_pixels` is checked here from the header, so Pillow's limit would only turn a user's
-    explicit choice down; a warning about somebody's EXIF block helps nobody.
-    """
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    """Pillow without its own size limit and warnings, for the time of a build; in any thread."""
+    with _quiet:
+        yield
 
 
 def decode(
@@ -56,37 +86,77 @@ def decode(
     Raises:
       UnusablePicture: with the reason, for whatever is wrong with the picture.
     """
-    image = open_image(content, max_pixels)
+
+    def pixels(content: bytes | np.ndarray) -> np.ndarray:
+        try:
+            image = open_image(content, max_pixels)
+            # The first frame of an animation is the one an opened picture stands at.
+            image.load()
+            image = flatten(_upright(image), "RGB" if channels == 3 else "L")
+            image = crop_and_resize(image, crop, image_size)
+            return np.asarray(image).reshape(*image_size, channels)
+        except UnusablePicture:
+            raise
+        except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
+            raise DamagedPicture(_damage(content, error)) from error
+
     try:
-        # The first frame of an animation is the one an opened picture stands at.
-        image.load()
-        image = flatten(_upright(image), "RGB" if channels == 3 else "L")
-        image = crop_and_resize(image, crop, image_size)
-    except UnusablePicture:
-        raise
-    except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
-        raise UnusablePicture(str(error) or type(error).__name__) from error
-    return np.asarray(image).reshape(*image_size, channels)
+        return pixels(content)
+    except DamagedPicture:
+        bare = without_metadata(content) if isinstance(content, bytes) else content
+        # Pillow refuses a PNG for its texts and profiles: too long, or damaged.
+        if len(bare) == len(content):
+            raise
+    return pixels(bare)
 
 
 def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
-    """Reads a picture's header (an array becomes a picture); `UnusablePicture` if it is bad."""
+    """Reads a picture's header; an array becomes a picture.
+
+    Raises:
+      UnusablePicture: it is empty, too large, or drawn by vaejax.
+      Exception: nearly any, of Pillow, where it is damaged.
+    """
     if isinstance(content, np.ndarray):
         flat = content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content
         return Image.fromarray(np.ascontiguousarray(flat))
     if not content:
         raise UnusablePicture("empty file")
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise UnusablePicture("not a picture, or not in a format known here") from error
-    except Exception as error:
-        raise UnusablePicture(str(error) or type(error).__name__) from error
+    image = Image.open(io.BytesIO(content), formats=readers())
     if image.width * image.height > max_pixels:
         raise UnusablePicture(
             f"{image.width}x{image.height} pixels, more than config.data.max_pixels={max_pixels}"
         )
+    if is_marked(image):
+        raise UnusablePicture("drawn by vaejax")
     return image
+
+
+def _damage(content: bytes | np.ndarray, error: Exception) -> str:
+    """What is wrong with a picture at which Pillow raised an error."""
+    if isinstance(content, bytes) and (reason := refusal("", content[:HEAD_BYTES])):
+        return reason
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "damaged at its beginning"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def without_metadata(content: bytes) -> bytes:
+    """A PNG without its texts and its colour profile; any other file as it is.
+
+    Short plain XMP stays: the orientation may stand in it.
+    """
+    if not content.startswith(_PNG):
+        return content
+    kept, at = [_PNG], len(_PNG)
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        chunk = content[at : at + 12 + length]
+        is_xmp = chunk[8:].startswith(b"XML:com.adobe.xmp\0\0") and length < 1 << 20
+        if kind not in _METADATA or (kind == b"iTXt" and is_xmp):
+            kept.append(chunk)
+        at += 12 + length
+    return b"".join([*kept, content[at:]])
 
 
 def flatten(image: Image.Image, mode: str) -> Image.Image:

@@ -1,61 +1,71 @@
 """Picture files by name, from a directory or a zip: the same names in the same order."""
 
 import itertools
-import os
 import pathlib
-import zipfile
-from collections.abc import Callable
-from typing import Any
+import posixpath
 
+from vaejax.data.directories import Directory
+from vaejax.data.listing import list_pictures
+from vaejax.data.trees import Tree, Unreadable
+from vaejax.data.zips import Zip
 from vaejax.errors import UserError
 
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-)
+# Of 16 bits in four channels, unpacked; and room for what else a picture file carries.
+_BYTES_PER_PIXEL, _LEAST_BYTES = 8, 64 << 20
 
 
 class PictureFiles:
     """The pictures of a directory or a zip, recursively.
 
-    Hidden files, `__MACOSX` and other suffixes are left out. Names are relative, with forward
-    slashes, sorted, and without the folders that all of them share: a zip of a folder and the
-    folder itself list alike.
+    Names are relative, with forward slashes, sorted, and without the folders that all of them
+    share: a zip of a folder and the folder itself list alike.
 
     Attributes:
       names: sorted list of names.
       marks: name -> what changes with the file: size and modification time, or size and CRC.
+      left_out: everything else that lies there: name -> reason. A folder's name ends with a
+        slash and stands for all that lies in it.
     """
 
-    def __init__(self, path: pathlib.Path):
-        if path.is_dir():
-            found, self._read = _directory(path)
-        else:
-            found, self._read = _zip(path)
+    def __init__(self, path: pathlib.Path, max_pixels: int):
+        """Lists them.
+
+        Args:
+          path: of the directory or zip.
+          max_pixels: of a picture; what could only hold more is not read.
+
+        Raises:
+          UserError: the path is neither a directory nor a zip, or cannot be listed.
+        """
+        self._tree: Tree = Directory(path) if path.is_dir() else Zip(path)
+        self._max_pixels = max_pixels
+        try:
+            found, sizes, left_out = list_pictures(self._tree)
+        except Unreadable as error:
+            raise UserError(
+                f"config.data.path={str(path)!r} {error}: name another folder or zip"
+            ) from error
         prefix = _shared_folder(list(found))
         self._full = {name[len(prefix) :]: name for name in sorted(found)}
+        self._sizes = sizes
         self.names = list(self._full)
         self.marks = {short: found[full] for short, full in self._full.items()}
+        self.left_out = {relative(name, prefix): left_out[name] for name in sorted(left_out)}
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; may be called from several threads."""
-        return self._read(self._full[name])
+        """The bytes of one file; may be called from several threads.
 
-
-def _wanted(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and name.lower().endswith(SUFFIXES)
+        Raises:
+          Unreadable: with the reason.
+        """
+        full = self._full[name]
+        limit = max(_LEAST_BYTES, _BYTES_PER_PIXEL * self._max_pixels)
+        if self._sizes[full] > limit:
+            raise Unreadable(
+                f"{self._sizes[full]:,} bytes, more than"
+                f" config.data.max_pixels={self._max_pixels} can take"
+            )
+        return self._tree.read(full, limit)
 
 
 def _shared_folder(names: list[str]) -> str:
@@ -67,41 +77,13 @@ def _shared_folder(names: list[str]) -> str:
     return "".join(f"{part}/" for part, _ in shared)
 
 
-Listing = tuple[dict[str, Any], Callable[[str], bytes]]
+def relative(name: str, prefix: str) -> str:
+    """A name seen from the folder `prefix`; folders keep their slash.
 
-
-def _directory(root: pathlib.Path) -> Listing:
-    found = {}
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                name = folder + entry.name
-                if entry.is_dir():
-                    # A link may lead back up, and round for ever.
-                    if not entry.is_symlink():
-                        pending.append(name + "/")
-                elif _wanted(name):
-                    try:
-                        stat = entry.stat()
-                    except OSError:  # a dangling link; reading it will say so
-                        found[name] = None
-                    else:
-                        found[name] = [stat.st_size, stat.st_mtime_ns]
-    return found, lambda name: (root / name).read_bytes()
-
-
-def _zip(path: pathlib.Path) -> Listing:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise UserError(
-            f"{path} is neither a directory nor a readable zip: give a folder or zip of pictures"
-        ) from None
-    found = {
-        info.filename: [info.file_size, info.CRC]
-        for info in archive.infolist()
-        if not info.is_dir() and _wanted(info.filename)
-    }
-    return found, archive.read
+    >>> relative("faces/a.jpg", "faces/"), relative("notes/", "faces/")
+    ('a.jpg', '../notes/')
+    """
+    if not prefix:
+        return name
+    seen = posixpath.relpath("/" + name, "/" + prefix)
+    return seen + "/" if name.endswith("/") else seen

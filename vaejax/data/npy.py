@@ -93,3 +93,17 @@ def sha256(array: np.ndarray) -> str:
     for span in spans(len(array), rows_per_chunk(array.shape[1:])):
         digest.update(np.ascontiguousarray(array[span.start : span.stop]).data)
     return digest.hexdigest()
+
+
+def label_sha256(array: np.ndarray) -> str:
+    """SHA-256 of a label's shape and values, whatever the width of its numbers or texts."""
+    kind = array.dtype.kind
+    if kind == "U":
+        values = "\0".join(array.flat).encode("utf-8", "surrogatepass")
+    elif kind in "biuf":
+        kind = "f" if kind == "f" else "i"
+        large = array.dtype == np.uint64 and array.size and array.max() >= 1 << 63
+        values = array.astype("<f8" if kind == "f" else "<u8" if large else "<i8").tobytes()
+    else:
+        values = array.tobytes()
+    return hashlib.sha256(f"{kind} {array.shape}:".encode() + values).hexdigest()

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from vaejax.data.records import Chunk, Contents, Item, spans
+from vaejax.data.records import Chunk, Contents, Item, Source, spans
 from vaejax.data.splits import SPLITS
 from vaejax.data.synthetic import faces
 
 
-class Synthetic:
+class Synthetic(Source):
     """Faces drawn at the training size; the splits are disjoint ranges of the face number."""
 
     kind = "synthetic"

@@ -1,6 +1,7 @@
 """What every source of pictures offers: named items, in a fixed order, in chunks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -40,6 +41,11 @@ class Source(Protocol):
 
     kind: str
     """What the fingerprint calls the source; says nothing of where it lies."""
+
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """What lies among the pictures and is none that can be used: name -> reason."""
+    notes: Sequence[str] = ()
+    """What else is to be said of the source, a line each."""
 
     def signature(self) -> Any:
         """Everything that changes when the data change, JSON-able, found without reading it."""

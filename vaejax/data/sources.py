@@ -1,6 +1,7 @@
 """From a config to the source it names."""
 
 import pathlib
+import stat
 
 from vaejax.config import DataConfig
 from vaejax.data.arrays import ArrayFile
@@ -28,9 +29,10 @@ def open_source(config: DataConfig) -> Source:
 
         return Tfds(config.source.removeprefix("tfds:"), config.path, config.manual_dir)
     if config.source == "celeba":
-        return CelebA(_existing(config, "the directory with img_align_celeba.zip"))
+        path = _existing(config, "the directory with img_align_celeba.zip")
+        return CelebA(path, config.max_pixels)
     if config.source == "folder":
-        return Folder(_existing(config, "a folder or zip of pictures"))
+        return Folder(_existing(config, "a folder or zip of pictures"), config.max_pixels)
     if config.source == "array":
         return ArrayFile(_existing(config, "an .npz or .npy file"))
     raise UserError(f"config.data.source={config.source!r} is unknown: use {_FORMS}")
@@ -42,11 +44,21 @@ def _existing(config: DataConfig, wanted: str) -> pathlib.Path:
             f"config.data.path is empty, but config.data.source={config.source!r}"
             f" needs one: set it to {wanted}"
         )
-    path = pathlib.Path(config.path).expanduser()
-    if not path.exists():
-        raise UserError(f"config.data.path={config.path!r} does not exist: set it to {wanted}")
-    if config.source == "celeba" and not path.is_dir():
+    try:
+        path = pathlib.Path(config.path).expanduser()
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"config.data.path={config.path!r} does not exist: set it to {wanted}"
+        ) from None
+    # No permission, a link to itself, too long a name; no such user; a name with a NUL.
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"config.data.path={config.path!r} cannot be read ({reason}): set it to {wanted}"
+        ) from error
+    if config.source == "celeba" and not stat.S_ISDIR(mode):
         raise UserError(f"config.data.path={config.path!r} is not a directory: set it to {wanted}")
-    if config.source == "array" and not path.is_file():
+    if config.source == "array" and not stat.S_ISREG(mode):
         raise UserError(f"config.data.path={config.path!r} is not a file: set it to {wanted}")
     return path

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vaejax.data.lazy_tensorflow import tensorflow_datasets
-from vaejax.data.records import Chunk, Contents, Item
+from vaejax.data.records import Chunk, Contents, Item, Source
 from vaejax.errors import UserError
 
 _SPLITS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
@@ -30,7 +30,7 @@ CELEBA_FILES = (
 """What `tfds:celeb_a` is made from; TFDS checks each file's SHA-256."""
 
 
-class Tfds:
+class Tfds(Source):
     """A prepared data set `NAME[/CONFIG][:VERSION]` under a `data_dir`."""
 
     def __init__(self, name: str, data_dir: str = "", manual_dir: str = ""):

@@ -1,0 +1,33 @@
+"""What was not used, counted by reason in one line."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+# Numbers and quoted names, in which reasons of one kind differ.
+_PARTICULAR = re.compile(r"'[^']*'|\d+")
+
+
+def count_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
+    """Reasons with their counts, the most frequent first.
+
+    Args:
+      reasons: name -> reason.
+      most: how many reasons are told; the others are counted together.
+
+    >>> count_reasons({"a": "not a picture", "b": "empty file", "c": "not a picture"})
+    '2 × not a picture; 1 × empty file'
+    """
+    counts: Counter[str] = Counter()
+    variants = defaultdict(set)
+    for reason in reasons.values():
+        kind = _PARTICULAR.sub("…", reason)
+        counts[kind] += 1
+        variants[kind].add(reason)
+    told = [
+        f"{count:,} × {variants[kind].pop() if len(variants[kind]) == 1 else kind}"
+        for kind, count in counts.most_common(most)
+    ]
+    if others := counts.total() - sum(count for _, count in counts.most_common(most)):
+        told.append(f"{others:,} × other reasons")
+    return "; ".join(told)
