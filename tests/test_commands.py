@@ -275,7 +275,7 @@ MISTAKES = {
     "unknown flag": ([CONFIG, "--wrokdir=x"], "wrokdir"),
     "bare word": ([CONFIG, "workdir=x"], "'workdir=x' is not a flag"),
     "unknown key": ([CONFIG, "--config.train.batchsize=4"], "config.train.batch_size?"),
-    "unknown section": ([CONFIG, "--config.trian.steps=4"], "did you mean config.train?"),
+    "unknown section": ([CONFIG, "--config.trian.steps=4"], "did you mean config.train.steps?"),
     "not a number": ([CONFIG, "--config.train.steps=ten"], "ten"),
     "wrong choice": ([CONFIG, "--config.data.crop=nvae149"], "did you mean nvae148?"),
     "no path": ([CONFIG, "--config.data.source=folder"], "config.data.path"),
