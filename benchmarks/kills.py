@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -138,26 +139,25 @@ class Trial:
 
     def tear(self, kills: int) -> None:
         """Kills runs so many times, and lets the last one come to its end."""
-        place, torn_in, killed = self._new_run(self._root), None, 0
+        place, torn_in, killed = self._new_run(self._root), [], 0
         while killed < kills or torn_in:
             name = self._rng.choice([*PHASES]) if killed < kills else None
             try:
                 status = self._attempt(place, name)
-                if torn_in:
-                    self.counts[torn_in][WENT_ON] += 1
-                if status == 0:
+                if status == -signal.SIGKILL:
+                    killed += 1
+                    torn_in.append(name)
+                    self.counts[name][KILLED] += 1
+                    say(f"kill {killed} of {kills}: {name}, after: {self._last_line()}")
+                if status == 0 and torn_in:
+                    for each in torn_in:
+                        self.counts[each][WENT_ON] += 1
                     self._compare(place)
             except Broken as broken:
-                self._tell(torn_in or name, broken)
-                status = None
-            if status == -signal.SIGKILL:
-                killed += 1
-                self.counts[name][KILLED] += 1
-                say(f"kill {killed} of {kills}: {name}")
-            if status:
-                torn_in = name
-            else:
-                place, torn_in = self._new_run(self._root), None
+                self._tell(torn_in[-1] if torn_in else name, broken)
+                status = 0
+            if status == 0:
+                place, torn_in = self._new_run(self._root), []
 
     def fill(self, disks: int) -> None:
         """Has so many runs end because their disk is full, and go on when there is room."""
@@ -267,6 +267,8 @@ def _bytes(top: Path) -> int:
 
 def main() -> int:
     """Trains, kills, compares and prints."""
+    # The devices are for the runs; here arrays are only read.
+    jax.config.update("jax_platforms", "cpu")
     root = Path(tempfile.mkdtemp(prefix="kills-"))
     trial = Trial(root)
     trial.tear(KILLS.value)
