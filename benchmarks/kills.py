@@ -20,6 +20,7 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -61,12 +62,12 @@ class Phase(NamedTuple):
 
     Attributes:
       reached: whether an attempt is in it.
-      seconds: about how long it takes; kills come as late as this.
+      share: of an undisturbed run's time, about what it takes; kills come within this.
       stops: whether the attempt is asked to stop before it is killed.
     """
 
     reached: Callable[[Attempt], bool]
-    seconds: float
+    share: float
     stops: bool = False
 
 
@@ -87,21 +88,21 @@ def _saves(attempt: Attempt) -> bool:
 
 
 PHASES = {
-    "start": Phase(lambda attempt: True, 5.0),
-    "pictures": Phase(_said("preparing "), 8.0),
-    "compilation": Phase(_said("training from step"), 10.0),
-    "steps": Phase(_said("first step done"), 5.0),
-    "evaluation": Phase(_evaluates, 2.0),
-    "checkpoint": Phase(_saves, 0.3),
-    "asked to stop": Phase(_said("first step done"), 5.0, stops=True),
-    "finishing": Phase(_said("time: of "), 5.0),
+    "start": Phase(lambda attempt: True, 0.1),
+    "pictures": Phase(_said("preparing "), 0.2),
+    "compilation": Phase(_said("training from step"), 0.25),
+    "steps": Phase(_said("first step done"), 0.1),
+    "evaluation": Phase(_evaluates, 0.05),
+    "checkpoint": Phase(_saves, 0.01),
+    "asked to stop": Phase(_said("first step done"), 0.1, stops=True),
+    "finishing": Phase(_said("time: of "), 0.1),
 }
 WORK_ALONE = "full disk"
 DISKS = (WORK_ALONE, "full disk with the caches")
 # Of the table, beside the phase.
 KILLED, WENT_ON, DIFFERENCES = "kills", "attempts that went on", "differences"
-# Seconds from being asked to stop to being killed, at most.
-STOPPING = 2.0
+# The share of an undisturbed run's time from being asked to stop to being killed, at most.
+STOPPING = 0.05
 
 
 def settings() -> dict[str, object]:
@@ -127,15 +128,18 @@ class Trial:
           UserError: that run failed.
         """
         self._root, self._rng = root, random.Random(SEED.value)
-        self._overrides = [f"{name}={value}" for name, value in settings().items()]
+        added = SHORT.keys() - own_overrides().keys()
+        self._overrides = [f"{name}={SHORT[name]}" for name in sorted(added)]
         self._runs = self._attempts = self.ends = 0
         self.counts: dict[str, Counter] = {name: Counter() for name in (*PHASES, *DISKS)}
         self._whole = Place(root / "whole", root / "whole-cache", root / "whole-programs")
         try:
+            started = time.monotonic()
             self._attempt(self._whole)
+            self._seconds = time.monotonic() - started
         except Broken as broken:
             raise UserError(f"the undisturbed run failed: {broken}") from broken
-        say("trained undisturbed")
+        say(f"trained undisturbed in {self._seconds:.0f} s")
 
     def tear(self, kills: int) -> None:
         """Kills runs so many times, and lets the last one come to its end."""
@@ -216,10 +220,10 @@ class Trial:
             expected += [UserError.status]
         with attempt(place, self._overrides, self._words()) as started:
             if phase and started.goes_on_until(phase.reached):
-                started.wait(self._rng.uniform(0, phase.seconds))
+                started.wait(self._seconds * self._rng.uniform(0, phase.share))
                 if phase.stops:
                     started.ask_to_stop()
-                    started.wait(self._rng.uniform(0, STOPPING))
+                    started.wait(self._seconds * self._rng.uniform(0, STOPPING))
                 started.kill()
             status, words = started.status(), started.words()
         told = [line for line in words.splitlines() if line.startswith("error: ")]
