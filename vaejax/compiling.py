@@ -1,7 +1,11 @@
 """How programs are compiled: each device's options, and where compiled programs are kept."""
 
 import functools
+import glob
+import re
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -62,3 +66,28 @@ def keep_compiled_programs() -> None:
     """Compiled programs stay on disk from one run to the next, unless the user says where."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
+    _replace_torn_programs(Path(jax.config.jax_compilation_cache_dir))
+
+
+# What JAX says of a program on disk that it cannot read, or could not write wholly.
+_TORN = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']+)'")
+
+
+def _replace_torn_programs(directory: Path) -> None:
+    """From here on a torn program is removed, so that the one compiled in its place is kept.
+
+    JAX writes programs in place and never over what is there: of one that a kill or a full disk
+    has cut off it would complain at every start, and compile it anew each time.
+    """
+    show = warnings.showwarning
+
+    def show_or_remove(message: Warning | str, *where: Any, **more: Any) -> None:
+        torn = _TORN.match(str(message))
+        if torn:
+            # JAX says no more than its name; others of that name are made again as well.
+            for path in directory.glob(f"{glob.escape(torn[2])}-*"):
+                path.unlink(missing_ok=True)
+        if not torn or torn[1] == "writing":
+            show(message, *where, **more)
+
+    warnings.showwarning = show_or_remove
