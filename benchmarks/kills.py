@@ -144,8 +144,11 @@ class Trial:
     def tear(self, kills: int) -> None:
         """Kills runs so many times, and lets the last one come to its end."""
         place, torn_in, killed = self._new_run(self._root), [], 0
+        names: list[str] = []
         while killed < kills or torn_in:
-            name = self._rng.choice([*PHASES]) if killed < kills else None
+            # All in turn, in a new order each time: each gets its share.
+            names = names or self._rng.sample([*PHASES], len(PHASES))
+            name = names.pop() if killed < kills else None
             try:
                 status = self._attempt(place, name)
                 if status == -signal.SIGKILL:
