@@ -116,8 +116,8 @@ def small_disk(path: Path, size: int) -> Iterator[Callable[[int], None]]:
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", "") or str(error)
             raise UserError(
-                f"no small disk can be mounted ({reason.strip()}); on Linux be root, or go through "
-                "`unshare --map-root-user --mount`, or leave them out with --full_disks=0"
+                f"no small disk can be mounted ({reason.strip()}); on Linux be root, or start this "
+                "with `unshare --map-root-user --mount`"
             ) from error
 
     mount(f"size={size}")
@@ -125,3 +125,12 @@ def small_disk(path: Path, size: int) -> Iterator[Callable[[int], None]]:
         yield lambda size: mount(f"remount,size={size}")
     finally:
         subprocess.run(["umount", str(path)], check=True)
+
+
+def why_no_mount(path: Path) -> str:
+    """Why this user may not mount a small disk at `path`; empty if they may."""
+    try:
+        with small_disk(path, 4096):
+            return ""
+    except UserError as error:
+        return str(error)

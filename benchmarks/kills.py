@@ -16,22 +16,20 @@ must divide train.eval_every. Small disks need Linux and the right to mount.
 import errno
 import os
 import random
-import re
 import shutil
 import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import report
-from benchmarks.attempts import Attempt, Broken, attempt, small_disk
+from benchmarks.attempts import Broken, attempt, small_disk, why_no_mount
+from benchmarks.phases import PHASES, forget
 from benchmarks.runs import own_overrides
 from benchmarks.same_run import Place, differences
 from vaejax import cli
@@ -55,59 +53,12 @@ SHORT = {
 NO_ROOM = (NO_SPACE, os.strerror(errno.ENOSPC))
 # Bytes that are more than any run takes.
 ROOM = 4 << 30
-
-
-class Phase(NamedTuple):
-    """A part of an attempt.
-
-    Attributes:
-      reached: whether an attempt is in it.
-      share: of an undisturbed run's time, about what it takes; kills come within this.
-      stops: whether the attempt is asked to stop before it is killed.
-    """
-
-    reached: Callable[[Attempt], bool]
-    share: float
-    stops: bool = False
-
-
-def _said(words: str) -> Callable[[Attempt], bool]:
-    return lambda attempt: words in attempt.words()
-
-
-def _evaluates(attempt: Attempt) -> bool:
-    """Whether the last step that was told of is evaluated now."""
-    told = re.findall(r"^step (\d+)(/|  validation)", attempt.words(), re.MULTILINE)
-    if not told or told[-1][1] != "/":
-        return False
-    return int(told[-1][0]) % settings()["train.eval_every"] == 0
-
-
-def _saves(attempt: Attempt) -> bool:
-    return any((attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
-
-
-PHASES = {
-    "start": Phase(lambda attempt: True, 0.1),
-    "pictures": Phase(_said("preparing "), 0.2),
-    "compilation": Phase(_said("training from step"), 0.25),
-    "steps": Phase(_said("first step done"), 0.1),
-    "evaluation": Phase(_evaluates, 0.05),
-    "checkpoint": Phase(_saves, 0.01),
-    "asked to stop": Phase(_said("first step done"), 0.1, stops=True),
-    "finishing": Phase(_said("time: of "), 0.1),
-}
 WORK_ALONE = "full disk"
 DISKS = (WORK_ALONE, "full disk with the caches")
 # Of the table, beside the phase.
 KILLED, WENT_ON, DIFFERENCES = "kills", "attempts that went on", "differences"
 # The share of an undisturbed run's time from being asked to stop to being killed, at most.
 STOPPING = 0.05
-
-
-def settings() -> dict[str, object]:
-    """What is changed of the config, by names such as `train.steps`."""
-    return SHORT | own_overrides()
 
 
 class Trial:
@@ -156,7 +107,7 @@ class Trial:
                     torn_in.append(name)
                     self.counts[name][KILLED] += 1
                     say(f"kill {killed} of {kills}: {name}, after: {self._last_line()}")
-                if status == 0 and torn_in:
+                if status == 0:
                     for each in torn_in:
                         self.counts[each][WENT_ON] += 1
                     self._compare(place)
@@ -217,7 +168,7 @@ class Trial:
         self._attempts += 1
         phase, expected = PHASES.get(name), [0]
         if phase:
-            _forget(name, place)
+            forget(name, place)
             expected += [-signal.SIGKILL, *[TRY_AGAIN] * phase.stops]
         if full:
             expected += [UserError.status]
@@ -243,7 +194,7 @@ class Trial:
         self.ends += 1
         if found := differences(self._whole, place):
             raise Broken("; ".join(found))
-        say("a run has come to the same end in spite of it")
+        say("a run has come to the same end")
         shutil.rmtree(place.workdir)
 
     def _tell(self, name: str, broken: Broken) -> None:
@@ -258,16 +209,6 @@ class Trial:
         return (self._words().read_text().splitlines() or [""])[-1]
 
 
-def _forget(name: str, place: Place) -> None:
-    """Removes what a phase would find finished; what was torn stays."""
-    if name == "pictures":
-        for path in (place.cache / "vaejax").glob("*"):
-            if path.is_dir() and not path.suffix:
-                shutil.rmtree(path)
-    if name == "compilation":
-        shutil.rmtree(place.programs, ignore_errors=True)
-
-
 def _bytes(top: Path) -> int:
     return sum(path.stat().st_size for path in top.rglob("*") if path.is_file())
 
@@ -279,7 +220,10 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="kills-"))
     trial = Trial(root)
     trial.tear(KILLS.value)
-    trial.fill(FULL_DISKS.value)
+    if FULL_DISKS.value and (reason := why_no_mount(root / "disk")):
+        say(f"no full disks: {reason}")
+    else:
+        trial.fill(FULL_DISKS.value)
     rows = [
         {"phase": name, **{what: counts[what] for what in (KILLED, WENT_ON, DIFFERENCES)}}
         for name, counts in trial.counts.items()

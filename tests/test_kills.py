@@ -14,23 +14,17 @@ import pytest
 from states import final_state
 from tiny import CONFIG_FILE, tiny
 
-from benchmarks.attempts import small_disk
+from benchmarks.attempts import why_no_mount
 from benchmarks.same_run import Place, differences
 from vaejax.checkpoints import Checkpoints
-from vaejax.errors import UserError
 from vaejax.training import train
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CHANGES = ("steps=12", "log_every=3", "eval_every=6", "save_every=4")
 
 
-def may_mount() -> bool:
-    """Whether this user may mount a small disk."""
-    try:
-        with tempfile.TemporaryDirectory() as top, small_disk(pathlib.Path(top, "disk"), 4096):
-            return True
-    except UserError:
-        return False
+with tempfile.TemporaryDirectory() as directory:
+    NO_MOUNT = why_no_mount(pathlib.Path(directory))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +35,7 @@ def rows(tmp_path_factory) -> dict[str, dict]:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.kills", f"--config={CONFIG_FILE}", *changes,
          "--config.data.synthetic_counts=(64, 24, 8)", "--kills=6",
-         f"--full_disks={int(may_mount())}", f"--out={out}"],
+         f"--full_disks={int(not NO_MOUNT)}", f"--out={out}"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -57,7 +51,7 @@ def test_killed_in_any_phase_a_run_ends_the_same(rows):
     assert not any(row["differences"] for row in torn)
 
 
-@pytest.mark.skipif(not may_mount(), reason="this user may not mount a small disk")
+@pytest.mark.skipif(bool(NO_MOUNT), reason=NO_MOUNT)
 def test_a_run_whose_disk_is_full_says_so_and_goes_on(rows):
     disk = rows["full disk"]
     assert (disk["kills"], disk["attempts that went on"], disk["differences"]) == (1, 1, 0)
