@@ -129,8 +129,8 @@ class Trial:
         place = self._new_run(disk, self._root if name == WORK_ALONE else disk)
         # What the undisturbed run holds at its end; for moments it needs more.
         held = sum(map(_bytes, self._whole[:1] if name == WORK_ALONE else self._whole))
-        # Often small, for most of what is written first is.
-        size = 4096 + int(held * self._rng.random() ** 2)
+        # Of all orders of magnitude, for most of what is written first is small.
+        size = int(4096 * (held / 4096) ** self._rng.random() ** 0.5)
         with small_disk(disk, size) as resize:
             try:
                 if self._attempt(place, full=disk) == 0:
