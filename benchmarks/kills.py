@@ -89,7 +89,8 @@ class Trial:
             self._attempt(self._whole)
             self._seconds = time.monotonic() - started
         except Broken as broken:
-            raise UserError(f"the undisturbed run failed: {broken}") from broken
+            said = f"what it said: {self._words()}"
+            raise UserError(f"the undisturbed run failed: {broken} ({said})") from broken
         say(f"trained undisturbed in {self._seconds:.0f} s")
 
     def tear(self, kills: int) -> None:

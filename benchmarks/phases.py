@@ -38,7 +38,10 @@ def _evaluates(attempt: Attempt) -> bool:
 
 
 def _saves(attempt: Attempt) -> bool:
-    return any((attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+    """Whether a checkpoint is being written; what an earlier attempt left is gone by its training."""
+    return _said("training from step")(attempt) and any(
+        (attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+    )
 
 
 PHASES = {
