@@ -38,7 +38,7 @@ def _evaluates(attempt: Attempt) -> bool:
 
 
 def _saves(attempt: Attempt) -> bool:
-    """Whether a checkpoint is being written; what an earlier attempt left is gone by its training."""
+    """Whether a checkpoint is being written; one that was left torn is gone before training."""
     return _said("training from step")(attempt) and any(
         (attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")
     )
