@@ -41,6 +41,26 @@ class Run:
             raise UserError(f"the run failed: {self._last.strip().removeprefix('error: ')}")
 
 
+def own_overrides() -> dict[str, object]:
+    """What this command's `--config.…` flags change, by names such as `train.steps`."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
+
+
+def command(workdir: pathlib.Path, *overrides: str) -> list[str]:
+    """The command that trains with this command's `--config…` flags.
+
+    Args:
+      workdir: where the run is kept.
+      *overrides: such as `train.steps=200`, after the command's own.
+    """
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    changes = [*(f"{key}={value}" for key, value in own_overrides().items()), *overrides]
+    return [
+        *(sys.executable, "-m", "vaejax.main", f"--config={file}", f"--workdir={workdir}"),
+        *(f"--config.{change}" for change in changes),
+    ]
+
+
 @contextmanager
 def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> Iterator[Run]:
     """A run that trains with this command's `--config…` flags, and ends with the block at latest.
@@ -50,17 +70,13 @@ def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> Ite
       *overrides: such as `train.steps=200`, after the command's own.
       **environment: variables to set.
     """
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
-    own = config_flags.get_override_values(flags.FLAGS["config"])
-    changes = [*(f"{key}={value}" for key, value in own.items()), *overrides]
     with subprocess.Popen(
-        [sys.executable, "-m", "vaejax.main", f"--config={file}", f"--workdir={workdir}",
-         *(f"--config.{change}" for change in changes)],
+        command(workdir, *overrides),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             yield Run(process)
         finally:

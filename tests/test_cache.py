@@ -187,7 +187,9 @@ def test_a_damaged_cache_is_built_again(tmp_path):
 def test_too_small_a_disk_is_noticed_before_starting(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 1000))
-    with pytest.raises(UserError, match=r"0\.0 GB free, but 12 pictures need 0\.0 GB: free space"):
+    with pytest.raises(
+        UserError, match=r"0\.\d MB free, but 12 pictures need 1\.\d MB: free space"
+    ):
         open_dataset(small_tree(tmp_path), progress=False)
     assert not list((tmp_path / "cache").glob("*.building"))
 

@@ -57,6 +57,11 @@ def test_a_value_may_be_a_word_of_its_own():
     ]
 
 
+def test_of_a_setting_that_is_given_twice_the_last_value_counts():
+    words = ["main", "--config.data.image_size=16,16", "--seed=1", "--config.data.image_size=28,28"]
+    assert config_flags_of(words) == ["main", "--seed=1", "--config.data.image_size=(28, 28, )"]
+
+
 @pytest.mark.parametrize("text", ["many", "1.5", "nan", "1e400", ""])
 def test_a_number_that_is_none_is_named(text):
     with pytest.raises(UserError, match=r"config\.train\.steps='.*' must be a whole number"):

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from vaejax.compiling import locked_programs, used_file
 from vaejax.data import in_use
 from vaejax.data.cache import BUILDING, KEY
 from vaejax.errors import UserError
+from vaejax.program_cache import locked_programs, used_file
 
 _DAY = 24 * 60 * 60
 

@@ -46,10 +46,12 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
         with _one_line_errors(), quiet_libraries():
             interrupt_on_signal()
             # A mistake in the flags is told before JAX is imported.
-            from vaejax.compiling import keep_compiled_programs
+            from vaejax.chips import without_tpu_complaints
+            from vaejax.program_cache import keep_compiled_programs
 
             keep_compiled_programs()
-            return command()
+            with without_tpu_complaints():
+                return command()
 
     use_large_pages()
     app.run(main, flags_parser=parse)

@@ -1,22 +1,12 @@
-"""How programs are compiled: each device's options, and where compiled programs are kept."""
+"""How programs are compiled: each device's options and the precision of products."""
 
-import contextlib
 import functools
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh, SingleDeviceSharding
-
-from vaejax.config import cache_root
-from vaejax.errors import UserError
-
-PROGRAMS_BYTES = 2 << 30
-"""That compiled programs may take on disk."""
 
 # By JAX's name for the device, or else for its platform; passed at compile time, because XLA_FLAGS
 # with an unknown flag ends the process. TPUs have none: with more vector memory for one operation
@@ -64,64 +54,3 @@ def _options(device: jax.Device) -> dict[str, str] | None:
     except jax.errors.JaxRuntimeError:
         return None
     return options
-
-
-def programs_folder() -> Path:
-    """Where compiled programs are kept unless the user says where.
-
-    Raises:
-      UserError: there is no home directory.
-    """
-    return cache_root() / "xla"
-
-
-def keep_compiled_programs() -> None:
-    """Compiled programs stay on disk from one run to the next, unless the user says where.
-
-    The least recently used go where they take more than `PROGRAMS_BYTES`.
-    """
-    # What cannot be read is compiled anew, and what cannot be written will be; nobody is helped.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    if jax.config.jax_compilation_cache_dir is None:
-        with contextlib.suppress(UserError):
-            folder = programs_folder()
-            jax.config.update("jax_compilation_cache_dir", str(folder))
-            # To keep within a limit JAX locks the directory, or else keeps nothing at all.
-            if _tidied(folder):
-                jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
-
-
-def _tidied(folder: Path) -> bool:
-    """Removes programs whose writing did not end; False where the directory cannot be locked.
-
-    JAX notes when a program was used after it has written it, and never repairs one that it
-    cannot read; those without a note would also keep it from making room for others.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked_programs(folder):
-            for path in folder.glob("*-cache"):
-                if not used_file(path).exists() or not path.stat().st_size:
-                    path.unlink()
-    except Timeout:
-        return True  # another process is at it
-    except (OSError, NotImplementedError):
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def locked_programs(folder: Path) -> Iterator[None]:
-    """Keeps JAX, in any process, from reading and writing compiled programs.
-
-    Raises:
-      Timeout: another process is at it.
-      OSError, NotImplementedError: the directory cannot be locked.
-    """
-    with FileLock(folder / ".lockfile", timeout=1):
-        yield
-
-
-def used_file(program: Path) -> Path:
-    """The file beside a compiled program that JAX writes when it uses it."""
-    return program.with_name(program.name.removesuffix("-cache") + "-atime")

@@ -13,6 +13,7 @@ from typing import Any
 import ml_collections
 
 from vaejax.errors import UserError
+from vaejax.paths import check_no_address
 
 RUN_MARK = ".vaejax"
 """The file by which a work directory is known from its first moment."""
@@ -279,8 +280,10 @@ def cache_root() -> Path:
     Raises:
       UserError: there is no home directory.
     """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    check_no_address("XDG_CACHE_HOME", given)
     try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        root = given or Path.home() / ".cache"
     except RuntimeError as error:
         raise UserError(
             "there is no home directory for the cache: set --config.data.cache_dir or"

@@ -17,13 +17,20 @@ def config_flags_of(argv: list[str]) -> list[str]:
 
     A run's own `config.json` is a config file too. Tuples may be written in words, with or without
     brackets and quotes: `gaussian,mixture`, `28,28`, `(28, 28)`; a setting's value may be a word of
-    its own.
+    its own. Of a setting that is given twice the last value counts.
 
     Raises:
       UserError: the config file is not there, or a setting is unknown; it names the nearest one.
     """
     joined = _joined(argv)
-    return [joined[0], *map(_as_parsed, joined[1:])]
+    parsed = [joined[0], *map(_as_parsed, joined[1:])]
+    # ml_collections would make one tuple of both.
+    last = {word.partition("=")[0]: i for i, word in enumerate(parsed)}
+    return [
+        word
+        for i, word in enumerate(parsed)
+        if not word.startswith("--config.") or last[word.partition("=")[0]] == i
+    ]
 
 
 def check_returned(config: Any) -> None:

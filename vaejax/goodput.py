@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vaejax.replacing import naming
 from vaejax.strict_json import dumps
 
 # What a line of the file tells of, in seconds since its start. Importing the libraries comes
@@ -65,8 +66,9 @@ class Clock:
                 "saved": self._saved,
                 "seconds": {name: round(value, 3) for name, value in self._seconds.items()},
             }
-            self._file.write(dumps(line) + "\n")
-            self._file.flush()
+            with naming(Path(self._file.name)):
+                self._file.write(dumps(line) + "\n")
+                self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""

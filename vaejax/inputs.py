@@ -1,7 +1,8 @@
 """Pictures in the forms in which people hold them, made the array that a model takes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vaejax.config import DataConfig
-from vaejax.data.decoding import UnusablePicture, decode
+from vaejax.data.decoding import decode, to_pixels
 from vaejax.errors import UserError
 from vaejax.paths import local_path
 
@@ -58,31 +59,26 @@ def _is_single(given: Any) -> bool:
 
 def _as_array(item: Any, config: DataConfig) -> np.ndarray:
     if isinstance(item, Image.Image):
-        return _decoded(np.asarray(item.convert("RGB")), "a PIL picture", config)
+        return _cut(partial(to_pixels, item), "a PIL picture", config)
     if isinstance(item, (str, os.PathLike)):
         path = local_path("picture", Path(item))
         try:
-            return _decoded(path.read_bytes(), str(path), config)
+            content = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror})") from error
+        return _cut(partial(decode, content, max_pixels=config.max_pixels), str(path), config)
     return np.asarray(item)
 
 
-def _decoded(content: bytes | np.ndarray, name: str, config: DataConfig) -> np.ndarray:
-    settings = {
-        "image_size": config.image_size,
-        "channels": config.channels,
-        "max_pixels": config.max_pixels,
-    }
-    try:
-        # A picture of the model's own size was cut before.
-        return decode(content, crop="none", **settings)
-    except UnusablePicture:
-        pass
-    try:
-        return decode(content, crop="stretch" if config.crop == "none" else config.crop, **settings)
-    except UnusablePicture as error:
-        raise UserError(f"{name} cannot be used: {error}; {_wanted(config)}") from error
+def _cut(pixels: Callable[..., np.ndarray], name: str, config: DataConfig) -> np.ndarray:
+    """The picture as it is where it has the model's size, or else as training pictures are cut."""
+    reason = ""
+    for crop in ("none", "stretch" if config.crop == "none" else config.crop):
+        try:
+            return pixels(image_size=config.image_size, channels=config.channels, crop=crop)
+        except Exception as error:  # of Pillow nearly any, where a picture is damaged
+            reason = str(error) or type(error).__name__
+    raise UserError(f"{name} cannot be used: {reason}; {_wanted(config)}")
 
 
 def _wanted(config: DataConfig) -> str:

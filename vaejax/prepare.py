@@ -56,9 +56,9 @@ def main() -> None:
 def show_caches() -> None:
     """Removes what `--prune` asks for, and shows what there is if `--list` does."""
     from vaejax import caches
-    from vaejax.compiling import programs_folder
     from vaejax.config import DataConfig
     from vaejax.data.cache import cache_root
+    from vaejax.program_cache import programs_folder
     from vaejax.progress import say
     from vaejax.tables import markdown
 

@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
       OSError: `path` cannot be written; it names `path`.
     """
     path = Path(path)
-    try:
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         temporary = _temporary(path, os.getpid())
@@ -33,8 +33,17 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Around writing to a file: an `OSError` names it.
+
+    Users do not know temporary files, and writing to an open file names none at all.
+    """
+    try:
+        yield
     except OSError as error:
-        # Users do not know the temporary file, and writing to an open file names none at all.
         error.filename, error.filename2 = str(path), None
         raise
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from vaejax.replacing import replacing
+from vaejax.replacing import naming, replacing
 from vaejax.strict_json import dumps
 
 
@@ -28,12 +28,13 @@ class MetricsFile:
         kept = [line for line in _lines(path) if _position(line) <= position]
         with replacing(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a")
+        self._path, self._file = path, path.open("a")
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
         """Appends one line and flushes it."""
-        self._file.write(dumps({"step": step, "split": split, **values}) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""

@@ -92,9 +92,7 @@ def decode(
             image = open_image(content, max_pixels)
             # The first frame of an animation is the one an opened picture stands at.
             image.load()
-            image = flatten(_upright(image), "RGB" if channels == 3 else "L")
-            image = crop_and_resize(image, crop, image_size)
-            return np.asarray(image).reshape(*image_size, channels)
+            return to_pixels(image, image_size=image_size, channels=channels, crop=crop)
         except UnusablePicture:
             raise
         except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
@@ -108,6 +106,20 @@ def decode(
         if len(bare) == len(content):
             raise
     return pixels(bare)
+
+
+def to_pixels(
+    image: Image.Image, *, image_size: tuple[int, int], channels: int, crop: str
+) -> UInt8[np.ndarray, "height width channel"]:
+    """A picture of Pillow turned upright, flattened, cropped and resized; arguments as `decode`.
+
+    Raises:
+      UnusablePicture: pixels without a known range.
+      Exception: nearly any, of Pillow, where it is damaged.
+    """
+    image = flatten(_upright(image), "RGB" if channels == 3 else "L")
+    image = crop_and_resize(image, crop, image_size)
+    return np.asarray(image).reshape(*image_size, channels)
 
 
 def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:

@@ -76,8 +76,8 @@ class Disk:
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise UserError(
-                f"{self} has {free / 1e9:.1f} GB free, but {pictures:,} pictures need"
-                f" {needed / 1e9:.1f} GB: free space, or name a larger disk"
+                f"{self} has {free / 1e6:,.1f} MB free, but {pictures:,} pictures need"
+                f" {needed / 1e6:,.1f} MB: free space, or name a larger disk"
             )
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from vaejax.data.lazy_tensorflow import tensorflow_datasets
 from vaejax.data.records import Chunk, Contents, Item, Source
 from vaejax.errors import UserError
+from vaejax.paths import local_path
 
 _SPLITS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
 
@@ -98,7 +99,7 @@ class Tfds(Source):
 def data_directory(data_dir: str) -> pathlib.Path:
     """Where data sets lie: `config.data.path`, or TFDS's own default."""
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return pathlib.Path(data_dir or default).expanduser()
+    return local_path("config.data.path" if data_dir else "TFDS_DATA_DIR", data_dir or default)
 
 
 def prepared_directory(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:

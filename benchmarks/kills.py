@@ -1,0 +1,243 @@
+"""Whether a killed run ends as if nothing had been: `python -m benchmarks.kills --config=…`.
+
+Trains once undisturbed. Then the same command trains elsewhere and is killed (SIGKILL, all its
+processes) at a random moment of a random phase, started again, killed again, until it comes to its
+end in spite of that; then what both have left is compared bit for bit (`benchmarks.same_run`), and
+another run begins. All of these runs share one cache of pictures and of compiled programs, which
+are torn as well. At last runs on small disks, which are full at a random moment, must end with one
+line that says so, and go on to the same end when there is room.
+
+The config is made short: --config.train.steps=60 --config.train.log_every=5
+--config.train.eval_every=20 --config.train.save_every=10
+--config.data.synthetic_counts="(1000, 100, 100)"; the same flags override that. train.log_every
+must divide train.eval_every. Small disks need Linux and the right to mount.
+"""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import report
+from benchmarks.attempts import Broken, attempt, small_disk, why_no_mount
+from benchmarks.phases import PHASES, forget
+from benchmarks.runs import own_overrides
+from benchmarks.same_run import Place, differences
+from vaejax import cli
+from vaejax.errors import NO_SPACE, TRY_AGAIN, UserError
+from vaejax.progress import say
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+KILLS = flags.DEFINE_integer("kills", 200, "How many.", lower_bound=0)
+FULL_DISKS = flags.DEFINE_integer("full_disks", 10, "How many.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Of phases, moments and sizes of disks.")
+OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
+
+SHORT = {
+    "train.steps": 60,
+    "train.log_every": 5,
+    "train.eval_every": 20,
+    "train.save_every": 10,
+    "data.synthetic_counts": (1_000, 100, 100),
+}
+# By what words a full disk is known where its path is not named.
+NO_ROOM = (NO_SPACE, os.strerror(errno.ENOSPC))
+# Bytes that are more than any run takes.
+ROOM = 4 << 30
+WORK_ALONE = "full disk"
+DISKS = (WORK_ALONE, "full disk with the caches")
+# Of the table, beside the phase.
+KILLED, WENT_ON, DIFFERENCES = "kills", "attempts that went on", "differences"
+# The share of an undisturbed run's time from being asked to stop to being killed, at most.
+STOPPING = 0.05
+
+
+class Trial:
+    """The runs of one call, and what was found.
+
+    Attributes:
+      counts: by phase: kills, attempts that went on, differences.
+      ends: runs that were disturbed and came to their end.
+    """
+
+    def __init__(self, root: Path):
+        """Trains the undisturbed run.
+
+        Args:
+          root: a directory for everything; what differs stays there.
+
+        Raises:
+          UserError: that run failed.
+        """
+        self._root, self._rng = root, random.Random(SEED.value)
+        added = SHORT.keys() - own_overrides().keys()
+        self._overrides = [f"{name}={SHORT[name]}" for name in sorted(added)]
+        self._runs = self._attempts = self.ends = 0
+        self.counts: dict[str, Counter] = {name: Counter() for name in (*PHASES, *DISKS)}
+        self._whole = Place(root / "whole", root / "whole-cache", root / "whole-programs")
+        try:
+            started = time.monotonic()
+            self._attempt(self._whole)
+            self._seconds = time.monotonic() - started
+        except Broken as broken:
+            said = f"what it said: {self._words()}"
+            raise UserError(f"the undisturbed run failed: {broken} ({said})") from broken
+        say(f"trained undisturbed in {self._seconds:.0f} s")
+
+    def tear(self, kills: int) -> None:
+        """Kills runs so many times, and lets the last one come to its end."""
+        place, torn_in, killed = self._new_run(self._root), [], 0
+        names: list[str] = []
+        while killed < kills or torn_in:
+            # All in turn, in a new order each time: each gets its share.
+            names = names or self._rng.sample([*PHASES], len(PHASES))
+            name = names.pop() if killed < kills else None
+            try:
+                status = self._attempt(place, name)
+                if status == -signal.SIGKILL:
+                    killed += 1
+                    torn_in.append(name)
+                    self.counts[name][KILLED] += 1
+                    say(f"kill {killed} of {kills}: {name}, after: {self._last_line()}")
+                if status == 0:
+                    for each in torn_in:
+                        self.counts[each][WENT_ON] += 1
+                    self._compare(place)
+            except Broken as broken:
+                self._tell(torn_in[-1] if torn_in else name, broken)
+                status = 0
+            if status == 0:
+                place, torn_in = self._new_run(self._root), []
+
+    def fill(self, disks: int) -> None:
+        """Has so many runs end because their disk is full, and go on when there is room."""
+        for number in range(disks):
+            while not self._fill(DISKS[number % len(DISKS)]):
+                say("the disk had room enough; another one")
+
+    def _fill(self, name: str) -> bool:
+        """Trains on one small disk, of which `name` says what lies on it; False if it sufficed."""
+        disk = self._root / f"disk{self._runs}"
+        place = self._new_run(disk, self._root if name == WORK_ALONE else disk)
+        # What the undisturbed run holds at its end; for moments it needs more.
+        held = sum(map(_bytes, self._whole[:1] if name == WORK_ALONE else self._whole))
+        # Of all orders of magnitude, for most of what is written first is small.
+        size = int(4096 * (held / 4096) ** self._rng.random() ** 0.5)
+        with small_disk(disk, size) as resize:
+            try:
+                if self._attempt(place, full=disk) == 0:
+                    return False
+                self.counts[name][KILLED] += 1
+                say(f"{name}, of {size:,} bytes: {self._last_line()}")
+                resize(ROOM)
+                self._attempt(place)
+                self.counts[name][WENT_ON] += 1
+                self._compare(place)
+            except Broken as broken:
+                self._tell(name, broken)
+                shutil.copytree(disk, f"{disk}-kept")
+        return True
+
+    def _new_run(self, top: Path, caches: Path | None = None) -> Place:
+        self._runs += 1
+        caches = caches or top
+        return Place(top / f"run{self._runs}", caches / "cache", caches / "programs")
+
+    def _attempt(self, place: Place, name: str | None = None, full: Path | None = None) -> int:
+        """Runs the command, to its end or to a kill.
+
+        Args:
+          place: of the run.
+          name: of the phase to kill it in.
+          full: a disk that it may find full.
+
+        Returns:
+          Its exit status.
+
+        Raises:
+          Broken: it hung, or ended in a way that it must not.
+        """
+        self._attempts += 1
+        phase, expected = PHASES.get(name), [0]
+        if phase:
+            forget(name, place)
+            expected += [-signal.SIGKILL, *[TRY_AGAIN] * phase.stops]
+        if full:
+            expected += [UserError.status]
+        with attempt(place, self._overrides, self._words()) as started:
+            if phase and started.goes_on_until(phase.reached):
+                started.wait(self._seconds * self._rng.uniform(0, phase.share))
+                if phase.stops:
+                    started.ask_to_stop()
+                    started.wait(self._seconds * self._rng.uniform(0, STOPPING))
+                started.kill()
+            status, words = started.status(), started.words()
+        told = [line for line in words.splitlines() if line.startswith("error: ")]
+        if "Traceback" in words or status not in expected:
+            raise Broken(f"it ended with {status}: {self._last_line()}")
+        if status == UserError.status:
+            named = str(full) in self._last_line() or any(word in words for word in NO_ROOM)
+            if len(told) != 1 or told[0] != self._last_line() or not named:
+                raise Broken(f"it did not say in one line that {full} is full")
+        return status
+
+    def _compare(self, place: Place) -> None:
+        """Raises Broken if a run that has ended differs from the undisturbed one."""
+        self.ends += 1
+        if found := differences(self._whole, place):
+            raise Broken("; ".join(found))
+        say("a run has come to the same end")
+        shutil.rmtree(place.workdir)
+
+    def _tell(self, name: str, broken: Broken) -> None:
+        self.counts[name][DIFFERENCES] += 1
+        say(f"DIFFERENCE, after {name}: {broken} (what it said: {self._words()})")
+
+    def _words(self) -> Path:
+        """The file for what the current attempt says."""
+        return self._root / f"attempt{self._attempts}.txt"
+
+    def _last_line(self) -> str:
+        return (self._words().read_text().splitlines() or [""])[-1]
+
+
+def _bytes(top: Path) -> int:
+    return sum(path.stat().st_size for path in top.rglob("*") if path.is_file())
+
+
+def main() -> int:
+    """Trains, kills, compares and prints."""
+    # The devices are for the runs; here arrays are only read.
+    jax.config.update("jax_platforms", "cpu")
+    root = Path(tempfile.mkdtemp(prefix="kills-"))
+    trial = Trial(root)
+    trial.tear(KILLS.value)
+    if FULL_DISKS.value and (reason := why_no_mount(root / "disk")):
+        say(f"no full disks: {reason}")
+    else:
+        trial.fill(FULL_DISKS.value)
+    rows = [
+        {"phase": name, **{what: counts[what] for what in (KILLED, WENT_ON, DIFFERENCES)}}
+        for name, counts in trial.counts.items()
+    ]
+    report.show(rows)
+    say(f"{trial.ends} ends compared with the undisturbed one")
+    report.keep(rows, OUT.value)
+    if any(counts[DIFFERENCES] for counts in trial.counts.values()):
+        say(f"kept: {root}")
+        return 1
+    shutil.rmtree(root)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["config"])

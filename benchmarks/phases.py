@@ -1,0 +1,66 @@
+"""The phases of a start of the training command, as seen from outside."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks.attempts import Attempt
+from benchmarks.same_run import Place
+
+
+class Phase(NamedTuple):
+    """A part of an attempt.
+
+    Attributes:
+      reached: whether an attempt is in it.
+      share: of an undisturbed run's time, about what it takes; kills come within this.
+      stops: whether the attempt is asked to stop before it is killed.
+    """
+
+    reached: Callable[[Attempt], bool]
+    share: float
+    stops: bool = False
+
+
+def _said(words: str) -> Callable[[Attempt], bool]:
+    return lambda attempt: words in attempt.words()
+
+
+def _evaluates(attempt: Attempt) -> bool:
+    """Whether the last step that was told of is evaluated now."""
+    told = re.findall(r"^step (\d+)(/|  validation)", attempt.words(), re.MULTILINE)
+    if not told or told[-1][1] != "/":
+        return False
+    config = json.loads((attempt.place.workdir / "config.json").read_text())
+    return int(told[-1][0]) % config["train"]["eval_every"] == 0
+
+
+def _saves(attempt: Attempt) -> bool:
+    """Whether a checkpoint is being written; one that was left torn is gone before training."""
+    return _said("training from step")(attempt) and any(
+        (attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+    )
+
+
+PHASES = {
+    "start": Phase(lambda attempt: True, 0.1),
+    "pictures": Phase(_said("preparing "), 0.2),
+    "compilation": Phase(_said("training from step"), 0.25),
+    "steps": Phase(_said("first step done"), 0.1),
+    "evaluation": Phase(_evaluates, 0.05),
+    "checkpoint": Phase(_saves, 0.01),
+    "asked to stop": Phase(_said("first step done"), 0.1, stops=True),
+    "finishing": Phase(_said("time: of "), 0.1),
+}
+
+
+def forget(name: str, place: Place) -> None:
+    """Removes what a phase would find finished; what was torn stays."""
+    if name == "pictures":
+        for path in (place.cache / "vaejax").glob("*"):
+            if path.is_dir() and not path.suffix:
+                shutil.rmtree(path)
+    if name == "compilation":
+        shutil.rmtree(place.programs, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""Whether two runs have left the same, bit for bit, and nothing that does not belong."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from vaejax import step
+from vaejax.checkpoints import Checkpoints
+from vaejax.errors import UserError
+from vaejax.models import build_model
+from vaejax.parallel import single_device_mesh, state_shardings
+from vaejax.settings import load_json
+
+# What the clock decides: in metrics.jsonl, and whole files.
+CLOCK_METRICS = ("images_per_second", "data_wait")
+CLOCK_FILES = ("goodput.jsonl",)
+
+
+class Place(NamedTuple):
+    """Where a run is kept.
+
+    Attributes:
+      workdir: its work directory.
+      cache: what it has for $XDG_CACHE_HOME.
+      programs: where its compiled programs are kept.
+    """
+
+    workdir: Path
+    cache: Path
+    programs: Path
+
+
+def differences(expected: Place, found: Place) -> list[str]:
+    """In which things a run that has ended differs from another; empty if in none.
+
+    Compared are the arrays of the newest checkpoint and what was saved beside them, the metrics,
+    every other file of the work directory and of the cache of pictures by its bytes, and the names
+    of all of them, so that what was left over is found. Older checkpoints depend on where a run
+    was asked to stop, and TensorBoard's files on the clock.
+    """
+    try:
+        one, two = contents(expected), contents(found)
+    except UserError as error:
+        return [str(error)]
+    return [
+        *(f"{name} is missing" for name in sorted(one.keys() - two.keys())),
+        *(f"{name} is left over" for name in sorted(two.keys() - one.keys())),
+        *(f"{name} differs" for name in sorted(one.keys() & two.keys()) if one[name] != two[name]),
+    ]
+
+
+def contents(place: Place) -> dict[str, bytes]:
+    """All that a run has left and that no clock decides, by a name of each.
+
+    Raises:
+      UserError: its newest checkpoint cannot be read.
+    """
+    found = _files(place.cache, "cache") | _files(place.workdir, "")
+    return found | _metrics(place.workdir / "metrics.jsonl") | _newest_checkpoint(place.workdir)
+
+
+def _files(top: Path, prefix: str) -> dict[str, bytes]:
+    """Files and directories; nothing of a checkpoint but its existence, and no events."""
+    found = {}
+    for path in top.rglob("*"):
+        parts = path.relative_to(top).parts
+        name = "/".join(filter(None, (prefix, *parts)))
+        inside = parts[0] == "tensorboard" or (parts[0] == "checkpoints" and parts[1:2])
+        if inside and (parts[0] == "tensorboard" or parts[1].isdigit()):
+            continue
+        found[name] = b"" if path.is_dir() or name in CLOCK_FILES else path.read_bytes()
+    return found
+
+
+def _metrics(path: Path) -> dict[str, bytes]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [{name: line[name] for name in line if name not in CLOCK_METRICS} for line in lines]
+    return {path.name: json.dumps(kept).encode()}
+
+
+def _newest_checkpoint(workdir: Path) -> dict[str, bytes]:
+    config = load_json(workdir / "config.json")
+    model = build_model(config)
+    like = step.state_shapes(model, config)
+    shardings = state_shardings(single_device_mesh(), like)
+    with closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        if not checkpoints.steps():
+            raise UserError(f"{workdir} holds no checkpoint")
+        newest = checkpoints.steps()[-1]
+        state = checkpoints.restore(newest, like, shardings)
+        checkpoints.verify(newest, state)
+        meta = checkpoints.meta(newest)
+    found = {"what the newest checkpoint says": json.dumps(meta, sort_keys=True).encode()}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(state)):
+        array = np.asarray(leaf)
+        name = f"state{jax.tree_util.keystr(path)} of the newest checkpoint"
+        found[name] = f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+    return found
