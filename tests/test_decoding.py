@@ -30,7 +30,14 @@ def encoded(image, form="PNG", **options) -> bytes:
 
 
 def decoded(content, size=(40, 40), channels=3, crop="center", max_pixels=10**8):
-    return decode(content, image_size=size, channels=channels, crop=crop, max_pixels=max_pixels)
+    return decode(
+        content,
+        image_size=size,
+        channels=channels,
+        crop=crop,
+        max_pixels=max_pixels,
+        refuse_drawn=True,
+    )
 
 
 def test_png_is_exact_and_greyscale_is_repeated_or_kept():

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from tiny import tiny
 
+from vaejax import pictures
 from vaejax.errors import UserError
 from vaejax.inputs import as_pictures
 
@@ -76,7 +77,17 @@ def test_what_is_no_picture_is_refused_in_one_line(form, said):
         as_pictures(form, DATA)
 
 
+def test_a_face_that_vaejax_drew_can_be_encoded(tmp_path):
+    pictures.save(tmp_path / "face.png", FACES[0])
+    np.testing.assert_array_equal(as_pictures(tmp_path / "face.png", DATA), FACES[:1])
+
+
+def test_a_picture_that_is_transparent_is_laid_on_white():
+    clear = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
+    assert np.all(as_pictures(clear, DATA) == 255)
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "face.jpg").write_text("no")
-    with pytest.raises(UserError, match=r"face\.jpg cannot be used: not a picture"):
+    with pytest.raises(UserError, match=r"face\.jpg cannot be used: .+; this model takes uint8"):
         as_pictures(tmp_path / "face.jpg", DATA)

@@ -149,6 +149,7 @@ def _decode_all(config: DataConfig, chunks: Iterator[Chunk]) -> Iterator[_Decode
             channels=config.channels,
             crop=config.crop,
             max_pixels=config.max_pixels,
+            refuse_drawn=True,
         ),
     )
     threads = config.decode_threads or available_cores()

@@ -73,6 +73,7 @@ def decode(
     channels: int,
     crop: str,
     max_pixels: int,
+    refuse_drawn: bool = False,
 ) -> UInt8[np.ndarray, "height width channel"]:
     """Decodes, turns upright, flattens, crops and resizes one picture.
 
@@ -82,6 +83,7 @@ def decode(
       channels: 3 for RGB, 1 for grey.
       crop: a preset of `vaejax.data.crops`.
       max_pixels: a larger picture is refused before it is decoded.
+      refuse_drawn: refuse pictures that vaejax has drawn: what a run makes is not its data.
 
     Raises:
       UnusablePicture: with the reason, for whatever is wrong with the picture.
@@ -90,6 +92,8 @@ def decode(
     def pixels(content: bytes | np.ndarray) -> np.ndarray:
         try:
             image = open_image(content, max_pixels)
+            if refuse_drawn and is_marked(image):
+                raise UnusablePicture("drawn by vaejax")
             # The first frame of an animation is the one an opened picture stands at.
             image.load()
             return to_pixels(image, image_size=image_size, channels=channels, crop=crop)
@@ -126,7 +130,7 @@ def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
     """Reads a picture's header; an array becomes a picture.
 
     Raises:
-      UnusablePicture: it is empty, too large, or drawn by vaejax.
+      UnusablePicture: it is empty or too large.
       Exception: nearly any, of Pillow, where it is damaged.
     """
     if isinstance(content, np.ndarray):
@@ -139,8 +143,6 @@ def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
         raise UnusablePicture(
             f"{image.width}x{image.height} pixels, more than config.data.max_pixels={max_pixels}"
         )
-    if is_marked(image):
-        raise UnusablePicture("drawn by vaejax")
     return image
 
 
