@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 
+NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.EPERM)
 _NO_MEMORY = (
@@ -81,7 +82,7 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
 def short_reason(error: BaseException) -> str:
     """What a library says of an error, in at most one short line."""
     if is_out_of_space(error):
-        return "no space is left on the disk, or a quota is used up"
+        return NO_SPACE
     if isinstance(error, MemoryError):
         return str(error) or "of this process"
     if isinstance(error, OSError) and error.strerror:

@@ -19,10 +19,12 @@ _NEWER = ("labels",)
 
 def remember_names(workdir: Path, dataset: Dataset) -> None:
     """Keeps the names of the pictures, by which `check_same_data` says which are new or gone."""
-    if not (workdir / FILE).exists():
-        text = json.dumps(_names(dataset))
-        with replacing(workdir / FILE) as temporary:
-            temporary.write_bytes(gzip.compress(text.encode("utf-8", "surrogatepass"), mtime=0))
+    text = json.dumps(_names(dataset))
+    content = gzip.compress(text.encode("utf-8", "surrogatepass"), mtime=0)
+    file = workdir / FILE
+    if not file.is_file() or file.read_bytes() != content:
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
 
 
 def check_same_data(workdir: Path, trained_on: dict, dataset: Dataset, remedy: str) -> None:
