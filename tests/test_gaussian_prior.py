@@ -69,7 +69,7 @@ def test_more_dimensions_than_codes():
 
 @pytest.mark.parametrize("batches", [[], [np.ones((1, 3))], [np.ones((0, 3))]])
 def test_too_few_codes(batches):
-    with pytest.raises(UserError, match="at least two codes"):
+    with pytest.raises(UserError, match="at least 2 codes"):
         fit_gaussian(batches)
 
 

@@ -126,7 +126,7 @@ def summary(workdir: Path) -> str:
 def _last_lines(path: Path) -> list[dict]:
     """The last line of each start; one that was cut off by a kill does not count."""
     lines: dict[float, dict] = {}
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             line = json.loads(text)
             lines[line["start"]] = line

@@ -51,12 +51,13 @@ def main() -> int:
         progress.silence()
     with group.watching(), claim(workdir, config, group):
         with open_run(config, workdir, group) as run:
-            outcome = run.go()
+            outcome, dataset = run.go(), run.dataset
+        del run  # the trained model shall have the device for itself
         group.leave()
         if outcome is Outcome.INTERRUPTED:
             return TRY_AGAIN
         if group.index == 0:
-            finish(workdir, run.dataset)
+            finish(workdir, dataset)
     return 0
 
 

@@ -49,7 +49,7 @@ def last_step(path: Path) -> int:
 
 def _lines(path: Path) -> list[str]:
     # Whatever a damaged disk made of it: lines that are none are dropped.
-    return path.read_text(errors="replace").splitlines() if path.exists() else []
+    return path.read_text(errors="replace").splitlines() if path.is_file() else []
 
 
 def _position(line: str) -> tuple[float, bool]:
@@ -68,26 +68,29 @@ class Reporter:
         """Opens both, without what they hold from after `resume_step` and its evaluation."""
         self._file = MetricsFile(workdir / "metrics.jsonl", resume_step, evaluation_due)
         # As long a queue as need be: when its writer has died of a full disk, nothing waits for it.
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1, max_queue=0
-        )
+        self._place = workdir / "tensorboard"
+        with naming(self._place):
+            self._board = SummaryWriter(str(self._place), purge_step=resume_step + 1, max_queue=0)
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
         """Records `values`; lists go to the file alone."""
         self._file.write(step, split, values)
-        for name, value in values.items():
-            # Of a number that is not finite the board's library complains on the terminal.
-            if not isinstance(value, list) and math.isfinite(value):
-                self._board.add_scalar(f"{split}/{name}", value, step)
+        with naming(self._place):
+            for name, value in values.items():
+                # Of a number that is not finite the board's library complains on the terminal.
+                if not isinstance(value, list) and math.isfinite(value):
+                    self._board.add_scalar(f"{split}/{name}", value, step)
 
     def picture(self, step: int, name: str, image) -> None:
         """Records a picture [height, width, channel], uint8."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+        with naming(self._place):
+            self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes out what is left."""
         self._file.close()
-        self._board.close()
+        with naming(self._place):
+            self._board.close()
 
 
 class NoReporter:
