@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from vaejax.config_flags import check_returned, config_flags_of
+from vaejax.command_line import check_returned, config_flags_of
 from vaejax.errors import UserError, one_line, say, tell
 from vaejax.pages import use_large_pages
 from vaejax.paths import check_no_address, local_path

@@ -6,7 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
-from vaejax.config_flags import config_name
+from vaejax.command_line import config_name
 from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.meeting import Meeting
 from vaejax.paths import local_path

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import CONFIG_FILE, command, tiny
 
 from vaejax import settings
-from vaejax.config_flags import check_returned, config_flags_of
+from vaejax.command_line import check_returned, config_flags_of
 from vaejax.errors import UserError
 from vaejax.settings import to_json
 
