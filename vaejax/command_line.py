@@ -1,4 +1,4 @@
-"""The command line: the forms in which people write `--config` and its settings, made those that the parser takes."""
+"""The command line: how people write `--config` and its settings, made what the parser takes."""
 
 import re
 import typing
