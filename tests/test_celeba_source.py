@@ -13,7 +13,7 @@ from picture_trees import ATTRIBUTES, celeba_records, jpeg, opened, rgb, write_c
 
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
-from vaejax.data.celeba import match
+from vaejax.data.celeba import match, read_table
 from vaejax.errors import UserError
 
 
@@ -202,3 +202,12 @@ def test_real_celeba_subset_zip_and_folder(tmp_path, real_faces):
         bits = dict(zip(ATTRIBUTES, dataset.splits["train"].labels["attributes"][0]))
         assert {key: int(value) > 0 for key, value in first.items()} == bits
     assert fingerprints[0] == fingerprints[1]
+
+
+def test_a_picture_of_which_two_lines_say_different_things_is_named(tmp_path):
+    file = tmp_path / "list_eval_partition.txt"
+    file.write_text("a.jpg 0\nb.jpg 1\na.jpg 0\n")
+    assert read_table(file).rows == {"a.jpg": [0], "b.jpg": [1]}
+    file.write_text("a.jpg 0\nb.jpg 1\na.jpg 2\n")
+    with pytest.raises(UserError, match=r"line 3 says of 'a\.jpg' something else"):
+        read_table(file)

@@ -123,3 +123,24 @@ def test_json_that_holds_no_settings_is_refused_in_one_line(text, tmp_path):
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: --config={tmp_path / 'config.json'}")
     assert result.stderr.count("\n") == 1
+
+
+CONFIG_FILES = {
+    "raises": ("raise ValueError('two\\nlines')", "lines"),
+    "ends the program": ("import sys; sys.exit(0)", "the file ends the program"),
+    "needs what is not there": ("import nothing_of_this_name", "nothing_of_this_name"),
+    "is no Python": ("def get_config(:", "SyntaxError"),
+    "has no get_config": ("x = 1", "get_config"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_a_config_file_that_cannot_be_loaded_is_one_line(name, tmp_path):
+    content, said = CONFIG_FILES[name]
+    file = tmp_path / "broken.py"
+    file.write_text(content + "\n")
+    result = command("prepare", f"--config={file}")
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: --config: ") and said in line
+    assert "Traceback" not in line

@@ -283,6 +283,8 @@ MISTAKES = {
         [CONFIG, "--config.data.source=folder", "--config.data.path=/nowhere"], "/nowhere",
     ),
     "workdir is a file": ([CONFIG, "--workdir={tmp}/text.npy"], "text.npy"),
+    "no workdir": ([CONFIG, "--workdir="], "--workdir= is empty"),
+    "a path for procedural faces": ([CONFIG, "--config.data.path=x"], "is not read by"),
     "another run's workdir": ([CONFIG, "--workdir={trained}", "--config.train.seed=9"], "0 -> 9"),
     "batch and devices": ([CONFIG, "--config.train.batch_size=9"], "a multiple of 2"),
 }  # fmt: skip
@@ -302,7 +304,19 @@ def test_a_mistake_gets_one_clear_line(name, trained, tmp_path):
 OTHER_MISTAKES = {
     "sample without a run": ("sample", ["--workdir={tmp}"], "holds no run"),
     "sample without a workdir": ("sample", [], "--workdir is missing"),
-    "unknown prior": ("sample", ["--workdir={trained}", "--prior=gausian"], "gausian"),
+    "unknown prior": ("sample", ["--workdir={trained}", "--prior=gausian"], "is none of model"),
+    "empty workdir": ("sample", ["--workdir="], "--workdir= is empty"),
+    "empty data path": ("evaluate", ["--workdir={trained}", "--data_path="], "--data_path= is"),
+    "a WebP too large": (
+        "sample",
+        ["--workdir={trained}", "--count=40000", "--out={tmp}/x.webp"],
+        "takes 16383 a side",
+    ),
+    "more than memory": (
+        "sample",
+        ["--workdir={trained}", "--prior=gaussian", "--count=1000000000000"],
+        "GB of memory",
+    ),
     "prior not fitted": ("sample", ["--workdir={trained}", "--prior=flow_matching"], "vaejax.fit"),
     "no such checkpoint": ("sample", ["--workdir={trained}", "--checkpoint=7"], "best, latest"),
     "no faces": ("sample", ["--workdir={trained}", "--count=0"], "count"),
@@ -311,7 +325,7 @@ OTHER_MISTAKES = {
     "unknown split": ("evaluate", ["--workdir={trained}", "--split=val"], "valid"),
     "unknown prior to fit": ("fit", ["--workdir={trained}", "--prior=vamp"], "gaussian"),
     "config torn": ("sample", ["--workdir={tmp}/torn"], "config.json"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHER_MISTAKES)

@@ -10,6 +10,7 @@ from stops import stopping_at
 from tiny import CONFIG_FILE, command, tiny
 
 from vaejax.divergence import Divergence
+from vaejax.health import Health
 from vaejax.training import Outcome, train
 
 
@@ -133,3 +134,18 @@ def test_what_is_forgotten_does_not_depend_on_stops(tmp_path, monkeypatch, capsy
     assert_same(*ends)
     assert ends[0].rollbacks == 0
     assert capsys.readouterr().err.count("step 15: 9 updates without trouble") == 2
+
+
+def test_whoever_was_rolled_back_and_ends_no_better_than_raw_pixels_has_not_recovered():
+    config = tiny(train={"steps": 120})
+    values = window(8.1, config)
+    assert not Divergence(config).explain(120, values | {"rollbacks": 0})
+    assert not Divergence(config).explain(117, values | {"rollbacks": 1})
+    assert Divergence(config).explain(120, values | {"rollbacks": 1})
+
+
+def test_what_has_learned_nothing_has_not_overfitted():
+    health = Health(tiny())
+    train, valid = {"elbo_bits_per_dim": 8.4}, {"elbo_bits_per_dim": 8.0}
+    assert health.validation(train, valid) == []
+    assert health.validation(train, valid | {"elbo_bits_per_dim": 8.9}) == []

@@ -21,6 +21,7 @@ from vaejax import pictures
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
 from vaejax.data.files import PictureFiles
+from vaejax.data.folder import Folder
 from vaejax.data.formats import readers
 from vaejax.data.listing import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
@@ -361,3 +362,13 @@ def test_splits_by_folder_are_said_and_win_over_holdout(tmp_path, capsys):
     one_pool = open_dataset(config)
     assert "are the splits" not in capsys.readouterr().err
     assert sum(len(split.images) for split in one_pool.splits.values()) == 15
+
+
+def test_folders_called_like_splits_that_are_not_taken_are_told(tmp_path):
+    for name in ("train/a.png", "val/b.png", "loose.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    (note,) = Folder(tmp_path, 10**8).notes
+    assert note.startswith("the folders train, val are called like splits and are not taken")
+    (tmp_path / "loose.png").unlink()
+    assert "are the splits" in Folder(tmp_path, 10**8).notes[0]

@@ -1,5 +1,6 @@
 """Data that changed beside a run: the run ends all the same, and a resume names what changed."""
 
+import gzip
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from tiny import CONFIG_FILE, command, start, tiny
 
 from vaejax.data import open_dataset
 from vaejax.errors import UserError
-from vaejax.same_data import check_same_data, remember_names
+from vaejax.same_data import FILE, check_same_data, remember_names
 
 CONFIG = f"--config={CONFIG_FILE}"
 
@@ -95,3 +96,14 @@ def test_a_run_of_before_that_kept_no_names_and_no_labels_is_compared_as_far_as_
     photographs(photos, [77])
     with pytest.raises(UserError, match="21 pictures, 20 were trained on; mend it"):
         check_same_data(tmp_path / "elsewhere", old, opened(photos), "mend it")
+
+
+NAMES = gzip.compress(b'{"train": [1, 2]}')
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", NAMES, NAMES[:20], NAMES[:12] + b"junk"])
+def test_a_damaged_list_of_names_stops_no_message(photos, trained_on, tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    photographs(photos, [77])
+    with pytest.raises(UserError, match="21 pictures, 20 were trained on"):
+        check_same_data(tmp_path, trained_on, opened(photos), "mend it")

@@ -168,7 +168,7 @@ def test_the_crop_follows_the_source():
 
 def test_a_run_may_go_on_longer_but_not_otherwise():
     old = resolve({})
-    longer = resolve({"train": {"steps": 99_999}, "data": {"path": "elsewhere"}})
+    longer = resolve({"train": {"steps": 99_999}, "data": {"cache_dir": "elsewhere"}})
     assert differences(old, longer) == []
     other = resolve({"train": {"batch_size": 32}})
     assert differences(old, other) == ["train.batch_size: 64 -> 32"]

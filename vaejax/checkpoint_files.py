@@ -36,5 +36,5 @@ def _is_metrics(path: Path) -> bool:
         return isinstance(json.loads(path.read_bytes())[METRIC], float)
     except FileNotFoundError:
         return True  # not validated, or deleted meanwhile
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -10,6 +10,11 @@ from vaejax.paths import check_no_address
 def check_together(config: Config) -> None:
     """Raises UserError for the first that do not: one line with key, value and remedy."""
     _check_source(config.data.source)
+    if config.data.source == "synthetic" and config.data.path:
+        raise UserError(
+            f"config.data.path={config.data.path!r} is not read by config.data.source='synthetic'; "
+            "set config.data.source to folder, celeba or array, or leave the path out"
+        )
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
     _check_levels(config)

@@ -66,15 +66,21 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except SystemExit:
+        # absl's own after --help; anything else is a config file that ends the program.
+        if everything and not any("help" in word for word in sys.argv[1:]):
+            say("--config: the file ends the program (sys.exit); take that out")
+            raise SystemExit(UserError.status) from None
+        raise
     except KeyboardInterrupt as error:
         # Not by the interpreter's own end, which would take away what XLA still computes with.
         _end(tell(error))
     except Exception as error:
         line = one_line(error)
-        if not line and isinstance(error, flags.Error):
+        if not line and isinstance(error, flags.Error) and "Traceback" not in str(error):
             line = str(error), UserError.status
         if not line and everything:
-            line = f"--config: {type(error).__name__}: {error}", UserError.status
+            line = f"--config: {_last_line(error)}", UserError.status
         if not line:
             raise
         message, status = line
@@ -85,12 +91,23 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
         _end(status)
 
 
+def _last_line(error: Exception) -> str:
+    """What a config file raised; ml_collections puts the whole traceback into its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and any(line.startswith("Traceback") for line in lines):
+        return lines[-1]
+    return f"{type(error).__name__}: {' '.join(lines)}"
+
+
 def _check_places() -> None:
-    """Raises UserError if a flag, which may name a place, is given an address."""
+    """Raises UserError if a flag, which may name a place, is given an address or nothing."""
     for name, value in flags.FLAGS.flag_values_dict().items():
         # Settings are checked with all others, wherever they come from.
         if isinstance(value, str) and not name.startswith("config"):
             check_no_address(f"--{name}", value)
+            # An unset variable of a shell would be taken for the default, or for this directory.
+            if not value and flags.FLAGS[name].present:
+                raise UserError(f"--{name}= is empty; give it a value, or leave it out")
 
 
 def _end(status: int) -> NoReturn:

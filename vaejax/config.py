@@ -283,7 +283,8 @@ def cache_root() -> Path:
     given = os.environ.get("XDG_CACHE_HOME", "")
     check_no_address("XDG_CACHE_HOME", given)
     try:
-        root = given or Path.home() / ".cache"
+        # A relative one is ignored, as the XDG base directory specification has it.
+        root = given if os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError as error:
         raise UserError(
             "there is no home directory for the cache: set --config.data.cache_dir or"

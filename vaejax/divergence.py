@@ -35,7 +35,9 @@ class Divergence:
         self._lowest = min(self._lowest, bits)
         warmup = min(self._config.optimizer.warmup_steps, self._config.train.steps)
         if self._calibrated() and step >= warmup:
-            limit = min(limit, raw + (_SLACK if step <= _YOUNG else 0.0))
+            # Whoever was rolled back and ends no better than raw pixels has not recovered.
+            recovered = step < self._config.train.steps or not values.get("rollbacks")
+            limit = min(limit, raw + (_SLACK if step <= _YOUNG and recovered else 0.0))
         # What is no number at all is skipped before it gets here, and counted elsewhere.
         if not bits > limit:
             return ""

@@ -41,13 +41,15 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in FITTED_PRIORS]
     if unknown or not names:
         raise UserError(
-            f"no prior {', '.join(unknown) or 'at all'!r} can be fitted; choose from "
+            f"--prior={','.join(names)} names no prior that can be fitted; choose from "
             f"{', '.join(FITTED_PRIORS)}"
         )
     if trained.config.model.name == "ladder":
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
     for name in names:
-        check_writable(trained.prior_path(name), "the prior")
+        check_writable(
+            trained.prior_path(name), "the prior", "make the run's directory writable, or copy it"
+        )
 
 
 def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: int = 0) -> None:

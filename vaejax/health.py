@@ -90,7 +90,9 @@ class Health:
         reference = valid if train is None else train
         gap = valid["elbo_bits_per_dim"] - reference["elbo_bits_per_dim"]
         rise = valid["elbo_bits_per_dim"] - self._best
-        if gap > OVERFIT_GAP or rise > OVERFIT_RISE:
+        # What has not yet learned more than raw pixels tell has overfitted to nothing.
+        learned = reference["elbo_bits_per_dim"] < self._config.likelihood.bits
+        if learned and (gap > OVERFIT_GAP or (rise > OVERFIT_RISE and gap > 0)):
             yield (
                 "overfit",
                 f"overfitting: validation stands {gap:.2f} bits/dim behind training and "

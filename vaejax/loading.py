@@ -6,7 +6,7 @@ from pathlib import Path
 from vaejax import data, step
 from vaejax.checkpoints import Checkpoints
 from vaejax.config import Config
-from vaejax.errors import UserError
+from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.models import build_model
 from vaejax.parallel import check_devices, single_device_mesh, state_shardings
 from vaejax.paths import local_path
@@ -48,7 +48,11 @@ def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
         model = build_model(config)
         like = step.state_shapes(model, config)
         shardings = state_shardings(single_device_mesh(), like)
-        params, digest = checkpoints.restore_average(at, like, shardings)
+        try:
+            params, digest = checkpoints.restore_average(at, like, shardings)
+        except DamagedCheckpoint as error:
+            others = ", ".join(str(step) for step in checkpoints.steps() if step != at) or "none"
+            raise DamagedCheckpoint(f"{error}; name another checkpoint: {others}") from error
         fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()
@@ -79,12 +83,9 @@ def open_data(
         },
     )
     try:
-        dataset = data.open_dataset(config)
+        dataset = data.open_dataset(config, cache_setting=_FLAGS["cache_dir"])
     except UserError as error:
-        words = str(error)
-        for key, flag in _FLAGS.items():
-            words = words.replace(f"config.data.{key}", flag)
-        raise UserError(words) from error
+        raise UserError(str(error).replace("config.data.path", _FLAGS["path"])) from error
     check_same_data(trained.workdir, trained.data_fingerprint, dataset, _OTHER_DATA)
     return dataset
 

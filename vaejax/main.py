@@ -49,6 +49,7 @@ def main() -> int:
     check_devices()
     if group.index:
         progress.silence()
+    # Claimed here as well, so that nobody else trains there while the run is finished.
     with group.watching(), claim(workdir, config, group):
         with open_run(config, workdir, group) as run:
             outcome, dataset = run.go(), run.dataset

@@ -57,12 +57,12 @@ def measure(
     config = trained.config
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
-    fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
-    if prior == "flow_matching":
+    if prior == "flow_matching" and trained.config.model.name != "ladder":
         raise UserError(
             "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
             "model, gaussian or mixture"
         )
+    fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
     log_prior = fitted and fitted.log_prob
     name = f"{split}{f'_{pictures}' if pictures else ''}_{prior}_k{importance_samples}"
     path = trained.workdir / "evaluations" / f"{name}_{trained.step:08d}.json"
@@ -71,7 +71,10 @@ def measure(
         say(f"the figures will be printed and not kept: {unwritable}")
     dataset = open_data(trained, data_path, cache_dir)
     if split not in dataset.splits:
-        raise UserError(f"the data has no split {split!r}; it has {', '.join(dataset.splits)}")
+        raise UserError(
+            f"the data has no split {split!r}; it has {', '.join(dataset.splits)}: name one with "
+            "--split"
+        )
     images = dataset.splits[split].images
     chosen = random_rows(len(images), pictures)
     if len(chosen) < 2:
@@ -104,7 +107,7 @@ def measure(
 def _unwritable(path: Path) -> str:
     """Why the report cannot be kept there; empty if it can."""
     try:
-        check_writable(path, "the report")
+        check_writable(path, "the report", "make the run's directory writable, or copy the run")
     except UserError as error:
         return str(error)
     return ""

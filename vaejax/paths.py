@@ -27,9 +27,11 @@ def local_path(name: str, value: str | Path) -> Path:
       value: what was given.
 
     Raises:
-      UserError: it is an address (`gs://…`, `https://…`, `file://…`), or its home is unknown.
+      UserError: it is empty, an address (`gs://…`, `file://…`), or its home is unknown.
     """
     check_no_address(name, str(value))
+    if str(value) == "":
+        raise UserError(f"{name}= is empty; name a path, or leave it out")
     try:
         return Path(value).expanduser()
     except RuntimeError as error:

@@ -22,16 +22,18 @@ FORMATS = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True}),
 }
+# Pixels a side that a format can hold.
+LARGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383}
 
 
 def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns channel"]:
     """Lays pictures out in rows of `columns`, on white, small ones enlarged."""
     count, height, width, channels = images.shape
+    size = sheet_size(count, columns, (height, width))
     factor = max(1, round(CELL / max(height, width)))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = height * factor + GAP, width * factor + GAP
-    rows = -(-count // columns)
-    sheet = np.full((rows * height + GAP, columns * width + GAP, channels), 255, np.uint8)
+    sheet = np.full((*size, channels), 255, np.uint8)
     for i, image in enumerate(images):
         top, left = i // columns * height + GAP, i % columns * width + GAP
         sheet[top : top + height - GAP, left : left + width - GAP] = image
@@ -48,17 +50,31 @@ def interleave_rows(
     return np.concatenate(pairs)
 
 
-def check_format(path: Path, name: str) -> None:
+def check_format(path: Path, name: str, size: tuple[int, int] = (0, 0)) -> None:
     """Raises UserError if a picture cannot be written in the format of its path's suffix.
 
     Args:
       path: where it is to be.
       name: what the user calls that, such as `--out`.
+      size: its height and width in pixels.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(
             f"{name}={path} names no format that can be written; end it in {', '.join(FORMATS)}"
         )
+    limit = LARGEST_SIDE[FORMATS[path.suffix.lower()][0]]
+    if max(size) > limit:
+        raise UserError(
+            f"{name}={path} would be a picture of {size[0]} x {size[1]} pixels, and this format "
+            f"takes {limit} a side; write fewer faces, or name a .png"
+        )
+
+
+def sheet_size(count: int, columns: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels of a grid of `count` pictures of this height and width."""
+    factor = max(1, round(CELL / max(shape)))
+    rows = -(-count // columns)
+    return rows * (shape[0] * factor + GAP) + GAP, columns * (shape[1] * factor + GAP) + GAP
 
 
 def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:

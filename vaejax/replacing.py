@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
 
 
 @contextmanager
@@ -48,12 +48,13 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def check_writable(path: Path, name: str) -> None:
+def check_writable(path: Path, name: str, remedy: str = "name another") -> None:
     """Finds out whether `path` can be written before the work whose result it shall hold.
 
     Args:
       path: a file that need not be there yet; directories are made as needed.
       name: what the user calls it, such as `--out`.
+      remedy: what to do where it cannot be written.
 
     Raises:
       UserError: it cannot be written; the message names path, reason and remedy.
@@ -68,7 +69,7 @@ def check_writable(path: Path, name: str) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{name}={path} cannot be written ({error.strerror}); name another"
+            f"{name}={path} cannot be written ({short_reason(error)}); {remedy}"
         ) from error
 
 

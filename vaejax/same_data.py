@@ -66,8 +66,8 @@ def _came_and_went(workdir: Path, dataset: Dataset) -> str:
     """The names that are new and those that are gone, as far as the run has kept its own."""
     try:
         kept = json.loads(gzip.decompress((workdir / FILE).read_bytes()))
-        old = {name for names in kept.values() for name in names}
-    except (OSError, EOFError, ValueError, AttributeError, TypeError):
+        old = {str(name) for names in kept.values() for name in names}
+    except Exception:  # whatever is wrong with that file, the message is about the data
         return ""
     new = {name for names in _names(dataset).values() for name in names}
     return "".join(

@@ -38,36 +38,42 @@ def main() -> None:
     from vaejax import pictures
     from vaejax.loading import load
     from vaejax.progress import counting, say
+    from vaejax.settings import load_json
 
-    out = _directory(workdir) if SEPARATE.value else _file(workdir)
+    columns = max(1, round(COUNT.value**0.5))
+    shape = load_json(workdir / "config.json").data.image_size
+    out = _directory(workdir) if SEPARATE.value else _file(workdir, columns, shape)
     batches = load(workdir, CHECKPOINT.value).sample_in_batches(
         COUNT.value, seed=SEED.value, temperature=_temperature(), prior=PRIOR.value
     )
-    if SEPARATE.value:
-        with counting("drawing", COUNT.value) as advance:
+    with counting("drawing", COUNT.value, shown=COUNT.value > _FEW) as advance:
+        if SEPARATE.value:
             for i, image in enumerate(itertools.chain.from_iterable(batches)):
                 pictures.save(out / f"{i:06d}.png", image)
                 advance(1)
-    else:
-        columns = max(1, round(COUNT.value**0.5))
-        pictures.save(out, pictures.grid(np.concatenate(list(batches)), columns))
+        else:
+            faces = []
+            for batch in batches:
+                faces.append(batch)
+                advance(len(batch))
+            pictures.save(out, pictures.grid(np.concatenate(faces), columns))
     say(f"{COUNT.value} faces: {out}")
 
 
-def _file(workdir: Path) -> Path:
+def _file(workdir: Path, columns: int, shape: tuple[int, int]) -> Path:
     """The picture to write, in a directory if one was named.
 
     Raises:
       UserError: it cannot be written, or not in the format of its name.
     """
-    from vaejax.pictures import check_format
+    from vaejax.pictures import check_format, sheet_size
     from vaejax.replacing import check_writable
 
     given = OUT.value or str(workdir / "samples.png")
     path = local_path("--out", given)
     if path.is_dir() or given.endswith(("/", os.sep)):
         path = path / "samples.png"
-    check_format(path, "--out")
+    check_format(path, "--out", sheet_size(COUNT.value, columns, shape))
     check_writable(path, "--out")
     return path
 
@@ -98,6 +104,8 @@ def _temperature() -> list[float]:
         raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
 
 
+# So many need no progress.
+_FEW = 1_000
 # What a face is called in a directory of separate ones.
 _FACE = re.compile(r"\d{6,}\.png")
 

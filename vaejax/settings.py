@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import json
+import numbers
+import os
 import sys
 import typing
 from collections.abc import Iterator
@@ -180,7 +182,7 @@ def load_json(path: Path) -> Config:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); name the work directory of a run"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); restore it, or begin a new run") from error
     except UserError as error:
         raise UserError(f"{path} does not fit this version of vaejax: {error}") from error
@@ -248,7 +250,10 @@ def _typed(name: str, expected: Any, value: Any) -> Any:
         if len(value) != len(inner):
             raise UserError(f"{name}={tuple(value)!r} must have {len(inner)} values")
         return tuple(_typed(name, kind, element) for kind, element in zip(inner, value))
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    # NumPy's too.
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     # An integer may be larger than any float.
     if is_number and not abs(value) <= sys.float_info.max:
         raise UserError(f"{name}={str(value)[:40]} must be a finite number")

@@ -1,6 +1,9 @@
 """A trained model as its user meets it: pictures in, pictures out."""
 
 import functools
+import math
+import numbers
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,11 +11,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from vaejax.batching import in_batches, joined
 from vaejax.compiling import jit, precise
-from vaejax.config import Config
+from vaejax.config import FITTED_PRIORS, Config
 from vaejax.errors import UserError
 from vaejax.evaluation import make_importance_bound
 from vaejax.inputs import PictureLike, Pictures, as_pictures
@@ -93,7 +96,7 @@ class TrainedModel:
     def sample_posterior(self, images: PictureLike, *, seed: int = 0) -> Latents:
         """Latents z ~ q(z|x) of each picture."""
         images = as_pictures(images, self.config.data)
-        key = jax.random.key(seed)
+        key = _key(seed)
 
         def sample(images: Array, index: Array) -> PyTree:
             return self._posterior(self.params, images, picture_keys(key, index))[0]
@@ -119,7 +122,7 @@ class TrainedModel:
         images = as_pictures(images, self.config.data)
 
         def of_batch(images: Array, index: Array) -> Array:
-            keys = () if seed is None else (picture_keys(jax.random.key(seed), index),)
+            keys = () if seed is None else (picture_keys(_key(seed), index),)
             z, _ = self._posterior(self.params, images, *keys)
             return self._decode(self.params, z)
 
@@ -143,6 +146,8 @@ class TrainedModel:
             first.
           prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
         """
+        _check_count(count)
+        _check_fits(count, math.prod(self.config.data.shape))
         return joined(
             self.sample_in_batches(count, seed=seed, temperature=temperature, prior=prior)
         )
@@ -174,7 +179,9 @@ class TrainedModel:
             return joined(self._drawn(self._sample_codes, count, seed, temperature))
         fitted, temperature = self.fitted_prior(prior), float(self._temperatures(temperature))
         _check_count(count)
-        return np.asarray(fitted.sample(jax.random.key(seed), count, temperature))
+        # All at once, since a prior that was fitted has no noise of its own for each picture.
+        _check_fits(count, 4 * self.config.model.latent_size)
+        return np.asarray(fitted.sample(_key(seed), count, temperature))
 
     def redraw(
         self,
@@ -218,7 +225,7 @@ class TrainedModel:
     ) -> Iterator[PyTree]:
         """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
         _check_count(count)
-        temperature, key = self._temperatures(temperature), jax.random.key(seed)
+        temperature, key = self._temperatures(temperature), _key(seed)
 
         def of_batch(index: Array, *inputs: PyTree) -> PyTree:
             return function(self.params, picture_keys(key, index), temperature, *inputs)
@@ -232,7 +239,7 @@ class TrainedModel:
         images = as_pictures(images, self.config.data)
         if samples < 1:
             raise UserError(f"samples={samples} must be at least 1")
-        bound, key = self._importance_bound(samples), jax.random.key(seed)
+        bound, key = self._importance_bound(samples), _key(seed)
         return self._in_batches(
             lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
         )
@@ -248,6 +255,9 @@ class TrainedModel:
                 f"prior {name!r}: no prior is fitted to a ladder, whose groups' priors are trained "
                 f"with it; name {OWN_PRIOR}"
             )
+        if name not in FITTED_PRIORS:
+            known = ", ".join((OWN_PRIOR, *FITTED_PRIORS))
+            raise UserError(f"prior {name!r} is none of {known}; name one of them")
         path = self.prior_path(name)
         remedy = (
             f"run python -m vaejax.fit --workdir={self.workdir} --prior={name} "
@@ -273,9 +283,13 @@ class TrainedModel:
         self, temperature: Temperature
     ) -> Float[np.ndarray, ""] | Float[np.ndarray, "group"]:
         """One for all, or one for each group of a ladder."""
-        values = np.squeeze(np.asarray(temperature, np.float32))
-        if not np.all((values >= 0) & (values < np.inf)):
+        try:
+            values = np.squeeze(np.asarray(temperature, np.float64))
+        except (TypeError, ValueError):
+            values = np.float64(np.nan)
+        if not np.all((values >= 0) & (values <= np.finfo(np.float32).max)):
             raise UserError(f"temperature={temperature} must be a number from 0 on")
+        values = values.astype(np.float32)
         depths = list(Counter(self.model.resolutions()).values())
         if values.ndim == 0 or (depths and values.shape == (sum(depths),)):
             return values
@@ -304,6 +318,8 @@ class TrainedModel:
         leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
         count = len(leaves[0]) if leaves and leaves[0].ndim else 0
         shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
+        if any(not np.all(np.isfinite(leaf)) for leaf in leaves):
+            raise UserError("latents hold numbers that are not finite; decode none of them")
         if not count or [leaf.shape for leaf in leaves] != shapes:
             known = ", ".join(str(("batch", *shape[1:])).replace("'", "") for shape in shapes)
             raise UserError(
@@ -314,5 +330,22 @@ class TrainedModel:
 
 
 def _check_count(count: int) -> None:
-    if count < 1:
-        raise UserError(f"count={count} must be at least 1")
+    if not isinstance(count, numbers.Integral) or count < 1:
+        raise UserError(f"count={count} must be a whole number from 1 on")
+
+
+def _key(seed: int) -> PRNGKeyArray:
+    """The key of a seed, of which JAX would silently use 32 bits alone."""
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} must be a whole number from 0 to {2**32 - 1}")
+    return jax.random.key(int(seed))
+
+
+def _check_fits(count: int, size: int) -> None:
+    """Raises UserError if so many results of `size` bytes each are more than the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * size > memory:
+        raise UserError(
+            f"count={count} needs {count * size / 1e9:,.0f} GB, and this machine has "
+            f"{memory / 1e9:,.0f} GB of memory; draw fewer at a time, with several seeds"
+        )

@@ -209,10 +209,16 @@ def read_table(path: pathlib.Path) -> Table:
     for number, fields in enumerate(table[start:], start + 1):
         if not any(fields):
             continue
+        earlier = rows.get(fields[0])
         try:
             rows[fields[0]] = [int(field) for field in fields[1:]]
         except ValueError:
             rows[fields[0]] = []
+        if earlier not in (None, rows[fields[0]]):
+            raise UserError(
+                f"{path} line {number} says of {fields[0]!r} something else than a line before:"
+                " get the file again"
+            )
         if len(rows[fields[0]]) != width:
             raise UserError(
                 f"{path} line {number} is {' '.join(fields)[:60]!r}, not a file name and {width}"

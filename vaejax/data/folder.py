@@ -59,6 +59,11 @@ class Folder(Source):
                 f"the folders {', '.join(sorted(folders))} are the splits ({counts});"
                 " config.data.holdout is not used",
             )
+        elif named := _named_like_splits(self._files.names):
+            self.notes = (
+                f"the folders {', '.join(named)} are called like splits and are not taken for them,"
+                " since other pictures lie beside them or none is for training: all are one pool",
+            )
 
     def signature(self) -> dict:
         """Names with sizes and modification times (zip: CRCs)."""
@@ -89,6 +94,12 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
         return {}
     splits = {folder: _SPLIT_FOLDERS.get(folder.lower(), "") for folder in folders}
     return splits if "" not in splits.values() and "train" in splits.values() else {}
+
+
+def _named_like_splits(names: Sequence[str]) -> list[str]:
+    """Folders at the top that are called like splits."""
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    return sorted(folder for folder in folders if folder.lower() in _SPLIT_FOLDERS)
 
 
 def _rows_of_splits(names: list[str], folders: dict[str, str]) -> dict[str | None, Sequence[int]]:
