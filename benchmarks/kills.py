@@ -130,8 +130,8 @@ class Trial:
         place = self._new_run(disk, self._root if name == WORK_ALONE else disk)
         # What the undisturbed run holds at its end; for moments it needs more.
         held = sum(map(_bytes, self._whole[:1] if name == WORK_ALONE else self._whole))
-        # Of all orders of magnitude, for most of what is written first is small.
-        size = int(4096 * (held / 4096) ** self._rng.random() ** 0.5)
+        # A disk without room for one checkpoint is refused at the start: most have more.
+        size = int(held * self._rng.uniform(0.05, 1.0))
         with small_disk(disk, size) as resize:
             try:
                 if self._attempt(place, full=disk) == 0:
