@@ -204,10 +204,12 @@ case "$*" in
     exit "$status" ;;
 esac
 """
-# Instead of uv: what is installed here is what the test runs with.
+# Instead of uv: what is installed here is what the test runs with. Behind Python's own library, of
+# which some package may have brought an older module.
 UV = """#!/usr/bin/env bash
 case "$1" in
-  venv) mkdir -p venv/bin && ln -s {python} venv/bin/python ;;
+  venv) {python} -m venv --without-pip venv
+    for site in venv/lib/python*/site-packages; do echo {packages} >"$site/here.pth"; done ;;
   pip) [[ "$*" == *" -c code/launch/constraints.txt "* && -s code/launch/constraints.txt ]] &&
     stat --format=%n:%i "$HOME"/launches/*/code/setup.cfg >>"$HOME/installed" ;;
 esac
@@ -225,7 +227,9 @@ def worker(tmp_path):
     """The directory of a TPU that runs what it is told."""
     home, tools = tmp_path / "home", tmp_path / "tools"
     executables = {tools / name: "#!/bin/sh\n" for name in ("gcsfuse", "mountpoint", "sudo")}
-    executables[home / ".local" / "bin" / "uv"] = UV.format(python=sys.executable)
+    executables[home / ".local" / "bin" / "uv"] = UV.format(
+        python=sys.executable, packages=sysconfig.get_path("purelib")
+    )
     executables[tmp_path / "gcloud"] = WORKER
     for path, text in executables.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +241,7 @@ def worker(tmp_path):
 def start_on_worker(worker, *flags, own=()):
     """The script with flags of the training and its own; to JAX its worker is one under SLURM."""
     surroundings = {
-        "PATH": f"{worker}:{os.environ['PATH']}", "PYTHONPATH": sysconfig.get_path("purelib"),
+        "PATH": f"{worker}:{os.environ['PATH']}",
         "JAX_COORDINATOR_PORT": str(free_pair()), "SLURM_JOB_ID": "1", "SLURM_NTASKS": "1",
         "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
     }  # fmt: skip
