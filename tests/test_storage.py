@@ -85,11 +85,13 @@ def test_a_digest_takes_keys_and_empty_arrays():
 
 def test_digests_are_those_of_the_first_version():
     """Else every checkpoint that was ever written would be called damaged."""
-    state = {"a": jnp.linspace(-1, 1, 60, dtype=jnp.float32).reshape(5, 12), "b": jnp.int32(3)}
+    # Numbers without rounding: JAX's releases make other ones of a linspace.
+    numbers = np.arange(-30, 30, dtype=np.float32).reshape(5, 12) / 32
+    state = {"a": jnp.asarray(numbers), "b": jnp.int32(3)}
     assert digest(state) == GOLDEN
 
 
-GOLDEN = 3229579973
+GOLDEN = 1772935964
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
