@@ -184,7 +184,7 @@ class Checkpoints:
         return saved
 
     def _check(self, step: int, item: str, saved_meta: dict[str, Any], found: int) -> None:
-        """Nothing else notices a bit that was flipped on its way to the disk and back."""
+        """Raises DamagedCheckpoint if an item's digest is not the saved one: a bit has flipped."""
         if _DIGESTS in saved_meta and saved_meta[_DIGESTS][item] != found:
             raise self._damaged(step, f"its {item} is not what was saved")
 

@@ -51,7 +51,7 @@ class DoesNotFit(UserError):
     """
 
     def __init__(self, needed: int, had: int):
-        """Says so."""
+        """Makes the message of both sizes, in bytes."""
         super().__init__(f"the step needs {needed / 2**30:.2f} GiB of a device's {had / 2**30:.2f}")
         self.needed, self.had = needed, had
 

@@ -122,7 +122,7 @@ def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Trac
 
 
 def pictures_shape(config: Config) -> tuple[int, ...]:
-    """Of what one call takes: [dispatch, batch, height, width, channel]."""
+    """The shape of the pictures of one dispatch: [dispatch, batch, height, width, channel]."""
     return (config.train.steps_per_dispatch, config.train.batch_size, *config.data.shape)
 
 

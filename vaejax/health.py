@@ -1,4 +1,4 @@
-"""What ails a run, in words, each with its remedy and said once."""
+"""Warnings about a training run, such as posterior collapse, each with a remedy, shown once."""
 
 from collections.abc import Iterator
 

@@ -102,7 +102,7 @@ class Buffer(NamedTuple):
 
 
 def buffers(kind: str) -> list[Buffer]:
-    """Of a type, in order."""
+    """The arrays of an HLO type, such as a tuple, in order."""
     found = []
     for name, written, layout in _ARRAY.findall(kind):
         number, space = _SIZES.get(name, 0), _SPACE.search(layout)

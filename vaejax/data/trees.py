@@ -37,9 +37,9 @@ class Tree(Protocol):
 
 
 def cannot(error: Exception, name: str = "") -> str:
-    """Says that a file or folder cannot be read, and why, without its name."""
+    """The reason for which a file is set aside that raised `error` when it was read."""
     reason = reason_of(error)
-    # Reasons do not name the file, so that equal ones are counted as one.
+    # It leaves out the file's name, so that equal reasons are counted together.
     return f"cannot be read: {reason.replace(repr(name), 'the file') if name else reason}"
 
 

@@ -85,7 +85,10 @@ class Zip:
             raise Unreadable(cannot(error, name)) from error
 
     def _read_bzip2(self, member: zipfile.ZipInfo, wanted: int) -> bytes:
-        """Of bzip2, the smallest piece that zipfile unpacks may become gigabytes."""
+        """The first `wanted` bytes of a bzip2 member, with bounded memory.
+
+        zipfile decompresses bzip2 in pieces that may become gigabytes.
+        """
         packed = copy.copy(member)
         packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
         del packed.CRC  # is that of what is unpacked

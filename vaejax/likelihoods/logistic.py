@@ -83,7 +83,7 @@ class DiscretizedLogistic:
     """
 
     def __init__(self, bits: int = 8):
-        """Of 8 or fewer bits."""
+        """Sets the number of bits that count, at most 8."""
         self.bits = bits
 
     def log_prob(self, images: Images, pixels: Pixels) -> Float[Array, "batch"]:
