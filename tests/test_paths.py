@@ -5,9 +5,10 @@ import pathlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CONFIG_FILE, command
+from tiny import CONFIG_FILE, command, tiny
 
 import vaejax
+from vaejax.data import open_dataset
 from vaejax.errors import UserError
 from vaejax.paths import local_path
 
@@ -37,6 +38,12 @@ def test_what_only_looks_like_an_address_is_a_path(path):
 def test_an_unknown_home_is_one_line():
     with pytest.raises(UserError, match="without ~"):
         local_path("--out", "~nobody-of-this-name/x")
+
+
+def test_a_cache_in_an_unknown_home_is_one_line():
+    config = tiny(data={"cache_dir": "~nobody-of-this-name/x"}).data
+    with pytest.raises(UserError, match=r"config\.data\.cache_dir=~nobody.*without ~"):
+        open_dataset(config, progress=False)
 
 
 PLACES = [

@@ -26,6 +26,7 @@ from vaejax.data.formats import readers
 from vaejax.data.listing import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.data.records import Contents, Source
 from vaejax.errors import UserError
+from vaejax.paths import local_path
 from vaejax.replacing import replacing
 
 _LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
@@ -40,7 +41,7 @@ KEY = re.compile("[0-9a-f]{24}")
 def cache_root(config: DataConfig) -> pathlib.Path:
     """`config.data.cache_dir`, or the user's usual cache directory."""
     if config.cache_dir:
-        return pathlib.Path(config.cache_dir).expanduser().absolute()
+        return local_path(SETTING, config.cache_dir).absolute()
     return usual_cache_root()
 
 
