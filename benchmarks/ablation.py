@@ -12,7 +12,6 @@ import time
 from contextlib import closing
 
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.recipe import variants
@@ -24,7 +23,7 @@ from vaejax.errors import UserError
 from vaejax.progress import say
 from vaejax.settings import changed, resolve, to_json
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 SECONDS = flags.DEFINE_float("seconds", 600.0, "Of updates in each run.", lower_bound=0)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each variant.", lower_bound=1)
 ONLY = flags.DEFINE_list("only", [], "Names of variants, instead of all.")

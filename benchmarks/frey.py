@@ -13,7 +13,6 @@ import time
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report
 from benchmarks.runs import start_run
@@ -27,7 +26,7 @@ from vaejax.progress import say
 from vaejax.settings import load_json, resolve
 from vaejax.trained import TrainedModel
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 SEEDS = flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
 RUNS = flags.DEFINE_string("runs", None, "Where the runs are kept; default: nowhere.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")

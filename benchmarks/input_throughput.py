@@ -13,7 +13,6 @@ from contextlib import suppress
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.programs import Step
@@ -26,7 +25,7 @@ from vaejax.data.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.models import build_model
 from vaejax.settings import resolve
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, serving, and the step.", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", 200, "Of the real run.", lower_bound=8)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")

@@ -25,7 +25,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report
 from benchmarks.attempts import Broken, attempt, small_disk, why_no_mount
@@ -36,7 +35,7 @@ from vaejax import cli
 from vaejax.errors import NO_SPACE, TRY_AGAIN, UserError
 from vaejax.progress import say
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 KILLS = flags.DEFINE_integer("kills", 200, "How many.", lower_bound=0)
 FULL_DISKS = flags.DEFINE_integer("full_disks", 10, "How many.", lower_bound=0)
 SEED = flags.DEFINE_integer("seed", 0, "Of phases, moments and sizes of disks.")

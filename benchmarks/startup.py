@@ -10,14 +10,13 @@ import tempfile
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.runs import start_run
 from vaejax import cli
 from vaejax.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 REPEATS = flags.DEFINE_integer("repeats", 3, "Starts with everything cached.", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 

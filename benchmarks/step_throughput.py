@@ -10,7 +10,6 @@ import sys
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.programs import Step
@@ -19,7 +18,7 @@ from vaejax import cli
 from vaejax.chips import chip_of
 from vaejax.models import build_model
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, all variants in turn.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Of each variant in a round.", lower_bound=0)

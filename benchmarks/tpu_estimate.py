@@ -5,7 +5,6 @@
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report
 from benchmarks.sweep import variants
@@ -14,7 +13,7 @@ from vaejax.chips import topology_devices
 from vaejax.errors import DoesNotFit
 from vaejax.estimates import estimate
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:1x1", "Which TPU chips.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")

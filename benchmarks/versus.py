@@ -28,7 +28,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import report, timing
 from benchmarks.rivals.worker import Worker, take_turns
@@ -48,7 +47,7 @@ RIVALS = {
     "pythae": ("benchmarks.rivals.pythae_celeba",),
 }
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 AGAINST = flags.DEFINE_list("rivals", list(RIVALS), f"Some of {', '.join(RIVALS)}.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Pairs of turns with each rival.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each turn.", lower_bound=0)

@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import hypothesis
 import jax
 import pytest
+from tiny import CONFIG_FILE, command
 
 if jax.__version_info__ < (0, 11):
     # XLA's older code generator, one module at a time: half the time again. Later it is no more.
@@ -56,3 +57,14 @@ def real_faces() -> pathlib.Path:
     if not REAL_FACES.is_dir():
         pytest.skip(f"the real faces are not here: {REAL_FACES}")
     return REAL_FACES
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> pathlib.Path:
+    """A run of `tiny.py` that the command has trained to its end. Tests may add to it."""
+    workdir = tmp_path_factory.mktemp("runs") / "trained"
+    result = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert f"new faces: {workdir / 'samples.png'}" in result.stderr
+    assert "Traceback" not in result.stderr
+    return workdir

@@ -50,10 +50,11 @@ def test_a_value_is_taken_as_it_was_meant(written, read):
 
 def test_a_value_may_be_a_word_of_its_own():
     words = ["main", "--config.train.steps", "7", "--config", str(CONFIG_FILE)]
+    # The file comes first: the parser wants it before its settings.
     assert config_flags_of(words) == [
         "main",
-        "--config.train.steps=7",
         f"--config={CONFIG_FILE}",
+        "--config.train.steps=7",
     ]
 
 
@@ -92,6 +93,14 @@ def test_an_unknown_setting_is_named_with_another(section, key):
         settings.check_key(name)
     assert f"config.{name} is not a setting" in str(error.value)
     assert "did you mean config." in str(error.value) or "known: " in str(error.value)
+
+
+def test_flags_may_come_from_a_file(tmp_path):
+    file = tmp_path / "flags.txt"
+    file.write_text(f"--config={CONFIG_FILE}\n--config.data.synthetic_counts=16,4,2\n")
+    result = command("prepare", f"--flagfile={file}")
+    assert result.returncode == 0, result.stderr
+    assert "train: 16 pictures (28, 28, 3)" in result.stderr
 
 
 def test_a_config_that_is_not_returned_is_said_to_be(tmp_path):

@@ -27,16 +27,9 @@ def small_disk(place: pathlib.Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert command("main", CONFIG, f"--workdir={workdir}").returncode == 0
-    return workdir
-
-
 # From the first checkpoint to the last.
 @pytest.mark.parametrize("size", ["400k", "1100k"])
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(undisturbed, size, tmp_path):
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(trained, size, tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, size):
         flags = (CONFIG, f"--workdir={disk / 'run'}")
@@ -49,8 +42,8 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(undisturbed, size,
         subprocess.run(["mount", "-o", "remount,size=80m", str(disk)], check=True)
         result = command("main", *flags)
         assert result.returncode == 0, result.stderr
-        assert_same(final_state(undisturbed, tiny()), final_state(disk / "run", tiny()))
-        assert metrics(undisturbed) == metrics(disk / "run")
+        assert_same(final_state(trained, tiny()), final_state(disk / "run", tiny()))
+        assert metrics(trained) == metrics(disk / "run")
 
 
 def test_a_cache_on_a_full_disk_is_one_line(tmp_path):

@@ -5,15 +5,19 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from filelock import FileLock
-from tiny import tiny
+from PIL import Image
+from tensorboardX import SummaryWriter
+from tiny import free_port, tiny
 
-from vaejax import parallel, quiet
+from vaejax import parallel, pictures, processes, quiet
 from vaejax.checkpoints import Checkpoints
 from vaejax.errors import DamagedCheckpoint, UserError, one_line
 from vaejax.parallel import make_mesh, state_shardings
+from vaejax.reporting import Reporter
 from vaejax.workdir import claim
 
 STATE = {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}
@@ -106,6 +110,49 @@ def test_where_orbax_opens(tmp_path, monkeypatch, error):
     with pytest.raises(UserError) as said:
         Checkpoints(tmp_path / "checkpoints")
     assert_one_line(said.value)
+
+
+@EACH
+@pytest.mark.parametrize("entry", ["add_scalar", "add_image", "close"])
+def test_where_tensorboard_fails_the_metrics_go_on(tmp_path, monkeypatch, capsys, entry, error):
+    monkeypatch.setattr(SummaryWriter, entry, raising(error))
+    reporter = Reporter(tmp_path, 0)
+    for step in (1, 2):
+        reporter.write(step, "train", {"loss": 1.0})
+        reporter.picture(step, "samples", np.zeros((4, 4, 3), np.uint8))
+    reporter.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("TensorBoard's file cannot be written any more")
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@EACH
+def test_where_tensorboard_opens(tmp_path, monkeypatch, capsys, error):
+    monkeypatch.setattr("vaejax.reporting.SummaryWriter", raising(error))
+    reporter = Reporter(tmp_path, 0)
+    reporter.write(1, "train", {"loss": 1.0})
+    reporter.close()
+    assert capsys.readouterr().err.startswith("TensorBoard's file cannot be written any more")
+
+
+@EACH
+def test_where_pillow_writes(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(Image.Image, "save", raising(error))
+    with pytest.raises((UserError, OSError)) as said:
+        pictures.save(tmp_path / "faces.png", np.zeros((4, 4, 3), np.uint8))
+    message, status = one_line(said.value)
+    assert "\n" not in message and "faces.png" in message and status in (1, 2)
+    assert not list(tmp_path.iterdir())
+
+
+@EACH
+def test_where_jax_joins_processes(monkeypatch, error):
+    monkeypatch.setattr(jax.distributed, "initialize", raising(error))
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", str(free_port()))
+    with pytest.raises(UserError) as said:
+        processes.start_detected(60.0)
+    message, status = one_line(said.value)
+    assert "\n" not in message and status in (2, 75)
 
 
 @EACH

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -133,6 +134,31 @@ def test_the_order_is_the_same_every_time(prepared, tmp_path):
         open_dataset(again, progress=False).fingerprint
         == open_dataset(prepared, progress=False).fingerprint
     )
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), ValueError("a\nb"), KeyError()]
+)
+@pytest.mark.parametrize("entry", ["builder_from_directory", "as_numpy"])
+def test_what_tfds_raises_is_one_line(prepared, tmp_path, monkeypatch, entry, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tfds, entry, fail)
+    again = dataclasses.replace(prepared, cache_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"mini_faces' cannot be read from .*: remove that") as said:
+        open_dataset(again, progress=False)
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("pattern", ["*.json", "*tfrecord*"])
+def test_a_prepared_set_that_was_damaged_is_one_line(prepared, tmp_path, pattern):
+    data = shutil.copytree(prepared.path, tmp_path / "data")
+    for file in data.rglob(pattern):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    damaged = dataclasses.replace(prepared, path=str(data), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"mini_faces' cannot be read from .*: remove that"):
+        open_dataset(damaged, progress=False)
 
 
 def test_celebas_official_attribute_order_is_alphabetical():

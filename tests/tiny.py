@@ -96,6 +96,15 @@ def command(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def assert_one_line(result: subprocess.CompletedProcess, said: str) -> None:
+    """A command ended with one line of error, its last, in which `said` stands."""
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and said in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1] == errors[0]
+
+
 def of_file(path: pathlib.Path) -> ml_collections.ConfigDict:
     """What a config file sets."""
     spec = importlib.util.spec_from_file_location(path.stem, path)

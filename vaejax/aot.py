@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from vaejax import cli
 from vaejax.chips import chip_of, topology_devices
@@ -23,7 +22,7 @@ from vaejax.settings import changed, resolve
 from vaejax.strict_json import dumps
 from vaejax.tables import Row, cell, markdown
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "TPU chips such as v5e:16x16, v5p:2x2x2, or v5e:16x16*4 for four slices."
 )
@@ -37,6 +36,8 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the figures in.")
 
 def main() -> None:
     """Compiles, prints and keeps."""
+    if TOPOLOGY.value and COMPARE.value:
+        raise UserError("--topology and --compare do not go together; name all in --compare")
     config = resolve(CONFIG.value)
     out = OUT.value and local_path("--out", OUT.value)
     if out:

@@ -2,11 +2,11 @@
 
 import selectors
 import socket
-import sys
 import time
 from dataclasses import dataclass, field
 
 from vaejax.messages import LONGEST_GREETING, Greeting, greeting
+from vaejax.streams import print_error
 
 _GREETING_SECONDS = 10.0
 # That have not greeted yet; of more, the oldest is dropped. A process greets as soon as it is
@@ -104,8 +104,7 @@ class Callers:
         caller.connection.close()
         if caller.host not in self._told:
             self._told.add(caller.host)
-            line = f"dropped a caller from {caller.host} that is no process of this run"
-            print(line, file=sys.stderr, flush=True)
+            print_error(f"dropped a caller from {caller.host} that is no process of this run")
 
     def _forget(self, caller: _Caller) -> None:
         del self._callers[caller.connection]

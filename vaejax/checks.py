@@ -15,6 +15,11 @@ def check_together(config: Config) -> None:
             f"config.data.path={config.data.path!r} is not read by config.data.source='synthetic'; "
             "set config.data.source to folder, celeba or array, or leave the path out"
         )
+    if config.data.manual_dir and not config.data.source.startswith("tfds:"):
+        raise UserError(
+            f"config.data.manual_dir={config.data.manual_dir!r} is read by "
+            f"config.data.source='tfds:NAME' alone, not by {config.data.source!r}; leave it out"
+        )
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
     _check_levels(config)

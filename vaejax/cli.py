@@ -1,5 +1,6 @@
 """What every command shares: flags, one-line errors, and quiet libraries."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,13 +9,31 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
-from vaejax.command_line import check_returned, config_flags_of
+from vaejax.command_line import check_returned, config_flags_of, flag_error
 from vaejax.errors import UserError, one_line, say, tell
 from vaejax.pages import use_large_pages
 from vaejax.paths import check_no_address, local_path
 from vaejax.quiet import quiet_libraries
 from vaejax.signals import interrupt_on_signal
+from vaejax.streams import flush, open_closed_streams
+
+# What is defined here is listed by --help among the flags of the command that asked for it.
+flags.disclaim_key_flags()
+
+
+def define_config() -> flags.FlagHolder:
+    """Defines `--config`, a file whose settings `--config.section.key` change."""
+    # Already here ml_collections opens what --flagfile names.
+    with _one_line_errors(everything=True):
+        return config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+
+
+def require(name: str) -> None:
+    """Raises UserError if the flag `name` is not given."""
+    if not flags.FLAGS[name].present:
+        raise UserError(f"--{name} is missing; see --help")
 
 
 def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None:
@@ -29,16 +48,17 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
 
     def parse(argv: list[str]) -> list[str]:
         with _one_line_errors(everything=True), quiet_libraries():
-            rest = flags.FLAGS(config_flags_of(argv))
+            # In its place: ml_collections reads there which settings are given.
+            sys.argv = config_flags_of(flags.FLAGS.read_flags_from_files(argv))
+            rest = flags.FLAGS(sys.argv)
             if len(rest) > 1:
                 raise UserError(f"{rest[1]!r} is not a flag; write --name=value")
             for name in required:
-                if not flags.FLAGS[name].present:
-                    raise UserError(f"--{name} is missing; see --help")
-                if name == "config":
-                    # A config file that failed to load says so only when it is looked into.
-                    check_returned(flags.FLAGS[name].value)
-            _check_places()
+                require(name)
+            if "config" in flags.FLAGS and flags.FLAGS["config"].present:
+                # A config file that failed to load says so only when it is looked into.
+                check_returned(flags.FLAGS["config"].value)
+            _check_values()
             return rest
 
     def main(_: list[str]) -> int | None:
@@ -53,6 +73,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             with without_tpu_complaints():
                 return command()
 
+    open_closed_streams()
     use_large_pages()
     app.run(main, flags_parser=parse)
 
@@ -78,7 +99,7 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     except Exception as error:
         line = one_line(error)
         if not line and isinstance(error, flags.Error) and "Traceback" not in str(error):
-            line = str(error), UserError.status
+            line = flag_error(error), UserError.status
         if not line and everything:
             line = f"--config: {_last_line(error)}", UserError.status
         if not line:
@@ -99,20 +120,25 @@ def _last_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(lines)}"
 
 
-def _check_places() -> None:
-    """Raises UserError if a flag, which may name a place, is given an address or nothing."""
+def _check_values() -> None:
+    """Raises UserError if a flag is given an address, nothing, or a number that is not finite."""
     for name, value in flags.FLAGS.flag_values_dict().items():
         # Settings are checked with all others, wherever they come from.
-        if isinstance(value, str) and not name.startswith("config"):
+        if name.startswith("config"):
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}={value} must be a finite number")
+        if isinstance(value, str):
             check_no_address(f"--{name}", value)
+            if value.startswith("--"):
+                raise UserError(f"--{name} has no value; {value} follows where it should stand")
             # An unset variable of a shell would be taken for the default, or for this directory.
             if not value and flags.FLAGS[name].present:
                 raise UserError(f"--{name}= is empty; give it a value, or leave it out")
 
 
 def _end(status: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     os._exit(status)
 
 

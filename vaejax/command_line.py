@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+from absl import flags
 
 from vaejax import saved_config
 from vaejax.errors import UserError
@@ -24,13 +25,38 @@ def config_flags_of(argv: list[str]) -> list[str]:
     """
     joined = _joined(argv)
     parsed = [joined[0], *map(_as_parsed, joined[1:])]
+    names = [word.partition("=")[0] for word in parsed]
     # ml_collections would make one tuple of both.
-    last = {word.partition("=")[0]: i for i, word in enumerate(parsed)}
-    return [
+    last = {name: i for i, name in enumerate(names)}
+    kept = [
         word
         for i, word in enumerate(parsed)
-        if not word.startswith("--config.") or last[word.partition("=")[0]] == i
+        if not word.startswith("--config.") or last[names[i]] == i
     ]
+    # It wants the file before its settings.
+    return [kept[0], *sorted(kept[1:], key=lambda word: not word.startswith("--config="))]
+
+
+def flag_error(error: flags.Error) -> str:
+    """What absl says of a flag, in its user's terms: the flag, its value, and what it takes."""
+    if (
+        isinstance(error, flags.UnrecognizedFlagError)
+        and error.flagname.startswith("config.")
+        and "config" in flags.FLAGS
+    ):
+        return f"--{error.flagname} changes a setting of --config, which is missing"
+    match = re.match(r"flag --([^=\n]+)=(.*?): ", str(error), re.DOTALL)
+    if not match or match[1] not in flags.FLAGS:
+        return str(error).removeprefix("ERROR:: ")
+    name, value = match.groups()
+    flag = flags.FLAGS[name]
+    if flag.boolean:
+        wanted = "true or false"
+    elif isinstance(flag.parser, flags.EnumParser):
+        wanted = f"one of {', '.join(flag.parser.enum_values)}"
+    else:
+        wanted = flag.parser.syntactic_help
+    return f"--{name}={value} must be {wanted}"
 
 
 def check_returned(config: Any) -> None:
@@ -69,7 +95,7 @@ def _as_parsed(argument: str) -> str:
     name, equals, value = argument.lstrip("-").partition("=")
     if not argument.startswith("-"):
         return argument
-    if name == "config" and value:
+    if name == "config":
         return f"--config={_file(value)}"
     if not name.startswith("config."):
         return argument
@@ -79,6 +105,8 @@ def _as_parsed(argument: str) -> str:
 
 
 def _file(value: str) -> str:
+    if not value:
+        raise UserError("--config has no value; name a file such as configs/quickstart.py")
     file = value.split(":")[0]
     path = Path(file).expanduser()
     if path.is_dir() and (path / "config.json").is_file():

@@ -2,12 +2,18 @@
 
 import errno
 import os
-import sys
 import traceback
+
+from vaejax.streams import print_error
 
 NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.EPERM)
+# The system's words for these say little of what is to be mended.
+_IN_THE_WAY = {
+    errno.EEXIST: "a file lies in its place",
+    errno.ENOTDIR: "a directory of this path is a file",
+}
 _NO_MEMORY = (
     "there is not enough memory; lower config.train.batch_size or config.eval.batch_size, raise "
     "config.train.accumulate, or ask `python -m vaejax.aot --find_batch` what fits"
@@ -70,7 +76,7 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
             # Nobody's mistake: storage that is away may be there when tried again.
             return f"{where}{error.strerror}; run the same command to go on", 1
         case OSError():
-            return f"{where}{error.strerror or error}", UserError.status
+            return f"{where}{short_reason(error)}", UserError.status
         case MemoryError():
             return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
     # JAX's own, which is not imported here.
@@ -86,7 +92,7 @@ def short_reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return str(error) or "of this process"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return _IN_THE_WAY.get(error.errno, error.strerror)
     text = next(iter(str(error).strip().splitlines()), "")
     return ": ".join(filter(None, (type(error).__name__, text.partition(". See full ")[0][:120])))
 
@@ -114,7 +120,7 @@ def _is_behind(error: BaseException | None, numbers: tuple[int, ...]) -> bool:
 def say(message: str) -> None:
     """Prints an error's message as one line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    print("error: " + " ".join(lines), file=sys.stderr, flush=True)
+    print_error("error: " + " ".join(lines))
 
 
 def tell(error: BaseException) -> int:

@@ -73,6 +73,10 @@ def open_data(
       UserError: they are missing, or others. It speaks of the flags --data_path and --cache_dir,
         which whoever uses a trained model has in the place of settings.
     """
+    if path is not None and trained.config.data.source == "synthetic":
+        raise UserError(
+            f"--data_path={path} is not read: the run's pictures are synthetic; leave it out"
+        )
     given = {"path": path, "cache_dir": cache_dir}
     config = dataclasses.replace(
         trained.config.data,

@@ -15,7 +15,7 @@ from vaejax.settings import resolve
 if TYPE_CHECKING:
     from vaejax.processes import Group
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept. Default: runs/ and the config file's name."
 )

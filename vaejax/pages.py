@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from vaejax.streams import flush
+
 _OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # glibc reads it when a program begins, and other libraries of C not at all.
 _VARIABLE, _ASK = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
@@ -21,8 +23,7 @@ def use_large_pages() -> None:
     if _ASK in given or not sys.executable or not _offered():
         return
     os.environ[_VARIABLE] = ":".join(filter(None, (given, f"{_ASK}=1")))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

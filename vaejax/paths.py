@@ -35,7 +35,8 @@ def local_path(name: str, value: str | Path) -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{name}={value}: {error}; write the path without ~") from error
+        reason = str(error).rstrip(".")
+        raise UserError(f"{name}={value}: {reason}; write the path without ~") from error
 
 
 def check_no_address(name: str, value: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, PngImagePlugin
 
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
 from vaejax.replacing import replacing
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
@@ -81,11 +81,22 @@ def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
     """Writes a picture in the format of the path's suffix, whole or not at all.
 
     It is marked as drawn by vaejax.
+
+    Raises:
+      OSError: `path` cannot be written.
+      UserError: Pillow cannot write the picture.
     """
     kind, options = FORMATS[path.suffix.lower()]
     with replacing(path) as temporary:
         picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-        picture.save(temporary, kind, **options, **mark(kind))
+        try:
+            picture.save(temporary, kind, **options, **mark(kind))
+        except OSError:
+            raise
+        except Exception as error:  # of an encoder that is missing or fails, whatever it likes
+            raise UserError(
+                f"{path} cannot be written as {kind} ({short_reason(error)}); name a .png"
+            ) from error
 
 
 def mark(form: str) -> dict[str, Any]:

@@ -6,17 +6,14 @@ what was not used for thirty days; both without `--config`, or of the cache dire
 names.
 """
 
-import sys
-
 from absl import flags
-from ml_collections import config_flags
 
 from vaejax import cli
 from vaejax.paths import local_path
 from vaejax.replacing import check_writable
 from vaejax.settings import resolve
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+CONFIG = cli.define_config()
 PREVIEW = flags.DEFINE_string("preview", None, "Also write a sheet of training pictures, a PNG.")
 LIST = flags.DEFINE_bool("list", False, "Show what is cached, and prepare nothing.")
 PRUNE = flags.DEFINE_string(
@@ -31,6 +28,7 @@ def main() -> None:
     if LIST.value or PRUNE.value is not None:
         show_caches()
         return
+    cli.require("config")
     config = resolve(CONFIG.value)
     preview = PREVIEW.value and local_path("--preview", PREVIEW.value)
     import numpy as np
@@ -77,10 +75,5 @@ def show_caches() -> None:
         print(markdown(rows) if rows else f"nothing is cached in {places[0]}")
 
 
-def _needs_config() -> bool:
-    names = {argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:]}
-    return "config" in names or not names & {"list", "prune"}
-
-
 if __name__ == "__main__":
-    cli.run(main, required=["config"] if _needs_config() else [])
+    cli.run(main)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vaejax.errors import TRY_AGAIN, UserError, tell
+from vaejax.errors import TRY_AGAIN, Absent, UserError, short_reason, tell
 from vaejax.meeting import CAUSES, Meeting, Peer, meet
 from vaejax.messages import GOODBYE, is_known
 from vaejax.ports import choose_port, own_address
@@ -36,20 +36,35 @@ def start(meeting: Meeting) -> "Group":
       UserError: as `meet` has it.
     """
     group = Group(meeting)
-    jax.distributed.initialize(
-        meeting.coordinator,
-        num_processes=meeting.count,
-        process_id=meeting.index,
-        initialization_timeout=round(meeting.timeout),
-    )
-    interrupt_on_signal()  # JAX has taken SIGTERM for itself
+    with _joining():
+        jax.distributed.initialize(
+            meeting.coordinator,
+            num_processes=meeting.count,
+            process_id=meeting.index,
+            initialization_timeout=round(meeting.timeout),
+        )
     return group
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Around JAX's own joining of the processes: what it raises is told in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise Absent(
+            f"JAX could not join the processes ({short_reason(error)}); {CAUSES}"
+        ) from error
+    interrupt_on_signal()  # JAX has taken SIGTERM for itself
 
 
 def start_detected(timeout: float) -> "Group":
     """The same where JAX finds the others by itself: Cloud TPU, SLURM, Kubernetes.
 
     Raises:
+      Absent: JAX could not join them.
       UserError: JAX finds no such surroundings, or as `choose_port` has it.
     """
     own_port = choose_port()
@@ -65,19 +80,24 @@ def start_detected(timeout: float) -> "Group":
     alarm.daemon = True
     alarm.start()
     try:
+        with _joining():
+            _initialize_detected(timeout)
+    finally:
+        alarm.cancel()
+    address = np.array([*map(int, own_address().split("."))], np.int32)
+    host = ".".join(map(str, multihost_utils.broadcast_one_to_all(address).tolist()))
+    coordinator = f"{host}:{own_port}"
+    return Group(Meeting(coordinator, jax.process_count(), jax.process_index(), timeout))
+
+
+def _initialize_detected(timeout: float) -> None:
+    try:
         jax.distributed.initialize(initialization_timeout=round(timeout) + 60)
     except ValueError as error:
         raise UserError(
             "--distributed finds neither Cloud TPU nor SLURM nor Kubernetes here; name "
             "--coordinator=HOST:PORT --processes=N --process=I instead"
         ) from error
-    finally:
-        alarm.cancel()
-    interrupt_on_signal()  # JAX has taken SIGTERM for itself
-    address = np.array([*map(int, own_address().split("."))], np.int32)
-    host = ".".join(map(str, multihost_utils.broadcast_one_to_all(address).tolist()))
-    coordinator = f"{host}:{own_port}"
-    return Group(Meeting(coordinator, jax.process_count(), jax.process_index(), timeout))
 
 
 class Group:

@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from vaejax.goodput import Clock
+from vaejax.streams import print_error
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -25,8 +26,8 @@ def silence() -> None:
 def say(line: str) -> None:
     """One line for the person at the other end, on stderr; never into the middle of a bar."""
     if not _silent:
-        tqdm.write(line, file=sys.stderr)
-        sys.stderr.flush()
+        with tqdm.external_write_mode(file=sys.stderr):
+            print_error(line)
 
 
 @contextmanager

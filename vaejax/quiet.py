@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from vaejax.errors import is_out_of_reach, is_out_of_space, short_reason
+from vaejax.streams import print_error
 
 # Loggers of libraries that report what they also raise; "absl" is Orbax's.
 _LOGGERS = ("absl", "asyncio")
@@ -81,6 +82,12 @@ def call_quietly(function: Callable[[], Any]) -> tuple[Any, Failure | None]:
     return None, failure
 
 
+def board_lost(error: BaseException | None) -> str:
+    """What is said where TensorBoard's library fails, whose file a run can do without."""
+    reason = short_reason(error) if error else "unknown"
+    return f"TensorBoard's file cannot be written any more ({reason}); metrics.jsonl goes on"
+
+
 def _without(unwanted: Callable[[Any], bool], report: Callable[[Any], Any]) -> Callable:
     def filtered(complaint: Any) -> None:
         if not unwanted(complaint):
@@ -99,11 +106,7 @@ def _in_a_thread(report: Callable[[Any], Any]) -> Callable:
     def filtered(failure: threading.ExceptHookArgs) -> None:
         modules = _modules(failure.exc_traceback)
         if _BOARD in modules:
-            print(
-                f"TensorBoard's file cannot be written any more ({short_reason(failure.exc_value)})"
-                "; metrics.jsonl goes on",
-                file=sys.stderr,
-            )
+            print_error(board_lost(failure.exc_value))
         elif modules.isdisjoint(_REPORTED_AGAIN):
             report(failure)
 

@@ -63,6 +63,9 @@ def check_writable(path: Path, name: str, remedy: str = "name another") -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a directory")
+        if path.exists() and not path.is_file():
+            # A device such as /dev/null would be gone for good, a pipe's reader wait for ever.
+            raise OSError(None, "it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path, os.getpid())
         probe.touch()

@@ -2,10 +2,15 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from vaejax.progress import say
+from vaejax.quiet import board_lost
 from vaejax.replacing import naming, replacing
 from vaejax.strict_json import dumps
 
@@ -62,35 +67,53 @@ def _position(line: str) -> tuple[float, bool]:
 
 
 class Reporter:
-    """Sends each set of metrics to `metrics.jsonl` and TensorBoard."""
+    """Sends each set of metrics to `metrics.jsonl`, and to TensorBoard as long as that works."""
 
     def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
         """Opens both, without what they hold from after `resume_step` and its evaluation."""
         self._file = MetricsFile(workdir / "metrics.jsonl", resume_step, evaluation_due)
-        # As long a queue as need be: when its writer has died of a full disk, nothing waits for it.
-        self._place = workdir / "tensorboard"
-        with naming(self._place):
-            self._board = SummaryWriter(str(self._place), purge_step=resume_step + 1, max_queue=0)
+        self._board = _Board(workdir / "tensorboard", resume_step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
         """Records `values`; lists go to the file alone."""
         self._file.write(step, split, values)
-        with naming(self._place):
-            for name, value in values.items():
-                # Of a number that is not finite the board's library complains on the terminal.
-                if not isinstance(value, list) and math.isfinite(value):
-                    self._board.add_scalar(f"{split}/{name}", value, step)
+        for name, value in values.items():
+            # Of a number that is not finite the board's library complains on the terminal.
+            if not isinstance(value, list) and math.isfinite(value):
+                self._board.call("add_scalar", f"{split}/{name}", value, step)
 
     def picture(self, step: int, name: str, image) -> None:
         """Records a picture [height, width, channel], uint8."""
-        with naming(self._place):
-            self._board.add_image(name, image, step, dataformats="HWC")
+        self._board.call("add_image", name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes out what is left."""
         self._file.close()
-        with naming(self._place):
-            self._board.close()
+        self._board.call("close")
+
+
+class _Board:
+    """TensorBoard's file, which a run can do without: that its library fails is said once."""
+
+    def __init__(self, place: Path, purge_step: int):
+        self._writer: SummaryWriter | None = None
+        with self._telling():
+            # As long a queue as need be: when its writer has died of a full disk, nothing waits
+            # for it.
+            self._writer = SummaryWriter(str(place), purge_step=purge_step, max_queue=0)
+
+    def call(self, method: str, *values: Any, **settings: Any) -> None:
+        if self._writer is not None:
+            with self._telling():
+                getattr(self._writer, method)(*values, **settings)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._writer = None
+            say(board_lost(error))
 
 
 class NoReporter:

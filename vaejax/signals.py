@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Stop:
@@ -12,21 +12,25 @@ class Stop:
     requested = False
 
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+def _stopping() -> list[signal.Signals]:
+    """The signals that ask to stop; of a closed terminal not under `nohup`, which ignores it."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def interrupt_on_signal() -> None:
-    """Has SIGINT and SIGTERM raise KeyboardInterrupt, so that what is half done is cleaned up.
+    """Has SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that half-done work is cleaned up.
 
     SIGINT too: a shell that starts a job in the background has it ignored.
     """
-    for number in STOPPING:
+    for number in _stopping():
         signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Turns SIGINT and SIGTERM into a request; a second SIGINT interrupts as usual."""
+    """Turns SIGINT, SIGTERM and SIGHUP into a request; a second SIGINT interrupts as usual."""
     stop = Stop()
 
     def request(number: int, frame: object) -> None:
@@ -35,9 +39,10 @@ def stop_on_signal() -> Iterator[Stop]:
         stop.requested = True
         # Not through sys.stderr: the signal may have come in the middle of a write to it.
         name = signal.Signals(number).name
-        os.write(2, f"{name}: saving, then stopping; run the same command to go on\n".encode())
+        with suppress(OSError):  # its terminal may be closed
+            os.write(2, f"{name}: saving, then stopping; run the same command to go on\n".encode())
 
-    before = {number: signal.signal(number, request) for number in STOPPING}
+    before = {number: signal.signal(number, request) for number in _stopping()}
     try:
         yield stop
     finally:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vaejax.errors import TRY_AGAIN
+from vaejax.streams import print_error
 
 
 class Watchdog:
@@ -53,12 +54,10 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        print(
+        print_error(
             f"\nerror: nothing has moved for {self._seconds:.0f} s "
             "(config.train.hang_timeout); where each thread stands follows. Run the same command "
-            "to go on from the newest checkpoint",
-            file=sys.stderr,
-            flush=True,
+            "to go on from the newest checkpoint"
         )
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
         # The main thread may never come back, and with it no other way to end.

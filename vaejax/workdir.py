@@ -57,7 +57,7 @@ def _lock(workdir: Path) -> FileLock:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--workdir={workdir} cannot be made ({error.strerror}); choose another"
+            f"--workdir={workdir} cannot be made ({short_reason(error)}); choose another"
         ) from error
     lock = FileLock(workdir / _LOCK, timeout=0, is_singleton=True)
     try:

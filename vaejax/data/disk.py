@@ -11,7 +11,7 @@ from typing import Any
 
 import filelock
 
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
 from vaejax.progress import say
 
 SETTING = "config.data.cache_dir"
@@ -43,7 +43,7 @@ class Disk:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(f"{self} ran full: free space, or name a larger disk") from error
             raise UserError(
-                f"{self} cannot be used ({error.strerror or error}): set {self.setting} to a"
+                f"{self} cannot be used ({short_reason(error)}): set {self.setting} to a"
                 " directory that can be written"
             ) from error
 

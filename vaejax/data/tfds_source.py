@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from vaejax.data.lazy_tensorflow import tensorflow_datasets
 from vaejax.data.records import Chunk, Contents, Item, Source
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
 from vaejax.paths import local_path
 
 _SPLITS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
@@ -46,15 +47,34 @@ class Tfds(Source):
                 " `python -m vaejax.prepare` with this config, or set"
                 f" config.data.path to its data_dir"
             )
-        self._builder = self._tfds.builder_from_directory(str(self._directory))
+        with self._readable():
+            self._builder = self._tfds.builder_from_directory(str(self._directory))
 
     def signature(self) -> list:
         """Names, sizes and modification times of the prepared files."""
         files = sorted(file for file in self._directory.iterdir() if file.is_file())
         return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Around TFDS's reading: of what was damaged since it was prepared it raises anything."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"config.data.source={self.kind!r} cannot be read from {self._directory}"
+                f" ({short_reason(error)}): remove that directory, and have"
+                " `python -m vaejax.prepare` make it again"
+            ) from error
+
     def contents(self) -> Contents:
         """All examples, in the order of the files; without official splits if it is all train."""
+        with self._readable():
+            return self._contents()
+
+    def _contents(self) -> Contents:
         features = dict(self._builder.info.features.items())
         image = _image_feature(self.kind, features, self._tfds)
         attributes = features.get("attributes")
@@ -79,21 +99,22 @@ class Tfds(Source):
         # One file after another: with TFDS's own interleaving the order would be an accident
         # of its settings.
         config = self._tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True)
-        for split in splits:
-            examples = self._builder.as_dataset(
-                split=split,
-                shuffle_files=False,
-                read_config=config,
-                decoders={image: self._tfds.decode.SkipDecoding()},
-            )
-            items: list[Item] = []
-            for example in self._tfds.as_numpy(examples):
-                items.append(_item(example, image))
-                if len(items) == step:
+        with self._readable():
+            for split in splits:
+                examples = self._builder.as_dataset(
+                    split=split,
+                    shuffle_files=False,
+                    read_config=config,
+                    decoders={image: self._tfds.decode.SkipDecoding()},
+                )
+                items: list[Item] = []
+                for example in self._tfds.as_numpy(examples):
+                    items.append(_item(example, image))
+                    if len(items) == step:
+                        yield Chunk(_SPLITS[split] if official else None, partial(iter, items))
+                        items = []
+                if items:
                     yield Chunk(_SPLITS[split] if official else None, partial(iter, items))
-                    items = []
-            if items:
-                yield Chunk(_SPLITS[split] if official else None, partial(iter, items))
 
 
 def data_directory(data_dir: str) -> pathlib.Path:

@@ -1,0 +1,85 @@
+"""Whatever is given for the flags of a command, it does its work or says in one line what it needs.
+
+Each command is run many times in one process, on a real run (`repeated.py`).
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from repeated import Repeated
+from tiny import CONFIG_FILE
+
+import vaejax
+
+PACKAGE = Path(vaejax.__file__).parent
+MODULES = ("main", "prepare", "sample", "evaluate", "fit", "explore", "aot")
+DEFINED = re.compile(r'flags\.DEFINE_\w+\(\s*"(\w+)"')
+NAMES = {module: DEFINED.findall((PACKAGE / f"{module}.py").read_text()) for module in MODULES}
+# What people write for another kind of value, for none, or by mistake.
+WRITTEN = (
+    *("", " ", "0", "1", "2", "-1", "12", "1.5", "1e3", "1e400", "nan", "inf", "9" * 25, "0x10"),
+    *("1,000", "1_000", "²", "true", "yes", "None", "a,b", ",", "(", "=", "--", "%s", "{x}"),
+    *("é", "a\nb", "x" * 300, "best", "latest", "model", "gaussian", "valid", "test", "VALID"),
+    *("30d", "all", "0d", "v5e:2x2", "v9:1", "localhost:0", "localhost:99999", ":1", "gs://x"),
+    *("file", "file/x", "directory", "new.png", "new.gif", "new/dir/", "pipe", "loop", "run"),
+    *("no_checkpoint", "no_json", "~nobody/x", "/dev/null", "/dev/null/x", "/proc/1/x"),
+)
+# Without what leads out of the test's own directory.
+TEXT = st.text(st.characters(exclude_characters="\0/.~", codec="utf-8"), max_size=12)
+VALUES = st.sampled_from(WRITTEN) | TEXT
+
+
+@pytest.fixture(scope="module")
+def place(trained, tmp_path_factory):
+    """A directory with a run, and with what is none."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copytree(trained, place / "run")
+    (place / "file").write_text("x")
+    (place / "directory").mkdir()
+    (place / "loop").symlink_to("loop")
+    os.mkfifo(place / "pipe")
+    for name, content in (
+        ("no_checkpoint", (place / "run" / "config.json").read_text()),
+        ("no_json", "{"),
+    ):
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(content)
+    return place
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def again(request, place):
+    """The name of a command, and what runs it."""
+    with Repeated(request.param, cwd=place) as run:
+        yield request.param, run
+
+
+@settings(max_examples=25, derandomize=True)
+@given(data=st.data())
+def test_any_words_are_obeyed_or_refused_in_one_line(again, data):
+    module, run = again
+    right = {"workdir": "run"} if "workdir" in NAMES[module] else {}
+    if module in ("main", "prepare", "aot"):
+        right["config"] = str(CONFIG_FILE)
+    if module == "fit":
+        right["prior"] = "gaussian"
+    given_flags = st.dictionaries(st.sampled_from(NAMES[module]), VALUES, max_size=3)
+    flags = right | data.draw(given_flags)
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    # In two words, in another order, or with more than there are flags for.
+    if data.draw(st.integers(0, 4)) == 0:
+        words = data.draw(st.permutations(words)) + data.draw(st.lists(VALUES, max_size=1))
+    if data.draw(st.integers(0, 4)) == 0:
+        words = [part for word in words for part in word.split("=", 1)]
+    result = run(*words)
+    status, errors = result.returncode, result.stderr
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in errors, words
+    assert status in (0, 2), (words, errors)
+    assert len(said) == (1 if status else 0), (words, errors)
+    assert not said or errors.rstrip("\n").endswith(said[0]), (words, errors)

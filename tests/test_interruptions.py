@@ -1,0 +1,118 @@
+"""Signals, kills and lost terminals: nothing is lost, and the same command goes on."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from subprocess import TimeoutExpired
+
+import pytest
+from states import assert_same, final_state
+from tiny import CONFIG_FILE, command, metrics, start, tiny
+
+CONFIG = f"--config={CONFIG_FILE}"
+
+
+def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monkeypatch):
+    """The other tests compile with most optimisations off, for speed."""
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    changes = ("--config.train.steps=100", "--config.train.eval_every=100")
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
+    process = start("main", CONFIG, f"--workdir={torn}", *changes)
+    assert _wait_for(process, "first step done")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 75
+    assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
+    config = tiny(train={"steps": 100, "eval_every": 100})
+    assert_same(final_state(whole, config), final_state(torn, config))
+    assert metrics(whole) == metrics(torn)
+
+
+def test_an_interrupted_run_says_so_and_goes_on(trained, tmp_path):
+    flags = (CONFIG, f"--workdir={tmp_path}")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process = start("main", *flags)
+        _wait_for(process, "training from step")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 75, err
+        assert "run the same command to go on" in err
+    assert command("main", *flags).returncode == 0
+    assert_same(final_state(trained, tiny()), final_state(tmp_path, tiny()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["preparing", "prior flow_matching"])
+def test_a_signal_before_or_after_training_ends_at_once(number, moment, trained, tmp_path):
+    flags = [CONFIG, f"--workdir={tmp_path / 'run'}"]
+    if moment == "preparing":
+        flags += ["--config.data.synthetic_counts=(200000, 24, 8)"]
+        flags += [f"--config.data.cache_dir={tmp_path / 'cache'}"]
+    else:
+        shutil.copytree(trained, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "priors")
+        flags += ["--config.prior.fitted=('flow_matching',)"]
+    process = start("main", *flags)
+    assert _wait_for(process, moment)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "run the same command to go on" in err and "Traceback" not in err
+
+
+def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
+    """`kill -9` at random moments after training began; nothing but time may be lost."""
+    changes = ("--config.train.steps=240", "--config.train.eval_every=60",
+               "--config.train.save_every=20", "--config.train.log_every=10")  # fmt: skip
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
+    rng, kills = random.Random(0), 0
+    while kills < 3:
+        process = start("main", CONFIG, f"--workdir={torn}", *changes)
+        if _wait_for(process, "first step done"):
+            try:
+                process.communicate(timeout=rng.uniform(0.0, 2.0))
+            except TimeoutExpired:
+                kills += 1
+        process.kill()
+        process.communicate()
+        if process.returncode == 0:
+            break  # it ended between two kills: what is left to tear is nothing
+    assert kills >= 2, "the run was too short to be torn"
+    assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
+    config = tiny(train={"steps": 240, "eval_every": 60, "save_every": 20, "log_every": 10})
+    assert_same(final_state(whole, config), final_state(torn, config))
+    assert metrics(whole) == metrics(torn)
+
+
+@pytest.mark.parametrize("streams", ["2>&1 | head -1", ">/dev/full 2>&1", "<&- >&- 2>&-"])
+def test_a_run_that_nobody_reads_goes_on(streams, trained, tmp_path, monkeypatch):
+    """A pipe whose reader has ended, a log on a full disk, streams that are closed."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # as `trained` had
+    line = f"{sys.executable} -m vaejax.main {CONFIG} --workdir={tmp_path} {streams}"
+    status = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]).returncode
+    assert status == 0
+    assert metrics(tmp_path) == metrics(trained)
+    assert (tmp_path / "samples.png").is_file()
+
+
+def test_under_nohup_a_closed_terminal_is_nothing(tmp_path):
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "vaejax.main", CONFIG, f"--workdir={tmp_path}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert _wait_for(process, "training from step")
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+
+
+def _wait_for(process, words: str) -> bool:
+    """Reads the process's words until `words` come; False if it ended without them."""
+    return any(words in line for line in process.stderr)
