@@ -207,7 +207,7 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
 def test_a_cache_dir_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     config = small_tree(tmp_path, cache_dir=str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"cannot be used \(File exists\)"):
+    with pytest.raises(UserError, match=r"cannot be used \(a file lies in its place\)"):
         open_dataset(config, progress=False)
 
 

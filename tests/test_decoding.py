@@ -47,6 +47,26 @@ def test_png_is_exact_and_greyscale_is_repeated_or_kept():
     np.testing.assert_array_equal(decoded(grey, channels=1), GREY[..., None])
 
 
+def test_what_is_odd_about_a_picture_is_remarked():
+    def remarks(content, size=(40, 40)):
+        said = []
+        decode(
+            content, image_size=size, channels=3, crop="center", max_pixels=10**6,
+            remark=said.append,
+        )  # fmt: skip
+        return said
+
+    image, other = Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)
+    for form in ("GIF", "PNG", "WEBP", "TIFF"):
+        frames = encoded(image, form, save_all=True, append_images=[other])
+        assert remarks(frames) == ["only the first of several frames or pages is used"]
+        assert remarks(encoded(image, form)) == []
+    assert remarks(encoded(image), size=(80, 80)) == []
+    assert remarks(encoded(image), size=(81, 81)) == [
+        "far smaller than config.data.image_size, and blurred by enlarging"
+    ]
+
+
 def test_colour_to_grey_is_pillows_luma():
     got = decoded(encoded(Image.fromarray(COLOUR)), channels=1)
     np.testing.assert_array_equal(got[..., 0], np.asarray(Image.fromarray(COLOUR).convert("L")))

@@ -1,6 +1,7 @@
 """Training that diverges though every number is finite, and runs that recover."""
 
 import math
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,9 @@ from states import assert_same, final_state
 from stops import stopping_at
 from tiny import CONFIG_FILE, command, tiny
 
-from vaejax.divergence import Divergence
+from vaejax import reports
+from vaejax.checkpoints import Checkpoints
+from vaejax.divergence import explain_divergence, loss_bits
 from vaejax.health import Health
 from vaejax.training import Outcome, train
 
@@ -23,15 +26,15 @@ def window(bits: float, config, *, kl: float = 0.0, beta: float = 1.0) -> dict:
 @given(bits=st.lists(st.floats(0.1, 7.9), min_size=1, max_size=20))
 def test_below_raw_pixels_nothing_has_diverged(bits):
     config = tiny()
-    divergence = Divergence(config)
     for step, value in enumerate(bits, 1):
-        assert not divergence.explain(1000 * step, window(value, config))
+        said = explain_divergence(config, 1000 * step, window(value, config), min(bits[:step]))
+        assert not said
 
 
 @given(bits=st.floats(8.01, 1e30))
 def test_above_raw_pixels_a_calibrated_run_has(bits):
     config = tiny()
-    said = Divergence(config).explain(1000, window(bits, config))
+    said = explain_divergence(config, 1000, window(bits, config), math.inf)
     assert "training has diverged" in said and "the 8 of raw pixels" in said
 
 
@@ -40,32 +43,36 @@ def test_above_raw_pixels_a_calibrated_run_has(bits):
 )
 def test_while_the_rate_warms_up_only_an_explosion_has(step, bits, diverged):
     config = tiny()
-    divergence = Divergence(config)
-    assert not divergence.explain(1, window(8.1, config))
-    assert bool(divergence.explain(step, window(bits, config))) is diverged
+    assert not explain_divergence(config, 1, window(8.1, config), math.inf)
+    assert bool(explain_divergence(config, step, window(bits, config), 8.1)) is diverged
 
 
 def test_a_scale_that_is_set_too_small_is_no_divergence_while_the_loss_falls():
     config = tiny(likelihood={"scale": "fixed", "fixed_scale": 0.5})
-    divergence = Divergence(config)
-    for step, bits in ((300, 900.0), (600, 300.0), (900, 310.0)):
-        assert not divergence.explain(step, window(bits, config))
-    assert divergence.explain(1200, window(700.0, config))
+    for step, bits, lowest in ((300, 900.0, math.inf), (600, 300.0, 900.0), (900, 310.0, 300.0)):
+        assert not explain_divergence(config, step, window(bits, config), lowest)
+    assert explain_divergence(config, 1200, window(700.0, config), 300.0)
+
+
+@given(bits=st.floats(0.0, 1e6), kl=st.floats(0.0, 1e3))
+def test_the_loss_is_in_bits_for_each_dimension(bits, kl):
+    config = tiny()
+    assert loss_bits(config, window(bits, config, kl=kl)) == pytest.approx(bits, abs=1e-6)
 
 
 def test_an_autoencoder_without_a_kl_term_may_spend_as_many_nats_as_it_likes():
     config = tiny(objective={"beta": 0.0})
-    assert not Divergence(config).explain(1000, window(1.0, config, kl=1e6, beta=0.0))
+    assert not explain_divergence(config, 1000, window(1.0, config, kl=1e6, beta=0.0), math.inf)
 
 
 def test_with_five_bits_raw_pixels_cost_five():
     config = tiny(likelihood={"bits": 5})
-    assert Divergence(config).explain(1000, window(5.1, config))
+    assert explain_divergence(config, 1000, window(5.1, config), math.inf)
 
 
 def test_a_number_that_is_none_is_left_to_those_who_count_such_updates():
     config = tiny()
-    assert not Divergence(config).explain(1000, window(math.nan, config))
+    assert not explain_divergence(config, 1000, window(math.nan, config), math.inf)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +101,14 @@ def test_a_diverged_run_is_called_so_and_offers_no_faces(flags, tmp_path):
 
 def disturb(monkeypatch, at: set[int]) -> None:
     """Has the run find that it has diverged, once at each of these steps."""
-    explain = Divergence.explain
 
-    def explain_more(self, step, values):
+    def explain_more(config, step, values, lowest):
         if step in at:
             at.remove(step)
             return "training has diverged"
-        return explain(self, step, values)
+        return explain_divergence(config, step, values, lowest)
 
-    monkeypatch.setattr(Divergence, "explain", explain_more)
+    monkeypatch.setattr(reports, "explain_divergence", explain_more)
 
 
 def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatch, capsys):
@@ -121,27 +127,30 @@ def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatc
 
 
 def test_what_is_forgotten_does_not_depend_on_stops(tmp_path, monkeypatch, capsys):
-    """The step of the last trouble is saved with the run."""
+    """The step of the last trouble is saved with the run, and so is the lowest loss."""
     config = tiny(train={"steps": 24, "rollback_memory": 9, "eval_every": 24})
-    ends = []
+    ends, lowest = [], []
     for stop in (30, 13):
         disturb(monkeypatch, {6})
         with stopping_at(stop):
             train(config, tmp_path / str(stop))
         assert train(config, tmp_path / str(stop)) is Outcome.FINISHED
         ends.append(final_state(tmp_path / str(stop), config))
+        with closing(Checkpoints(tmp_path / str(stop) / "checkpoints", read_only=True)) as saved:
+            lowest.append(saved.meta(24)["lowest_loss"])
         monkeypatch.undo()
     assert_same(*ends)
     assert ends[0].rollbacks == 0
+    assert lowest[0] == lowest[1] < 9.0
     assert capsys.readouterr().err.count("step 15: 9 updates without trouble") == 2
 
 
 def test_whoever_was_rolled_back_and_ends_no_better_than_raw_pixels_has_not_recovered():
     config = tiny(train={"steps": 120})
     values = window(8.1, config)
-    assert not Divergence(config).explain(120, values | {"rollbacks": 0})
-    assert not Divergence(config).explain(117, values | {"rollbacks": 1})
-    assert Divergence(config).explain(120, values | {"rollbacks": 1})
+    assert not explain_divergence(config, 120, values | {"rollbacks": 0}, math.inf)
+    assert not explain_divergence(config, 117, values | {"rollbacks": 1}, math.inf)
+    assert explain_divergence(config, 120, values | {"rollbacks": 1}, math.inf)
 
 
 def test_what_has_learned_nothing_has_not_overfitted():

@@ -66,6 +66,11 @@ MISTAKES = {
         [CONFIG, "--workdir={tmp}/torn/config.json/run"],
         "a directory of this path is a file",
     ),
+    "no place for checkpoints": (
+        "main",
+        [CONFIG, "--workdir={tmp}/blocked"],
+        "blocked/checkpoints cannot be written (a file lies in its place)",
+    ),
     "empty workdir": ("main", [CONFIG, "--workdir="], "--workdir= is empty"),
     "no workdir": ("main", [CONFIG, "--workdir", "--processes=1"], "--workdir has no value"),
     "for ever": ("main", [CONFIG, "--start_timeout=nan"], "must be a finite number"),
@@ -124,6 +129,8 @@ def test_a_mistake_gets_one_clear_line(name, again, trained, tmp_path):
     module, flags, said = MISTAKES[name]
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "config.json").write_text('{"data": ')
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "checkpoints").write_text("")
     flags = [flag.format(tmp=tmp_path, run=trained) for flag in flags]
     if module == "main" and not any("workdir" in flag for flag in flags):
         flags.append(f"--workdir={tmp_path / 'run'}")

@@ -25,6 +25,11 @@ def test_an_address_is_refused_with_a_remedy(scheme, rest, slashes):
     assert any(word in str(error.value) for word in ("mount it", "download it", "write /"))
 
 
+def test_what_is_no_path_is_said_to_be_none():
+    with pytest.raises(UserError, match=r"workdir=.* is no path"):
+        vaejax.load("run\0")
+
+
 @given(parts=st.lists(st.from_regex(r"[\w .+-]+", fullmatch=True), min_size=1, max_size=4))
 def test_a_path_stays_what_it_is(parts):
     assert local_path("--out", "/".join(parts)) == pathlib.Path("/".join(parts))

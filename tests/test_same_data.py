@@ -98,10 +98,17 @@ def test_a_run_of_before_that_kept_no_names_and_no_labels_is_compared_as_far_as_
         check_same_data(tmp_path / "elsewhere", old, opened(photos), "mend it")
 
 
-NAMES = gzip.compress(b'{"train": [1, 2]}')
+NAMES = gzip.compress(b'{"train": [1, 2]}', mtime=0)
+DAMAGED = {
+    "empty": b"",
+    "junk": b"junk",
+    "of another kind": NAMES,
+    "torn": NAMES[:20],
+    "overwritten": NAMES[:12] + b"junk",
+}
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", NAMES, NAMES[:20], NAMES[:12] + b"junk"])
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_list_of_names_stops_no_message(photos, trained_on, tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     photographs(photos, [77])

@@ -10,16 +10,6 @@ from vaejax.paths import check_no_address
 def check_together(config: Config) -> None:
     """Raises UserError for the first that do not: one line with key, value and remedy."""
     _check_source(config.data.source)
-    if config.data.source == "synthetic" and config.data.path:
-        raise UserError(
-            f"config.data.path={config.data.path!r} is not read by config.data.source='synthetic'; "
-            "set config.data.source to folder, celeba or array, or leave the path out"
-        )
-    if config.data.manual_dir and not config.data.source.startswith("tfds:"):
-        raise UserError(
-            f"config.data.manual_dir={config.data.manual_dir!r} is read by "
-            f"config.data.source='tfds:NAME' alone, not by {config.data.source!r}; leave it out"
-        )
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
     _check_levels(config)
@@ -33,6 +23,24 @@ def check_together(config: Config) -> None:
         raise UserError(
             f"config.optimizer.guard={config.optimizer.guard} would let gradients of usual length "
             "fade; choose more than 1, such as 5, or 0 for none"
+        )
+
+
+def check_read(config: Config) -> None:
+    """Raises UserError if a place is named that the source of the data does not read.
+
+    Of what a user gives now; runs of version 0.1 may have such settings, and load.
+    """
+    data = config.data
+    if data.source == "synthetic" and data.path:
+        raise UserError(
+            f"config.data.path={data.path!r} is not read by config.data.source='synthetic'; "
+            "set config.data.source to folder, celeba or array, or leave the path out"
+        )
+    if data.manual_dir and not data.source.startswith("tfds:"):
+        raise UserError(
+            f"config.data.manual_dir={data.manual_dir!r} is read by config.data.source='tfds:NAME' "
+            f"alone, not by {data.source!r}; leave it out"
         )
 
 

@@ -11,11 +11,13 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vaejax.checks import check_read
 from vaejax.command_line import check_returned, config_flags_of, flag_error
 from vaejax.errors import UserError, one_line, say, tell
 from vaejax.pages import use_large_pages
 from vaejax.paths import check_no_address, local_path
 from vaejax.quiet import quiet_libraries
+from vaejax.settings import resolve
 from vaejax.signals import interrupt_on_signal
 from vaejax.streams import flush, open_closed_streams
 
@@ -58,6 +60,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             if "config" in flags.FLAGS and flags.FLAGS["config"].present:
                 # A config file that failed to load says so only when it is looked into.
                 check_returned(flags.FLAGS["config"].value)
+                check_read(resolve(flags.FLAGS["config"].value))
             _check_values()
             return rest
 

@@ -274,7 +274,7 @@ def ladder_config() -> ml_collections.ConfigDict:
     return config
 
 
-def cache_root() -> Path:
+def user_cache() -> Path:
     """Where vaejax keeps what it can make again: $XDG_CACHE_HOME/vaejax or ~/.cache/vaejax.
 
     Raises:

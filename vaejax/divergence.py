@@ -12,50 +12,46 @@ _YOUNG, _SLACK = 200, 1.0
 _TIMES = 2.0
 
 
-class Divergence:
-    """Compares the loss of training with what raw pixels cost, and with its own best."""
+def explain_divergence(config: Config, step: int, values: Mapping, lowest: float) -> str:
+    """What to say of a window of updates that ends at `step`; empty where all is well.
 
-    def __init__(self, config: Config):
-        """Starts with no loss seen."""
-        self._config = config
-        self._lowest = math.inf
+    Training has diverged where it costs more than raw pixels, and either twice its own lowest loss
+    or, where the likelihood's scale is learned and the learning rate's warm-up is over, anything at
+    all.
 
-    def explain(self, step: int, values: Mapping) -> str:
-        """What to say of a window of updates that ends at `step`; empty where all is well.
+    Args:
+      config: of the run.
+      step: updates so far.
+      values: training metrics of the window.
+      lowest: the lowest loss of the windows before, in bits/dim; infinite before the first.
+    """
+    raw = float(config.likelihood.bits)
+    limit = max(raw, _TIMES * lowest)
+    warmup = min(config.optimizer.warmup_steps, config.train.steps)
+    if _calibrated(config) and step >= warmup:
+        # Whoever was rolled back and ends no better than raw pixels has not recovered.
+        recovered = step < config.train.steps or not values.get("rollbacks")
+        limit = min(limit, raw + (_SLACK if step <= _YOUNG and recovered else 0.0))
+    # What is no number at all is skipped before it gets here, and counted elsewhere.
+    bits = loss_bits(config, values)
+    if not bits > limit:
+        return ""
+    return (
+        f"training has diverged: it costs {bits:,.1f} bits/dim, more than the {raw:.0f} of raw "
+        "pixels"
+    )
 
-        It has where it costs more than raw pixels, and either twice its own lowest or, where the
-        likelihood's scale is learned and the learning rate's warm-up is over, anything at all.
 
-        Args:
-          step: updates so far.
-          values: training metrics of the window.
-        """
-        bits, raw = self._bits_per_dim(values), float(self._config.likelihood.bits)
-        limit = max(raw, _TIMES * self._lowest)
-        self._lowest = min(self._lowest, bits)
-        warmup = min(self._config.optimizer.warmup_steps, self._config.train.steps)
-        if self._calibrated() and step >= warmup:
-            # Whoever was rolled back and ends no better than raw pixels has not recovered.
-            recovered = step < self._config.train.steps or not values.get("rollbacks")
-            limit = min(limit, raw + (_SLACK if step <= _YOUNG and recovered else 0.0))
-        # What is no number at all is skipped before it gets here, and counted elsewhere.
-        if not bits > limit:
-            return ""
-        return (
-            f"training has diverged: it costs {bits:,.1f} bits/dim, more than the {raw:.0f} of raw "
-            "pixels"
-        )
+def loss_bits(config: Config, values: Mapping) -> float:
+    """The loss of training metrics in bits/dim, the KL term weighed no more than in the ELBO.
 
-    def _bits_per_dim(self, values: Mapping) -> float:
-        """The loss, with a KL term that weighs no more than in the ELBO.
+    With a small beta nothing keeps the KL small; with a large one its weight says nothing of how
+    well pictures are described.
+    """
+    nats = min(values["beta"], 1.0) * values["kl_nats"] - values["log_likelihood_nats"]
+    return nats / (math.prod(config.data.shape) * math.log(2.0))
 
-        With a small beta nothing keeps the KL small; with a large one its weight says nothing of
-        how well pictures are described.
-        """
-        nats = min(values["beta"], 1.0) * values["kl_nats"] - values["log_likelihood_nats"]
-        return nats / (math.prod(self._config.data.shape) * math.log(2.0))
 
-    def _calibrated(self) -> bool:
-        """Whether the likelihood can always describe noise as well as raw pixels do."""
-        likelihood = self._config.likelihood
-        return likelihood.scale != "fixed" or likelihood.name == "mixture"
+def _calibrated(config: Config) -> bool:
+    """Whether the likelihood can always describe noise as well as raw pixels do."""
+    return config.likelihood.scale != "fixed" or config.likelihood.name == "mixture"

@@ -10,10 +10,16 @@ from vaejax.config import Config
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.priors.gaussian import MIN_CODES
+from vaejax.progress import say
+from vaejax.replacing import check_directory
 
 
 def check_enough(config: Config, dataset: Dataset) -> None:
-    """Raises UserError if the priors that are to be fitted need more training pictures."""
+    """Says so if nothing can be validated.
+
+    Raises:
+      UserError: the priors that are to be fitted need more training pictures.
+    """
     count = len(dataset.splits["train"].images)
     if config.prior.fitted and count < MIN_CODES:
         raise UserError(
@@ -21,10 +27,16 @@ def check_enough(config: Config, dataset: Dataset) -> None:
             f"training pictures, and there is {count}; add pictures, or set --config.prior.fitted="
             " to nothing"
         )
+    if "valid" not in dataset.splits:
+        say(
+            "no picture is held out: nothing is validated, and the best checkpoint is the newest; "
+            "config.data.holdout=0.1,0 would hold out a tenth"
+        )
 
 
 def check_room(workdir: Path, state: PyTree) -> None:
-    """Raises UserError if the disk of the work directory has no room for a single checkpoint."""
+    """Raises UserError if the work directory cannot be written, or has no room for a checkpoint."""
+    check_directory(workdir / "checkpoints", "--workdir", "choose another")
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     free = shutil.disk_usage(workdir).free
     if free < needed:

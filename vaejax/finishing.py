@@ -57,14 +57,14 @@ def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: 
 
     Args:
       trained: the model.
-      names: of the priors.
+      names: of the priors, which `check_priors` has accepted.
       dataset: that it was trained on.
       seed: of the codes and the fit.
 
     Raises:
-      UserError: a name is unknown, the codes are too few, or the priors cannot be written.
+      UserError: the codes are too few.
+      OSError: a prior cannot be written.
     """
-    check_priors(trained, names)
     codes = trained.sample_posterior(dataset.splits["train"].images, seed=seed)
     for name in names:
         started = time.monotonic()

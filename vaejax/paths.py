@@ -1,5 +1,6 @@
 """Places that users name: paths of this machine, not addresses."""
 
+import os
 import re
 from pathlib import Path
 
@@ -27,9 +28,13 @@ def local_path(name: str, value: str | Path) -> Path:
       value: what was given.
 
     Raises:
-      UserError: it is empty, an address (`gs://…`, `file://…`), or its home is unknown.
+      UserError: it is no path, empty, an address (`gs://…`, `file://…`), or its home is unknown.
     """
+    if not isinstance(value, (str, os.PathLike)):
+        raise UserError(f"{name}={value!r} is no path; name a file or directory")
     check_no_address(name, str(value))
+    if "\0" in str(value):
+        raise UserError(f"{name}={str(value)!r} is no path: it has a NUL character; write another")
     if str(value) == "":
         raise UserError(f"{name}= is empty; name a path, or leave it out")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from filelock import FileLock, Timeout
 
-from vaejax.config import cache_root
+from vaejax.config import user_cache
 from vaejax.errors import UserError
 
 PROGRAMS_BYTES = 2 << 30
@@ -27,7 +27,7 @@ def programs_folder() -> Path:
     Raises:
       UserError: there is no home directory.
     """
-    return cache_root() / "xla"
+    return user_cache() / "xla"
 
 
 def keep_compiled_programs() -> None:

@@ -66,14 +66,28 @@ def check_writable(path: Path, name: str, remedy: str = "name another") -> None:
         if path.exists() and not path.is_file():
             # A device such as /dev/null would be gone for good, a pipe's reader wait for ever.
             raise OSError(None, "it is no regular file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(path, os.getpid())
-        probe.touch()
-        probe.unlink()
+        _probe(path)
     except OSError as error:
-        raise UserError(
-            f"{name}={path} cannot be written ({short_reason(error)}); {remedy}"
-        ) from error
+        raise _unwritable(path, name, remedy, error) from error
+
+
+def check_directory(path: Path, name: str, remedy: str = "name another") -> None:
+    """As `check_writable`, of any file in the directory `path`, which is made if need be."""
+    try:
+        _probe(path / "probe")
+    except OSError as error:
+        raise _unwritable(path, name, remedy, error) from error
+
+
+def _probe(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    probe = _temporary(path, os.getpid())
+    probe.touch()
+    probe.unlink()
+
+
+def _unwritable(path: Path, name: str, remedy: str, error: OSError) -> UserError:
+    return UserError(f"{name}={path} cannot be written ({short_reason(error)}); {remedy}")
 
 
 def _temporary(path: Path, process: int) -> Path:

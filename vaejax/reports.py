@@ -10,7 +10,7 @@ from flax import linen as nn
 from vaejax import progress, step
 from vaejax.checkpoint_files import METRIC
 from vaejax.config import Config
-from vaejax.divergence import Divergence
+from vaejax.divergence import explain_divergence, loss_bits
 from vaejax.evaluation import Totals, summarize
 from vaejax.evidence import per_factor
 from vaejax.evidence import summarize as evidence_summary
@@ -27,6 +27,7 @@ class Reports:
     Attributes:
       reporter: for pictures.
       progress: to be told of each step.
+      lowest_loss: the lowest of the windows so far, in bits/dim; it is saved with the run.
     """
 
     def __init__(self, model: nn.Module, config: Config, workdir: Path, clock: Clock, speaks: bool):
@@ -42,7 +43,8 @@ class Reports:
         self._model, self._config = model, config
         self._workdir, self._clock = workdir, clock
         self._kind = Reporter if speaks else NoReporter
-        self._health, self._divergence = Health(config), Divergence(config)
+        self._health = Health(config)
+        self.lowest_loss = math.inf
         self._train_values: dict[str, float] | None = None
 
     def open(self, at: int, evaluation_due: bool) -> None:
@@ -74,7 +76,9 @@ class Reports:
         self.reporter.write(at, "train", {**values, **clock})
         self.progress.line(values, rate)
         self._train_values = values
-        if diverged := self._divergence.explain(at, values):
+        diverged = explain_divergence(self._config, at, values, self.lowest_loss)
+        self.lowest_loss = min(self.lowest_loss, loss_bits(self._config, values))
+        if diverged:
             return diverged
         for complaint in self._health.training(at, values):
             say(f"health: {complaint}")
@@ -85,7 +89,8 @@ class Reports:
         window = jax.device_get(state.window)
         if window.updates == 0:
             return False
-        return bool(self._divergence.explain(at, self._window_values(at, state, window)))
+        values = self._window_values(at, state, window)
+        return bool(explain_divergence(self._config, at, values, self.lowest_loss))
 
     def validation(self, at: int, totals: Totals) -> dict[str, float]:
         """Tells of the validation at step `at`, and gives its figures."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -47,8 +48,8 @@ from vaejax.watchdog import Watchdog
 from vaejax.workdir import check_nothing_lost, claim
 
 # In what is saved beside a state: its evaluation is still to be done; it was saved on the way out,
-# among updates that failed; and the step of the last trouble.
-DUE, SUSPECT, TROUBLE = "evaluation_due", "suspect", "trouble_step"
+# among updates that failed; the step of the last trouble; and the lowest loss, None before any.
+DUE, SUSPECT, TROUBLE, LOWEST = "evaluation_due", "suspect", "trouble_step", "lowest_loss"
 
 
 class Outcome(enum.Enum):
@@ -209,12 +210,14 @@ class Run:
             self.state, meta = restored
             self.evaluation_due = meta[DUE]
             self.trouble_step = meta.get(TROUBLE, meta["step"])
+            lowest = meta.get(LOWEST)
             tell_of_other_versions(meta.get("versions", {}))
         else:
             start = step.starting(self.model, self.config)
             key = jax.random.key(self.config.train.seed)
             self.state = jax.jit(start, out_shardings=self.shardings)(key)
-            self.evaluation_due, self.trouble_step = False, 0
+            self.evaluation_due, self.trouble_step, lowest = False, 0, None
+        self.reports.lowest_loss = math.inf if lowest is None else lowest
         self.step = self.saved_step = int(self.state.step)
 
     def _log(self) -> str:
@@ -298,6 +301,7 @@ class Run:
             DUE: self.evaluation_due,
             SUSPECT: suspect,
             TROUBLE: self.trouble_step,
+            LOWEST: self.reports.lowest_loss if math.isfinite(self.reports.lowest_loss) else None,
         }
         with self.clock.phase("checkpoints"):
             self.checkpoints.save(self.step, self.state, meta, metrics)

@@ -49,7 +49,8 @@ class Dataset:
       splits: "train" and, where they have pictures, "valid" and "test".
       fingerprint: what the data are, not where they lie: JSON-able, equal for equal arrays.
       report: `set_aside`, all that lies among the pictures and was not used (name -> reason),
-        and `file`, where that list lies ("" where it could not be written).
+        `file`, where that list lies ("" where it could not be written), and `remarks`, what is
+        odd about pictures that are used (name -> remark).
     """
 
     splits: dict[str, Split]
@@ -80,17 +81,24 @@ def open_dataset(
     unused = {**source.left_out, **cached.set_aside}
     file = cache.write_report(cached.folder, unused)
     if progress:
-        _tell(source, unused, file)
+        _tell(source, unused, cached.remarks, file)
     return Dataset(
         splits={name: Split(*arrays) for name, arrays in cached.splits.items()},
         fingerprint=cached.fingerprint,
-        report={"set_aside": unused, "file": str(file or "")},
+        report={"set_aside": unused, "remarks": cached.remarks, "file": str(file or "")},
     )
 
 
-def _tell(source: Source, unused: dict[str, str], file: pathlib.Path | None) -> None:
+def _tell(
+    source: Source,
+    unused: dict[str, str],
+    remarks: dict[str, str],
+    file: pathlib.Path | None,
+) -> None:
     for note in source.notes:
         say(note)
+    if remarks:
+        say(f"used all the same: {count_reasons(remarks)}")
     if unused:
         names = f"; their names are in {file}" if file else ""
         say(f"not used: {count_reasons(unused)}{names}")

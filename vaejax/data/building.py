@@ -41,6 +41,7 @@ class _Decoded(NamedTuple):
     labels: list[dict[str, Any]]
     digests: list[bytes]
     set_aside: dict[str, str]
+    remarks: dict[str, str]
 
 
 class _Columns:
@@ -74,7 +75,9 @@ class _Columns:
             os.fsync(file.fileno())
 
 
-def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: bool) -> dict:
+def build(
+    config: DataConfig, contents: Contents, folder: pathlib.Path, shown: bool
+) -> tuple[dict[str, str], dict[str, str]]:
     """Writes `<split>.npy` and `<split>.npz` (names, labels) for every split with pictures.
 
     Args:
@@ -84,13 +87,13 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
       shown: whether to show progress.
 
     Returns:
-      Pictures set aside: name -> reason.
+      Pictures set aside: name -> reason; and what is odd about some that are used.
 
     Raises:
       AllSetAside: there is nothing to train on.
       UserError: the holdout leaves nothing to train on.
     """
-    set_aside = dict(contents.set_aside)
+    set_aside, remarks = dict(contents.set_aside), {}
     columns: dict[str, _Columns] = {}
     writers: dict[str, npy.NpyWriter] = {}
     step = min(_PICTURES_PER_CHUNK, npy.rows_per_chunk(config.shape))
@@ -101,6 +104,7 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
     ):
         for decoded in _decode_all(config, contents.chunks(step)):
             set_aside |= decoded.set_aside
+            remarks |= decoded.remarks
             advance(len(decoded.names) + len(decoded.set_aside))
             if decoded.names:
                 if decoded.split not in writers:
@@ -125,7 +129,7 @@ def build(config: DataConfig, contents: Contents, folder: pathlib.Path, shown: b
             parted.save(folder / f"{split}.npz", np.flatnonzero(np.asarray(names) == split))
     for split, kept in columns.items():
         kept.save(folder / f"{split}.npz", np.arange(len(kept.names)))
-    return set_aside
+    return set_aside, remarks
 
 
 def _nothing_left(set_aside: dict[str, str], splits: list[str]) -> UserError:
@@ -175,11 +179,11 @@ def available_cores() -> int:
 
 
 def _decode_chunk(decode_one, chunk: Chunk) -> _Decoded:
-    decoded = _Decoded(chunk.split or _POOL, [], [], [], [], {})
+    decoded = _Decoded(chunk.split or _POOL, [], [], [], [], {}, {})
     for item in chunk.items():
         try:
             content = _read(item)
-            pixels = decode_one(content)
+            pixels = decode_one(content, remark=partial(decoded.remarks.__setitem__, item.name))
         except UnusablePicture as error:
             decoded.set_aside[item.name] = str(error)
             continue

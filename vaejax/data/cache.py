@@ -17,8 +17,7 @@ import filelock
 import numpy as np
 import PIL
 
-from vaejax.config import DataConfig
-from vaejax.config import cache_root as usual_cache_root
+from vaejax.config import DataConfig, user_cache
 from vaejax.data import crops, in_use, npy
 from vaejax.data.building import AllSetAside, build, split_names
 from vaejax.data.disk import SETTING, Disk, sync_directory, write_json
@@ -42,7 +41,7 @@ def cache_root(config: DataConfig) -> pathlib.Path:
     """`config.data.cache_dir`, or the user's usual cache directory."""
     if config.cache_dir:
         return local_path(SETTING, config.cache_dir).absolute()
-    return usual_cache_root()
+    return user_cache()
 
 
 def cache_key(config: DataConfig, source: Source) -> str:
@@ -70,12 +69,14 @@ class Cached(NamedTuple):
       folder: where it lies.
       fingerprint: of the data.
       set_aside: pictures that could not be used: name -> reason.
+      remarks: what is odd about pictures that are used: name -> remark.
       splits: split -> pictures (mapped), labels by name, and the pictures' names.
     """
 
     folder: pathlib.Path
     fingerprint: dict
     set_aside: dict[str, str]
+    remarks: dict[str, str]
     splits: dict[str, tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]
 
 
@@ -136,7 +137,9 @@ def _load(folder: pathlib.Path) -> Cached | None:
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
         splits = {split: _load_split(folder, split) for split in split_names(folder)}
-        return Cached(folder, meta["fingerprint"], meta["set_aside"], splits)
+        # Caches of version 0.1 have no remarks.
+        remarks = meta.get("remarks", {})
+        return Cached(folder, meta["fingerprint"], meta["set_aside"], remarks, splits)
     except Exception:  # damaged arrays make NumPy raise nearly anything
         return None
 
@@ -179,11 +182,12 @@ def _build(
     try:
         # So that nobody takes for data, or backs up, what can be made again.
         (building / CACHE_TAG).write_text(CACHE_TAG_CONTENT)
-        set_aside = build(config, contents, building, shown)
+        set_aside, remarks = build(config, contents, building, shown)
         files = sorted(building.iterdir())
         meta = {
             "fingerprint": _fingerprint(config, source, contents, building),
             "set_aside": set_aside,
+            "remarks": remarks,
             "bytes": {path.name: path.stat().st_size for path in files},
         }
         write_json(building / _META, meta)

@@ -5,7 +5,7 @@ import io
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,6 +20,9 @@ from vaejax.pictures import is_marked
 _SETTINGS = ((Image, "MAX_IMAGE_PIXELS", None), (ImageFile, "LOAD_TRUNCATED_IMAGES", False))
 _PNG = b"\x89PNG\r\n\x1a\n"
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+# Formats of several frames or pages; a phone's JPEG (MPO) has a preview beside its picture.
+_ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
+_ENLARGED = 2.0
 
 
 class UnusablePicture(Exception):
@@ -74,6 +77,7 @@ def decode(
     crop: str,
     max_pixels: int,
     refuse_drawn: bool = False,
+    remark: Callable[[str], None] = lambda words: None,
 ) -> UInt8[np.ndarray, "height width channel"]:
     """Decodes, turns upright, flattens, crops and resizes one picture.
 
@@ -84,6 +88,7 @@ def decode(
       crop: a preset of `vaejax.data.crops`.
       max_pixels: a larger picture is refused before it is decoded.
       refuse_drawn: refuse pictures that vaejax has drawn: what a run makes is not its data.
+      remark: is called with what is odd about a picture that is used all the same.
 
     Raises:
       UnusablePicture: with the reason, for whatever is wrong with the picture.
@@ -96,6 +101,10 @@ def decode(
                 raise UnusablePicture("drawn by vaejax")
             # The first frame of an animation is the one an opened picture stands at.
             image.load()
+            if image.format in _ANIMATED and getattr(image, "is_animated", False):
+                remark("only the first of several frames or pages is used")
+            if _ENLARGED * min(image.size) < min(image_size):
+                remark("far smaller than config.data.image_size, and blurred by enlarging")
             return to_pixels(image, image_size=image_size, channels=channels, crop=crop)
         except UnusablePicture:
             raise
