@@ -237,8 +237,7 @@ class TrainedModel:
     ) -> Float[np.ndarray, "batch"]:
         """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
         images = as_pictures(images, self.config.data)
-        if samples < 1:
-            raise UserError(f"samples={samples} must be at least 1")
+        _check_count(samples, "samples")
         bound, key = self._importance_bound(samples), _key(seed)
         return self._in_batches(
             lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
@@ -315,7 +314,13 @@ class TrainedModel:
         """As float32, if they are of this model's shapes."""
         picture = jax.ShapeDtypeStruct((1, *self.config.data.shape), np.uint8)
         expected, _ = jax.eval_shape(self._posterior, self.params, picture)
-        leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
+        try:
+            leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"latents must be arrays of numbers, such as `encode` gives; these are a "
+                f"{type(z).__name__}"
+            ) from error
         count = len(leaves[0]) if leaves and leaves[0].ndim else 0
         shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
         if any(not np.all(np.isfinite(leaf)) for leaf in leaves):
@@ -329,9 +334,9 @@ class TrainedModel:
         return jax.tree.unflatten(jax.tree.structure(expected), leaves)
 
 
-def _check_count(count: int) -> None:
+def _check_count(count: int, name: str = "count") -> None:
     if not isinstance(count, numbers.Integral) or count < 1:
-        raise UserError(f"count={count} must be a whole number from 1 on")
+        raise UserError(f"{name}={count} must be a whole number from 1 on")
 
 
 def _key(seed: int) -> PRNGKeyArray:
