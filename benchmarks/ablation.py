@@ -19,9 +19,9 @@ from benchmarks.rivals import worker
 from benchmarks.runs import metrics, run_here
 from vaejax import cli, data
 from vaejax.config import Config
+from vaejax.config.settings import changed, resolve, to_json
 from vaejax.errors import UserError
-from vaejax.progress import say
-from vaejax.settings import changed, resolve, to_json
+from vaejax.records.progress import say
 
 CONFIG = cli.define_config()
 SECONDS = flags.DEFINE_float("seconds", 600.0, "Of updates in each run.", lower_bound=0)

@@ -17,14 +17,14 @@ from absl import flags
 from benchmarks import report
 from benchmarks.runs import start_run
 from vaejax import cli, data
-from vaejax.data import pipeline
+from vaejax.config.settings import load_json, resolve
+from vaejax.data.feed import pipeline
 from vaejax.errors import UserError
-from vaejax.evaluation import evaluate, make_eval_step, summarize
-from vaejax.loading import load
-from vaejax.parallel import single_device_mesh
-from vaejax.progress import say
-from vaejax.settings import load_json, resolve
-from vaejax.trained import TrainedModel
+from vaejax.records.progress import say
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.trained.loading import load
+from vaejax.trained.model import TrainedModel
+from vaejax.training.evaluation import evaluate, make_eval_step, summarize
 
 CONFIG = cli.define_config()
 SEEDS = flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)

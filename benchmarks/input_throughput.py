@@ -19,11 +19,12 @@ from benchmarks.programs import Step
 from benchmarks.runs import finished_run, metrics
 from vaejax import cli, data
 from vaejax.config import Config
-from vaejax.data import pipeline, sources
-from vaejax.data.building import available_cores
-from vaejax.data.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.config.settings import resolve
+from vaejax.data.cache.building import available_cores
+from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.data.feed import pipeline
+from vaejax.data.sources.opening import open_source
 from vaejax.models import build_model
-from vaejax.settings import resolve
 
 CONFIG = cli.define_config()
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, serving, and the step.", lower_bound=0)
@@ -37,7 +38,7 @@ FEW = 2_000
 def decoding(config: Config, seconds: float) -> report.Row:
     """Reads, decodes, crops and resizes with one thread."""
     settings = config.data
-    chunks = sources.open_source(settings).contents().chunks(64)
+    chunks = open_source(settings).contents().chunks(64)
     done, start = 0, time.perf_counter()
     with quiet_pillow():
         for item in itertools.chain.from_iterable(chunk.items() for chunk in chunks):

@@ -33,7 +33,7 @@ from benchmarks.runs import own_overrides
 from benchmarks.same_run import Place, differences
 from vaejax import cli
 from vaejax.errors import NO_SPACE, TRY_AGAIN, UserError
-from vaejax.progress import say
+from vaejax.records.progress import say
 
 CONFIG = cli.define_config()
 KILLS = flags.DEFINE_integer("kills", 200, "How many.", lower_bound=0)

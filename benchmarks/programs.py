@@ -7,17 +7,11 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vaejax import step
 from vaejax.config import Config
-from vaejax.estimates import pictures_shape, traced_step
-from vaejax.flops import matmul_flops
-from vaejax.parallel import (
-    device_memory,
-    fitting_fsdp,
-    make_mesh,
-    split_batch,
-    state_shardings,
-)
+from vaejax.cost.estimates import pictures_shape, traced_step
+from vaejax.cost.flops import matmul_flops
+from vaejax.runtime.mesh import device_memory, fitting_fsdp, make_mesh, split_batch, state_shardings
+from vaejax.training import step
 
 
 class Step:

@@ -3,7 +3,7 @@
 import math
 
 from vaejax.config import Config
-from vaejax.settings import changed
+from vaejax.config.settings import changed
 
 
 def variants(config: Config) -> dict[str, Config]:

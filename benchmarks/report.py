@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from vaejax.data.building import available_cores
-from vaejax.replacing import replacing
-from vaejax.strict_json import dumps
-from vaejax.tables import Row, markdown
+from vaejax.data.cache.building import available_cores
+from vaejax.files.atomic import replacing
+from vaejax.files.strict_json import dumps
+from vaejax.records.tables import Row, markdown
 
 PACKAGES = (
     "vaejax", "jax", "jaxlib", "libtpu", "flax", "optax", "tensorflow", "tensorflow-cpu", "torch",

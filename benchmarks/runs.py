@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from vaejax.config import Config
 from vaejax.errors import UserError
-from vaejax.training import Outcome, train
+from vaejax.training.loop import Outcome, train
 
 
 class Run:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from vaejax import step
-from vaejax.checkpoints import Checkpoints
+from vaejax.config.settings import load_json
 from vaejax.errors import UserError
 from vaejax.models import build_model
-from vaejax.parallel import single_device_mesh, state_shardings
-from vaejax.settings import load_json
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.runtime.mesh import single_device_mesh, state_shardings
+from vaejax.training import step
 
 # What the clock decides: in metrics.jsonl, and whole files.
 CLOCK_METRICS = ("images_per_second", "data_wait")

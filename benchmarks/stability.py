@@ -18,12 +18,13 @@ from absl import flags
 
 from benchmarks import report
 from benchmarks.runs import metrics, run_here
-from vaejax import cli, step
+from vaejax import cli
 from vaejax.config import Config, ladder_config
+from vaejax.config.settings import resolve
 from vaejax.errors import TrainingError
-from vaejax.progress import say
-from vaejax.recovery import MAX_ROLLBACKS
-from vaejax.settings import resolve
+from vaejax.records.progress import say
+from vaejax.training import step
+from vaejax.training.recovery import MAX_ROLLBACKS
 
 SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
 # One update in so many is poisoned.

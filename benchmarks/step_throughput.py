@@ -15,8 +15,8 @@ from benchmarks import report, timing
 from benchmarks.programs import Step
 from benchmarks.sweep import variants
 from vaejax import cli
-from vaejax.chips import chip_of
 from vaejax.models import build_model
+from vaejax.runtime.chips import chip_of
 
 CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")

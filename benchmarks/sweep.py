@@ -5,8 +5,8 @@ import itertools
 import ml_collections
 
 from vaejax.config import Config
+from vaejax.config.settings import changed, resolve
 from vaejax.errors import UserError
-from vaejax.settings import changed, resolve
 
 
 def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config]:

@@ -9,9 +9,9 @@ from absl import flags
 from benchmarks import report
 from benchmarks.sweep import variants
 from vaejax import cli
-from vaejax.chips import topology_devices
+from vaejax.cost.estimates import estimate
 from vaejax.errors import DoesNotFit
-from vaejax.estimates import estimate
+from vaejax.runtime.chips import topology_devices
 
 CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")

@@ -23,8 +23,8 @@ def step_cost(topology: str, fsdp: int):
     """The `Estimate` of the small model's step."""
     from tiny import tiny
 
-    from vaejax.chips import topology_devices
-    from vaejax.estimates import estimate
+    from vaejax.cost.estimates import estimate
+    from vaejax.runtime.chips import topology_devices
 
     devices = topology_devices(topology)
     train = {"batch_size": 8 * len(devices), "fsdp": fsdp}

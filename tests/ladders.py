@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from vaejax.config import Config
 from vaejax.models import Ladder
-from vaejax.noise import picture_keys
+from vaejax.models.noise import picture_keys
 
 COUNT = 3
 

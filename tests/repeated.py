@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vaejax import cli
+from vaejax.cli import entry
 
 _OF_ABSL = set(flags.FLAGS)
 
@@ -56,7 +56,7 @@ def _answer(module: str) -> None:
     """Reads command lines, one JSON list a line, and writes for each its status and output."""
     answers = os.fdopen(os.dup(1), "w")
     # A command ends without the interpreter's own end.
-    cli._end = sys.exit
+    entry._end = sys.exit
     for line in sys.stdin:
         with tempfile.TemporaryFile() as printed:
             # Also what C libraries print.

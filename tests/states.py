@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from vaejax import step
-from vaejax.checkpoints import Checkpoints
 from vaejax.config import Config
 from vaejax.models import build_model
-from vaejax.parallel import make_mesh, state_shardings
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.training import step
 
 
 def final_state(workdir: pathlib.Path, config: Config) -> step.TrainState:

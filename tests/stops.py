@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from vaejax import progress
+from vaejax.records import progress
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import budgets
 import pytest
 from tiny import CONFIG_FILE, command, tiny
 
-from vaejax.chips import topology_devices
+from vaejax.cost.estimates import estimate
 from vaejax.errors import DoesNotFit
-from vaejax.estimates import estimate
+from vaejax.runtime.chips import topology_devices
 
 CONFIG = f"--config={CONFIG_FILE}"
 needs_compiler = pytest.mark.skipif(

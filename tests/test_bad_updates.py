@@ -10,12 +10,12 @@ from states import assert_same, final_state
 from stops import stopping_at
 from tiny import metrics, tiny
 
-from vaejax import step
-from vaejax.checkpoints import Checkpoints
 from vaejax.errors import TrainingError
 from vaejax.likelihoods import DiscretizedLogistic
 from vaejax.models import build_model
-from vaejax.training import Outcome, train
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.training import step
+from vaejax.training.loop import Outcome, train
 
 
 def spoil(monkeypatch, when):

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaejax.batching import in_batches, joined
+from vaejax.trained.batching import in_batches, joined
 
 
 @given(count=st.integers(1, 40), size=st.integers(1, 9))

@@ -14,8 +14,8 @@ from benchmarks import stability, timing
 from benchmarks.recipe import variants
 from benchmarks.regression import compare
 from vaejax.config import ladder_config
-from vaejax.data.pipeline import feeds
-from vaejax.settings import resolve
+from vaejax.config.settings import resolve
+from vaejax.data.feed.pipeline import feeds
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

@@ -18,7 +18,9 @@ import pytest
 from picture_trees import celeba_records, jpeg, write_celeba
 
 from vaejax.config import DataConfig
-from vaejax.data import cache, npy, open_dataset, sources
+from vaejax.data import open_dataset
+from vaejax.data.cache import npy, store
+from vaejax.data.sources.opening import open_source
 from vaejax.errors import UserError
 
 OPEN = """
@@ -108,7 +110,7 @@ def test_two_processes_build_one_cache(faces, tmp_path):
 def test_a_waiting_process_says_so(faces, tmp_path):
     settings = settings_for(faces, tmp_path)
     config = DataConfig(**settings)
-    key = cache.cache_key(config, sources.open_source(config))
+    key = store.cache_key(config, open_source(config))
     (tmp_path / "cache").mkdir()
     with filelock.FileLock(tmp_path / "cache" / f"{key}.lock"):
         process = start(settings)
@@ -127,13 +129,13 @@ def small_tree(tmp_path, **more):
 
 
 def key_of(config):
-    return cache.cache_key(config, sources.open_source(config))
+    return store.cache_key(config, open_source(config))
 
 
 def test_second_opening_decodes_nothing(tmp_path, monkeypatch):
     config = small_tree(tmp_path)
     first = open_dataset(config, progress=False)
-    monkeypatch.setattr(cache, "build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(store, "build", lambda *_: pytest.fail("built again"))
     second = open_dataset(config, progress=False)
     assert first.fingerprint == second.fingerprint
     assert isinstance(second.splits["train"].images, np.memmap)
@@ -264,8 +266,8 @@ def test_without_a_home_directory_the_remedy_is_told(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", no_such_user)
     with pytest.raises(UserError, match=r"no home directory.*--config.data.cache_dir or XDG"):
-        cache.cache_root(DataConfig())
-    assert cache.cache_root(DataConfig(cache_dir="/here")) == pathlib.Path("/here")
+        store.cache_root(DataConfig())
+    assert store.cache_root(DataConfig(cache_dir="/here")) == pathlib.Path("/here")
 
 
 def test_nothing_usable_names_the_commonest_reason(tmp_path):
@@ -286,9 +288,9 @@ def test_nothing_usable_names_the_commonest_reason(tmp_path):
 
 def test_default_cache_directory(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache.cache_root(DataConfig()) == pathlib.Path("/somewhere/vaejax")
+    assert store.cache_root(DataConfig()) == pathlib.Path("/somewhere/vaejax")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.cache_root(DataConfig()) == pathlib.Path.home() / ".cache" / "vaejax"
+    assert store.cache_root(DataConfig()) == pathlib.Path.home() / ".cache" / "vaejax"
 
 
 def test_parting_rows_in_place(tmp_path, monkeypatch):

@@ -12,9 +12,9 @@ import pytest
 from picture_trees import jpeg
 from tiny import CONFIG_FILE, command
 
-from vaejax import caches
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
+from vaejax.data.cache import inventory
 from vaejax.errors import UserError
 
 DAYS = 24 * 60 * 60
@@ -134,7 +134,7 @@ def test_what_is_in_use_stays(tmp_path, root):
 @pytest.mark.parametrize("text", ["30", "d", "-1d", "0x3d", "everything", ""])
 def test_a_time_that_is_none_is_refused(text):
     with pytest.raises(UserError, match=f"--prune={text} is no number of days such as 30d, nor a"):
-        caches.days_of(text)
+        inventory.days_of(text)
 
 
 def test_a_mistaken_flag_is_one_line():

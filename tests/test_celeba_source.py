@@ -13,7 +13,7 @@ from picture_trees import ATTRIBUTES, celeba_records, jpeg, opened, rgb, write_c
 
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
-from vaejax.data.celeba import match, read_table
+from vaejax.data.sources.celeba import match, read_table
 from vaejax.errors import UserError
 
 

@@ -11,13 +11,13 @@ import pytest
 from tiny import metrics, tiny
 
 import vaejax
-from vaejax.checkpoints import Checkpoints
 from vaejax.errors import DamagedCheckpoint, UserError
-from vaejax.parallel import make_mesh, state_shardings
-from vaejax.processes import ALONE
-from vaejax.quiet import quiet_libraries
-from vaejax.resuming import open_checkpoints
-from vaejax.training import train
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.processes import ALONE
+from vaejax.runtime.quiet import quiet_libraries
+from vaejax.training.loop import train
+from vaejax.training.resuming import open_checkpoints
 
 STATE = {
     "step": np.int32(3),

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CONFIG_FILE, command, tiny
 
-from vaejax import settings
-from vaejax.command_line import check_returned, config_flags_of
+from vaejax.cli.command_line import check_returned, config_flags_of
+from vaejax.config import settings
+from vaejax.config.settings import to_json
 from vaejax.errors import UserError
-from vaejax.settings import to_json
 
 SETTINGS = sorted(settings.names())
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from vaejax import pictures
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
-from vaejax.data.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.records import pictures
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 40), np.uint8)

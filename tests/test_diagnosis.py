@@ -7,8 +7,8 @@ from ladders import pictures
 from parameters import away_from_start
 from tiny import tiny_ladder
 
-from vaejax.diagnosis import explain_not_finite
 from vaejax.models import build_model
+from vaejax.training.diagnosis import explain_not_finite
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from states import assert_same, final_state
 from stops import stopping_at
 from tiny import CONFIG_FILE, command, tiny
 
-from vaejax import reports
-from vaejax.checkpoints import Checkpoints
-from vaejax.divergence import explain_divergence, loss_bits
-from vaejax.health import Health
-from vaejax.training import Outcome, train
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.training import reports
+from vaejax.training.divergence import explain_divergence, loss_bits
+from vaejax.training.health import Health
+from vaejax.training.loop import Outcome, train
 
 
 def window(bits: float, config, *, kl: float = 0.0, beta: float = 1.0) -> dict:

@@ -7,12 +7,12 @@ from ladders import pictures
 from parameters import away_from_start
 from tiny import tiny_ladder
 
-from vaejax.evaluation import make_eval_step
 from vaejax.models import build_model
 from vaejax.models.ladder_blocks import Bottleneck
-from vaejax.noise import picture_keys
-from vaejax.parallel import single_device_mesh
-from vaejax.step import init_state, make_train_step
+from vaejax.models.noise import picture_keys
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.training.evaluation import make_eval_step
+from vaejax.training.step import init_state, make_train_step
 
 
 def test_dropout_is_for_training_alone():

@@ -9,11 +9,11 @@ import pytest
 from ladders import pictures
 from tiny import tiny, tiny_ladder
 
-from vaejax import trained
-from vaejax.evaluation import make_eval_step
 from vaejax.models import build_model, init_params
-from vaejax.parallel import single_device_mesh
-from vaejax.step import state_shapes
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.trained.model import TrainedModel
+from vaejax.training.evaluation import make_eval_step
+from vaejax.training.step import state_shapes
 
 
 @pytest.mark.parametrize("of", [tiny, tiny_ladder])
@@ -40,8 +40,8 @@ def test_so_is_all_that_is_shown_of_a_trained_model(of, monkeypatch):
 
         return watched
 
-    monkeypatch.setattr(trained, "jit", jit)
-    model = trained.TrainedModel(config, params, 1, pathlib.Path(), {}, 0)
+    monkeypatch.setattr("vaejax.trained.model.jit", jit)
+    model = TrainedModel(config, params, 1, pathlib.Path(), {}, 0)
     model.sample(2)
     model.decode(model.encode(np.asarray(pictures(config, 2)))[0])
     model.log_likelihood(np.asarray(pictures(config, 2)), samples=2)

@@ -10,10 +10,11 @@ from PIL import Image
 from tiny import command, metrics, tiny, tiny_ladder
 
 import vaejax
-from vaejax import data, exploring
+from vaejax import data
+from vaejax.config.settings import to_json
 from vaejax.errors import UserError
-from vaejax.settings import to_json
-from vaejax.training import train
+from vaejax.trained import exploring
+from vaejax.training.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from states import assert_same, final_state
 from stopping import stopped_at
 from tiny import CONFIG_FILE, command, metrics, tiny
 
-from vaejax.data.order import batch_indices
-from vaejax.data.pipeline import eval_batches, feeds, train_batches
+from vaejax.data.feed.order import batch_indices
+from vaejax.data.feed.pipeline import eval_batches, feeds, train_batches
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
@@ -207,7 +207,7 @@ def test_a_process_ends_cleanly_with_iterators_open(name, end):
     code = (
         "import os, signal, sys\n"
         "import numpy as np\n"
-        "from vaejax.data.pipeline import feeds, train_batches\n"
+        "from vaejax.data.feed.pipeline import feeds, train_batches\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
         "images = np.zeros((500, 64, 64, 3), np.uint8)\n"
         "open_ = [\n"

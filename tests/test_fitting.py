@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny, tiny_ladder
 
-from vaejax.chips import CHIPS
+from vaejax.cost.estimates import Estimate
+from vaejax.cost.largest_batch import GRAIN, largest_batch, largest_step, remedies
+from vaejax.cost.traffic import Traffic
 from vaejax.errors import DoesNotFit
-from vaejax.estimates import Estimate
-from vaejax.fitting import GRAIN, largest_batch, largest_step, remedies
-from vaejax.traffic import Traffic
+from vaejax.runtime.chips import CHIPS
 
 
 @given(

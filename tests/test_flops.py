@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from jax.lax import while_loop
 from tiny import tiny
 
-from vaejax import step
-from vaejax.flops import matmul_flops
+from vaejax.cost.flops import matmul_flops
 from vaejax.models import build_model
-from vaejax.parallel import single_device_mesh
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.training import step
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from codes import correlated
 
-from vaejax.priors import (
-    fit_flow_matching,
-    fit_gaussian,
-)
+from vaejax.priors import fit_flow_matching, fit_gaussian
 
 
 def _energy_distance(a, b):

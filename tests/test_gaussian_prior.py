@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaejax.errors import UserError
-from vaejax.priors import (
-    fit_gaussian,
-)
+from vaejax.priors import fit_gaussian
 
 
 @given(cuts=st.lists(st.integers(0, 60), max_size=6), offset=st.sampled_from([0.0, 1e3]))

@@ -7,8 +7,8 @@ import pytest
 from states import final_state
 from tiny import tiny
 
-from vaejax.goodput import FILE, PHASES, Clock, account, summary
-from vaejax.training import Outcome, train
+from vaejax.records.goodput import FILE, PHASES, Clock, account, summary
+from vaejax.training.loop import Outcome, train
 
 
 def write(workdir, *lines):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaejax.hlo import Collective, Program
+from vaejax.cost.hlo import Collective, Program
 
 # A loop of three rounds around a gradient's sum, in which a part of the parameters is gathered,
 # cut into two by the compiler.

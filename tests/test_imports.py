@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vaejax"
 STEP_A_MODEL = """
 import sys
 import jax, numpy as np
-import vaejax, vaejax.step
+import vaejax, vaejax.training.step
 from tiny import tiny
 from vaejax import step
 from vaejax.models import build_model

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from tiny import tiny
 
-from vaejax import pictures
 from vaejax.errors import UserError
-from vaejax.inputs import as_pictures
+from vaejax.records import pictures
+from vaejax.trained.inputs import as_pictures
 
 DATA = tiny().data
 FACES = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), np.uint8)

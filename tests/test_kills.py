@@ -16,8 +16,8 @@ from tiny import CONFIG_FILE, tiny
 
 from benchmarks.attempts import why_no_mount
 from benchmarks.same_run import Place, differences
-from vaejax.checkpoints import Checkpoints
-from vaejax.training import train
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.training.loop import train
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CHANGES = ("steps=12", "log_every=3", "eval_every=6", "save_every=4")

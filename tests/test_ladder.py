@@ -12,13 +12,14 @@ from ladders import COUNT, apply, keys_of, pictures
 from parameters import away_from_start, start
 from tiny import tiny_ladder
 
-from vaejax import objectives, step
+from vaejax import objectives
 from vaejax.config import Config
-from vaejax.evaluation import make_importance_bound
-from vaejax.evidence import Evidence, evidence
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import Ladder, build_model
-from vaejax.parallel import make_mesh
+from vaejax.runtime.mesh import make_mesh
+from vaejax.training import step
+from vaejax.training.evaluation import make_importance_bound
+from vaejax.training.evidence import Evidence, evidence
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tiny import free_port, tiny
 
-from vaejax import parallel, pictures, processes, quiet
-from vaejax.checkpoints import Checkpoints
 from vaejax.errors import DamagedCheckpoint, UserError, one_line
-from vaejax.parallel import make_mesh, state_shardings
-from vaejax.reporting import Reporter
-from vaejax.workdir import claim
+from vaejax.records import pictures
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.metric_log import Reporter
+from vaejax.records.workdir import claim
+from vaejax.runtime import mesh, processes, quiet
+from vaejax.runtime.mesh import make_mesh, state_shardings
 
 STATE = {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}
 META = {"config": {}, "evaluation_due": False}
@@ -128,7 +129,7 @@ def test_where_tensorboard_fails_the_metrics_go_on(tmp_path, monkeypatch, capsys
 
 @EACH
 def test_where_tensorboard_opens(tmp_path, monkeypatch, capsys, error):
-    monkeypatch.setattr("vaejax.reporting.SummaryWriter", raising(error))
+    monkeypatch.setattr("vaejax.records.metric_log.SummaryWriter", raising(error))
     reporter = Reporter(tmp_path, 0)
     reporter.write(1, "train", {"loss": 1.0})
     reporter.close()
@@ -159,7 +160,7 @@ def test_where_jax_joins_processes(monkeypatch, error):
 def test_where_jax_looks_for_devices(monkeypatch, error):
     monkeypatch.setattr(jax, "devices", raising(error))
     with pytest.raises(UserError) as said:
-        parallel.check_devices()
+        mesh.check_devices()
     assert_one_line(said.value)
     assert "finds no device that can be used" in str(said.value)
 

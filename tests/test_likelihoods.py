@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from vaejax.evidence import Evidence, sums_of
 from vaejax.likelihoods import (
     LEVEL,
     MAX_LOG_SCALE,
@@ -26,6 +25,7 @@ from vaejax.likelihoods import (
     to_unit,
 )
 from vaejax.models import Inference
+from vaejax.training.evidence import Evidence, sums_of
 
 LIKELIHOODS = {
     "logistic": DiscretizedLogistic(),

@@ -18,15 +18,15 @@ from picture_trees import jpeg, opened
 from PIL import Image
 from tiny import tiny
 
-from vaejax import pictures
 from vaejax.config import DataConfig
+from vaejax.config.settings import to_json
 from vaejax.data import open_dataset
-from vaejax.data.files import PictureFiles
-from vaejax.data.folder import Folder
-from vaejax.data.formats import readers
-from vaejax.data.listing import CACHE_TAG, CACHE_TAG_CONTENT
+from vaejax.data.sources.files import PictureFiles
+from vaejax.data.sources.folder import Folder
+from vaejax.data.sources.formats import readers
+from vaejax.data.sources.listing import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
-from vaejax.settings import to_json
+from vaejax.records import pictures
 
 # What files hold, and what is to become of them
 

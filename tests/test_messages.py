@@ -5,7 +5,7 @@ import json
 import hypothesis.strategies as st
 from hypothesis import example, given
 
-from vaejax.messages import (
+from vaejax.runtime.messages import (
     GOODBYE,
     LONGEST_GREETING,
     Greeting,

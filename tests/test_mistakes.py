@@ -7,7 +7,7 @@ import pytest
 from repeated import Repeated
 from tiny import CONFIG_FILE, assert_one_line, command, tiny
 
-from vaejax.workdir import claim
+from vaejax.records.workdir import claim
 
 CONFIG = f"--config={CONFIG_FILE}"
 

@@ -8,11 +8,7 @@ import scipy.stats
 from codes import correlated
 from jax.scipy.special import logsumexp
 
-from vaejax.priors import (
-    Mixture,
-    fit_gaussian,
-    fit_mixture,
-)
+from vaejax.priors import Mixture, fit_gaussian, fit_mixture
 from vaejax.priors.mixture import em_step, initial_mixture, penalised_log_likelihood
 
 

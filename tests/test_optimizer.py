@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny
 
 from vaejax.config import OptimizerConfig
-from vaejax.optimizer import learning_rate, no_moments, shortening, typical_norm, update
+from vaejax.training.optimizer import learning_rate, no_moments, shortening, typical_norm, update
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, clip_norm=2.0, ema_decay=0.9)
 RATE = 0.01

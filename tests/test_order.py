@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vaejax.data import order
+from vaejax.data.feed import order
+from vaejax.data.feed.order import batch_indices
 from vaejax.data.lazy_tensorflow import tensorflow
-from vaejax.data.order import batch_indices
 
 SEEDS = st.integers(-1, 2**64)
 # As many of the powers of two that a size lies between as of sizes.

@@ -8,10 +8,10 @@ from picture_trees import jpeg, opened
 from PIL import Image
 from tiny import CONFIG_FILE, command, tiny
 
-from vaejax import pictures
-from vaejax.data.files import PictureFiles
-from vaejax.settings import save_json
-from vaejax.workdir import claim
+from vaejax.config.settings import save_json
+from vaejax.data.sources.files import PictureFiles
+from vaejax.records import pictures
+from vaejax.records.workdir import claim
 
 FLAGS = [f"--config={CONFIG_FILE}", "--config.data.source=folder"]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vaejax import pages
+from vaejax.runtime import huge_pages
 
 CONFIG = """
 import os
@@ -27,7 +27,7 @@ def tunables_of_a_command(directory, **environment: str) -> str:
     return result.stderr.strip().split("ValueError: ")[-1]
 
 
-@pytest.mark.skipif(not pages._offered(), reason="this system has no large pages to ask for")
+@pytest.mark.skipif(not huge_pages._offered(), reason="this system has no large pages to ask for")
 @pytest.mark.parametrize(
     ("given", "becomes"),
     [
@@ -43,6 +43,6 @@ def test_a_command_asks_for_them(tmp_path, given, becomes):
 
 def test_nothing_is_done_where_they_are_not_offered(tmp_path, monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.setattr(pages, "_OFFERED", tmp_path / "absent")
-    pages.use_large_pages()
+    monkeypatch.setattr(huge_pages, "_OFFERED", tmp_path / "absent")
+    huge_pages.use_large_pages()
     assert "GLIBC_TUNABLES" not in os.environ

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny import COMMAND_TIMEOUT
 
-from vaejax.chips import topology_devices
 from vaejax.errors import UserError
-from vaejax.parallel import make_mesh, split_batch, state_shardings
+from vaejax.runtime.chips import topology_devices
+from vaejax.runtime.mesh import make_mesh, split_batch, state_shardings
 
 HERE = pathlib.Path(__file__).parent
 # A configuration for 256 x 256 pictures with 103 M parameters; their places, not their numbers.

@@ -10,7 +10,7 @@ from tiny import CONFIG_FILE, command, tiny
 import vaejax
 from vaejax.data import open_dataset
 from vaejax.errors import UserError
-from vaejax.paths import local_path
+from vaejax.files.paths import local_path
 
 SCHEMES = ("gs", "s3", "s3a", "hdfs", "https", "http", "ftp", "file", "az", "abfss", "GS", "memory")
 CONFIG = f"--config={CONFIG_FILE}"

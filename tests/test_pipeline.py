@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaejax.data.order import batch_indices
-from vaejax.data.pipeline import eval_batches, train_batches
+from vaejax.data.feed.order import batch_indices
+from vaejax.data.feed.pipeline import eval_batches, train_batches
 
 SEEDS = st.integers(0, 2**63)
 few = settings(max_examples=15)  # each example builds several pipelines

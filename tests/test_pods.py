@@ -16,7 +16,7 @@ import tensorstore
 from PIL import Image
 from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, free_port, metrics, start
 
-from vaejax.loading import load
+from vaejax.trained.loading import load
 
 # Nothing is fitted after the training.
 BRIEF = "--config.prior.fitted=()"

@@ -6,9 +6,9 @@ import jax
 import pytest
 from tiny import of_file
 
-from vaejax import step
+from vaejax.config.settings import resolve
 from vaejax.models import build_model
-from vaejax.settings import resolve
+from vaejax.training import step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 

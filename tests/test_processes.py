@@ -11,11 +11,11 @@ from contextlib import ExitStack, suppress
 import pytest
 from tiny import COMMAND_TIMEOUT, free_pair, free_port
 
-from vaejax import ports
 from vaejax.errors import UserError
-from vaejax.meeting import Meeting
-from vaejax.messages import Greeting
-from vaejax.processes import Group
+from vaejax.runtime import ports
+from vaejax.runtime.meeting import Meeting
+from vaejax.runtime.messages import Greeting
+from vaejax.runtime.processes import Group
 
 JOIN_UNDER_SLURM = """
 import jax

@@ -7,7 +7,7 @@ import sys
 import pytest
 from tiny import CONFIG_FILE, command
 
-from vaejax.quiet import call_quietly, quiet_libraries
+from vaejax.runtime.quiet import call_quietly, quiet_libraries
 
 STATE = """
 import logging, os, sys, threading
@@ -51,7 +51,7 @@ def test_opening_a_checkpoint_changes_no_global_state_and_says_nothing(tmp_path,
 def test_a_thread_that_fails_by_itself_is_still_reported():
     code = (
         "import threading\n"
-        "from vaejax.quiet import quiet_libraries\n"
+        "from vaejax.runtime.quiet import quiet_libraries\n"
         "with quiet_libraries():\n"
         "    thread = threading.Thread(target=lambda: 1 / 0)\n"
         "    thread.start()\n"

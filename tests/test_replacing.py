@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaejax.replacing import replacing
+from vaejax.files.atomic import replacing
 
 
 def test_a_file_takes_its_place_when_it_is_written(tmp_path):

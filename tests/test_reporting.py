@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from tiny import tiny
 
-from vaejax import pictures, progress
 from vaejax.data import open_dataset
-from vaejax.gallery import Gallery
-from vaejax.goodput import Clock
-from vaejax.health import Health
 from vaejax.likelihoods import MIN_LOG_SCALE
 from vaejax.models import build_model, init_params
-from vaejax.reporting import MetricsFile, Reporter
+from vaejax.records import pictures, progress
+from vaejax.records.goodput import Clock
+from vaejax.records.metric_log import MetricsFile, Reporter
+from vaejax.training.gallery import Gallery
+from vaejax.training.health import Health
 
 HEALTHY = {
     "kl_nats": 20.0,

@@ -10,7 +10,7 @@ from tiny import CONFIG_FILE, command, start, tiny
 
 from vaejax.data import open_dataset
 from vaejax.errors import UserError
-from vaejax.same_data import FILE, check_same_data, remember_names
+from vaejax.training.same_data import FILE, check_same_data, remember_names
 
 CONFIG = f"--config={CONFIG_FILE}"
 

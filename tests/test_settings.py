@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from tiny import of_file
 
 from vaejax.config import Config, default_config
-from vaejax.errors import UserError
-from vaejax.models import build_model
-from vaejax.settings import (
+from vaejax.config.settings import (
     CHANGEABLE,
     check_key,
     differences,
@@ -21,6 +19,8 @@ from vaejax.settings import (
     resolve,
     to_json,
 )
+from vaejax.errors import UserError
+from vaejax.models import build_model
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 

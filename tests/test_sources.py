@@ -235,7 +235,7 @@ def test_real_arrays(tmp_path, real_faces, file, size):
 
 
 def test_synthetic_splits_are_disjoint_ranges(tmp_path):
-    from vaejax.data.synthetic import faces
+    from vaejax.data.synthetic.faces import faces
 
     dataset = opened(tmp_path, source="synthetic", crop="none", synthetic_counts=(70, 5, 3))
     numbers = [list(split.names.astype(int)) for split in dataset.splits.values()]

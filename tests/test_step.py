@@ -9,11 +9,11 @@ from ladders import pictures
 from parameters import away_from_start
 from tiny import tiny, tiny_ladder
 
-from vaejax.evidence import evidence
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
-from vaejax.parallel import single_device_mesh
-from vaejax.step import beta_at, init_state, make_train_step, mirror, step_keys
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.training.evidence import evidence
+from vaejax.training.step import beta_at, init_state, make_train_step, mirror, step_keys
 
 
 def test_beta_grows_in_a_line():

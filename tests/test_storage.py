@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaejax.digests import digest
 from vaejax.errors import UserError
-from vaejax.replacing import check_writable, replacing
-from vaejax.reporting import MetricsFile, Reporter
-from vaejax.strict_json import dumps
+from vaejax.files.atomic import check_writable, replacing
+from vaejax.files.strict_json import dumps
+from vaejax.records.digests import digest
+from vaejax.records.metric_log import MetricsFile, Reporter
 
 NUMBERS = st.floats() | st.integers() | st.none() | st.booleans() | st.text()
 VALUES = st.recursive(
@@ -97,7 +97,7 @@ GOLDEN = 1772935964
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
     path = tmp_path / "file.txt"
     code = (
-        "import os, pathlib, sys; from vaejax.replacing import replacing\n"
+        "import os, pathlib, sys; from vaejax.files.atomic import replacing\n"
         "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
     )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaejax.data.subsets import random_rows
+from vaejax.data.feed.subsets import random_rows
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 
 

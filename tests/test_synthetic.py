@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaejax.data import synthetic
-from vaejax.data.synthetic import FACTORS, faces, render
+from vaejax.data.synthetic.faces import (
+    _PIXELS_PER_BATCH,
+    FACTORS,
+    _checked,
+    _paint_batch,
+    faces,
+    render,
+)
 from vaejax.errors import UserError
 
 NAMES = [factor.name for factor in FACTORS]
@@ -59,11 +65,11 @@ def test_a_picture_does_not_depend_on_its_batch(height, width):
 
 def test_pictures_go_through_in_batches_of_one_shape():
     # More than one full batch and a rest; the seams must not show.
-    batch = synthetic._PIXELS_PER_BATCH // 64**2
+    batch = _PIXELS_PER_BATCH // 64**2
     several, _ = faces(np.arange(batch + 3), 64, 64)
     last, _ = faces(np.arange(batch - 1, batch + 3), 64, 64)
     np.testing.assert_array_equal(several[-4:], last)
-    assert synthetic._paint_batch._cache_size() <= 6  # one a size of picture and default device
+    assert _paint_batch._cache_size() <= 6  # one a size of picture and default device
 
 
 def test_drawn_on_the_first_cpu_device_whatever_the_default():
@@ -241,4 +247,4 @@ def test_clear_errors():
 def test_factors_of_unequal_lengths_are_refused():
     uneven = {**sitters(), "yaw": np.zeros(2, np.float32)}
     with pytest.raises(UserError, match="'yaw' has 2: give as many of each"):
-        synthetic._checked(uneven)
+        _checked(uneven)

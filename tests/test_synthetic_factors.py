@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaejax.data.synthetic import FACTORS, draw_factors
+from vaejax.data.synthetic.faces import FACTORS, draw_factors
 
 NAMES = [factor.name for factor in FACTORS]
 MANY = np.arange(4000)

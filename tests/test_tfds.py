@@ -11,7 +11,9 @@ import pytest
 from picture_trees import ATTRIBUTES, celeba_records, write_celeba
 
 from vaejax.config import DataConfig
-from vaejax.data import cache, lazy_tensorflow, open_dataset, prepare, tfds_source
+from vaejax.data import lazy_tensorflow, open_dataset, prepare
+from vaejax.data.cache import store
+from vaejax.data.sources.tfds import CELEBA_FILES
 from vaejax.errors import UserError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -101,7 +103,7 @@ def test_same_pictures_splits_and_labels_as_the_official_layout(prepared, tmp_pa
         ),
         progress=False,
     )
-    monkeypatch.setattr(cache, "build", lambda *_: pytest.fail("prepare has built the cache"))
+    monkeypatch.setattr(store, "build", lambda *_: pytest.fail("prepare has built the cache"))
     dataset = open_dataset(prepared, progress=False)
     assert dataset.fingerprint["attribute_names"] == ATTRIBUTES
     assert dataset.fingerprint["crop"] == official.fingerprint["crop"]
@@ -191,7 +193,7 @@ def test_altered_files_are_refused_in_one_line(tmp_path):
     """Kaggle's repacked zip fails TFDS's checksum; nothing is fetched instead."""
     files = tmp_path / "files"
     files.mkdir()
-    for name in tfds_source.CELEBA_FILES:
+    for name in CELEBA_FILES:
         (files / name).write_bytes(b"altered")
     config = DataConfig(
         source="tfds:celeb_a",

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax.hlo import Program
-from vaejax.traffic import Traffic, traffic
+from vaejax.cost.hlo import Program
+from vaejax.cost.traffic import Traffic, traffic
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
 

@@ -12,12 +12,12 @@ from states import assert_same, final_state
 from stops import stopping_at
 from tiny import metrics, tiny
 
-from vaejax import step, training
+from vaejax.cost.estimates import traced_step
 from vaejax.errors import UserError
-from vaejax.estimates import traced_step
 from vaejax.models import build_model
-from vaejax.parallel import make_mesh
-from vaejax.training import Outcome, train
+from vaejax.runtime.mesh import make_mesh
+from vaejax.training import loop, step
+from vaejax.training.loop import Outcome, train
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
 
 def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):
     """Asked to stop in the first of three batches, at either validation."""
-    config, stop, calls = tiny(), training.Stop(), []
-    make = training.make_eval_step
+    config, stop, calls = tiny(), loop.Stop(), []
+    make = loop.make_eval_step
 
     def make_stopping(*args):
         real = make(*args)
@@ -108,8 +108,8 @@ def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monke
 
         return eval_step
 
-    monkeypatch.setattr(training, "make_eval_step", make_stopping)
-    monkeypatch.setattr(training, "stop_on_signal", lambda: nullcontext(stop))
+    monkeypatch.setattr(loop, "make_eval_step", make_stopping)
+    monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(stop))
     for stopped_at in (6, 12):
         assert train(config, tmp_path) is Outcome.INTERRUPTED
         assert final_state(tmp_path, config).step == stopped_at

@@ -16,9 +16,9 @@ from states import assert_same, final_state
 from tiny import COMMAND_TIMEOUT, CONFIG_FILE, free_port, tiny
 
 import vaejax
-from vaejax.checkpoints import Checkpoints
-from vaejax.training import Outcome, train
-from vaejax.versions import ABSENT, versions
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.versions import ABSENT, versions
+from vaejax.training.loop import Outcome, train
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CONSTRAINTS = REPOSITORY / "launch" / "constraints.txt"
@@ -60,7 +60,7 @@ def test_the_versions_are_those_that_are_imported():
 
 def test_what_is_not_installed_is_called_so():
     code = (
-        "import sys\nfrom vaejax.versions import versions\n"
+        "import sys\nfrom vaejax.records.versions import versions\n"
         "sys.path = [path for path in sys.path if 'site-packages' not in path]\n"
         "print(versions()['optax'])"
     )

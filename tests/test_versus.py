@@ -13,12 +13,12 @@ from tiny import CONFIG_FILE, tiny
 from benchmarks.programs import step_flops
 from benchmarks.rivals import worker
 from benchmarks.rivals.strided import equal_width, textbook_model
+from vaejax.config.settings import to_json
 from vaejax.errors import UserError
-from vaejax.evidence import evidence
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
-from vaejax.noise import normal
-from vaejax.settings import to_json
+from vaejax.models.noise import normal
+from vaejax.training.evidence import evidence
 
 
 def versus(out, *flags: str) -> list[dict]:

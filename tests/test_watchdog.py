@@ -7,7 +7,7 @@ import time
 import pytest
 from tiny import CONFIG_FILE
 
-from vaejax.watchdog import Watchdog
+from vaejax.runtime.watchdog import Watchdog
 
 HANG = """
 import sys, threading
@@ -54,7 +54,7 @@ def test_without_a_time_nobody_watches(watchdog):
 def test_it_waits_for_whoever_debugs():
     code = (
         "import sys, time; sys.settrace(lambda *_: None)\n"
-        "from vaejax.watchdog import Watchdog\n"
+        "from vaejax.runtime.watchdog import Watchdog\n"
         "with Watchdog(0.1).watching(): time.sleep(0.5)\n"
         "print('still here')"
     )

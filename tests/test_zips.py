@@ -10,8 +10,8 @@ import zipfile
 import pytest
 from picture_trees import jpeg, opened
 
-from vaejax.data.files import PictureFiles
-from vaejax.data.trees import Unreadable
+from vaejax.data.sources.files import PictureFiles
+from vaejax.data.sources.trees import Unreadable
 from vaejax.errors import UserError
 
 COUNT = 6

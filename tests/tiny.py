@@ -12,7 +12,7 @@ import sys
 import ml_collections
 
 from vaejax.config import Config, default_config
-from vaejax.settings import resolve
+from vaejax.config.settings import resolve
 
 CONFIG_FILE = pathlib.Path(__file__)
 COMMAND_TIMEOUT = 300

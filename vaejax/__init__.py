@@ -12,21 +12,21 @@ __version__ = "0.1.0"
 __all__ = ["TrainedModel", "load"]
 
 if TYPE_CHECKING:
-    from vaejax.loading import load
-    from vaejax.trained import TrainedModel
+    from vaejax.trained.loading import load
+    from vaejax.trained.model import TrainedModel
 
 
 def __getattr__(name: str) -> object:
     # Loaded on demand: `python -m vaejax.main --help` should not wait for Orbax.
     if name == "load":
-        from vaejax.quiet import quiet_libraries
+        from vaejax.runtime.quiet import quiet_libraries
 
         with quiet_libraries():
-            from vaejax.loading import load
+            from vaejax.trained.loading import load
 
         return load
     if name == "TrainedModel":
-        from vaejax.trained import TrainedModel
+        from vaejax.trained.model import TrainedModel
 
         return TrainedModel
     raise AttributeError(f"module 'vaejax' has no attribute {name!r}")

@@ -10,17 +10,17 @@ import jax
 from absl import flags
 
 from vaejax import cli
-from vaejax.chips import chip_of, topology_devices
 from vaejax.config import Config
+from vaejax.config.settings import changed, resolve
+from vaejax.cost.estimates import Estimate, estimate
+from vaejax.cost.largest_batch import largest_step, remedies
 from vaejax.errors import DoesNotFit, UserError
-from vaejax.estimates import Estimate, estimate
-from vaejax.fitting import largest_step, remedies
-from vaejax.paths import local_path
-from vaejax.progress import say
-from vaejax.replacing import check_writable, replacing
-from vaejax.settings import changed, resolve
-from vaejax.strict_json import dumps
-from vaejax.tables import Row, cell, markdown
+from vaejax.files.atomic import check_writable, replacing
+from vaejax.files.paths import local_path
+from vaejax.files.strict_json import dumps
+from vaejax.records.progress import say
+from vaejax.records.tables import Row, cell, markdown
+from vaejax.runtime.chips import chip_of, topology_devices
 
 CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string(

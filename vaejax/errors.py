@@ -4,7 +4,7 @@ import errno
 import os
 import traceback
 
-from vaejax.streams import print_error
+from vaejax.runtime.streams import print_error
 
 NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)

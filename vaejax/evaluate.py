@@ -22,8 +22,8 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 def main() -> None:
     """Evaluates, prints, and writes JSON into `evaluations/` of the work directory."""
     workdir = cli.existing_run(WORKDIR.value)
-    from vaejax.loading import load
-    from vaejax.measuring import measure
+    from vaejax.trained.loading import load
+    from vaejax.trained.measuring import measure
 
     measure(
         load(workdir, CHECKPOINT.value),

@@ -3,7 +3,7 @@
 from absl import flags
 
 from vaejax import cli
-from vaejax.paths import local_path
+from vaejax.files.paths import local_path
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Of a run with config.model.name=ladder.")
 OUT = flags.DEFINE_string("out", None, "A directory (default: explored in the work directory).")
@@ -20,8 +20,8 @@ def main() -> None:
     """Draws three sheets."""
     workdir = cli.existing_run(WORKDIR.value)
     out = local_path("--out", OUT.value or workdir / "explored")
-    from vaejax.exploring import explore
-    from vaejax.loading import load
+    from vaejax.trained.exploring import explore
+    from vaejax.trained.loading import load
 
     explore(
         load(workdir, CHECKPOINT.value),

@@ -17,8 +17,8 @@ SEED = flags.DEFINE_integer(
 def main() -> None:
     """Fits and saves."""
     workdir = cli.existing_run(WORKDIR.value)
-    from vaejax.finishing import check_priors, fit
-    from vaejax.loading import load, open_data
+    from vaejax.trained.finishing import check_priors, fit
+    from vaejax.trained.loading import load, open_data
 
     trained = load(workdir, CHECKPOINT.value)
     check_priors(trained, PRIOR.value)

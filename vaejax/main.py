@@ -6,14 +6,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaejax import cli
-from vaejax.command_line import config_name
+from vaejax.cli.command_line import config_name
+from vaejax.config.settings import resolve
 from vaejax.errors import TRY_AGAIN, UserError
-from vaejax.meeting import Meeting
-from vaejax.paths import local_path
-from vaejax.settings import resolve
+from vaejax.files.paths import local_path
+from vaejax.runtime.meeting import Meeting
 
 if TYPE_CHECKING:
-    from vaejax.processes import Group
+    from vaejax.runtime.processes import Group
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string(
@@ -39,11 +39,11 @@ def main() -> int:
     name = config_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = local_path("--workdir", WORKDIR.value or f"runs/{name}")
     # Only now: a mistake in the settings is told before the heavy imports.
-    from vaejax import progress
-    from vaejax.finishing import finish
-    from vaejax.parallel import check_devices
-    from vaejax.training import Outcome, open_run
-    from vaejax.workdir import claim
+    from vaejax.records import progress
+    from vaejax.records.workdir import claim
+    from vaejax.runtime.mesh import check_devices
+    from vaejax.trained.finishing import finish
+    from vaejax.training.loop import Outcome, open_run
 
     group = _join()
     check_devices()
@@ -64,7 +64,7 @@ def main() -> int:
 
 def _join() -> "Group":
     """The processes that the flags name, or this one alone."""
-    from vaejax import processes
+    from vaejax.runtime import processes
 
     explicit = [COORDINATOR.value, PROCESSES.value, PROCESS.value]
     if DISTRIBUTED.value:

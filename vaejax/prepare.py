@@ -9,9 +9,9 @@ names.
 from absl import flags
 
 from vaejax import cli
-from vaejax.paths import local_path
-from vaejax.replacing import check_writable
-from vaejax.settings import resolve
+from vaejax.config.settings import resolve
+from vaejax.files.atomic import check_writable
+from vaejax.files.paths import local_path
 
 CONFIG = cli.define_config()
 PREVIEW = flags.DEFINE_string("preview", None, "Also write a sheet of training pictures, a PNG.")
@@ -33,9 +33,10 @@ def main() -> None:
     preview = PREVIEW.value and local_path("--preview", PREVIEW.value)
     import numpy as np
 
-    from vaejax import data, pictures
-    from vaejax.data.subsets import random_rows
-    from vaejax.progress import say
+    from vaejax import data
+    from vaejax.data.feed.subsets import random_rows
+    from vaejax.records import pictures
+    from vaejax.records.progress import say
 
     if preview:
         pictures.check_format(preview, "--preview")
@@ -53,25 +54,25 @@ def main() -> None:
 
 def show_caches() -> None:
     """Removes what `--prune` asks for, and shows what there is if `--list` does."""
-    from vaejax import caches
     from vaejax.config import DataConfig
-    from vaejax.data.cache import cache_root
-    from vaejax.program_cache import programs_folder
-    from vaejax.progress import say
-    from vaejax.tables import markdown
+    from vaejax.data.cache import inventory
+    from vaejax.data.cache.store import cache_root
+    from vaejax.records.progress import say
+    from vaejax.records.tables import markdown
+    from vaejax.runtime.program_cache import programs_folder
 
     data = resolve(CONFIG.value).data if CONFIG.value is not None else DataConfig()
     places = cache_root(data), programs_folder()
     if PRUNE.value is not None:
         freed, count = 0, 0
-        for stored, reason in caches.prune(*places, caches.days_of(PRUNE.value)):
+        for stored, reason in inventory.prune(*places, inventory.days_of(PRUNE.value)):
             if reason:
                 say(f"{stored.path} stays ({reason})")
             else:
                 freed, count = freed + stored.size, count + 1
         say(f"removed {count:,} from the caches, which frees {freed / 1e6:,.1f} MB")
     if LIST.value:
-        rows = caches.table(*places)
+        rows = inventory.table(*places)
         print(markdown(rows) if rows else f"nothing is cached in {places[0]}")
 
 

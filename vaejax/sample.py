@@ -9,7 +9,7 @@ from absl import flags
 
 from vaejax import cli
 from vaejax.errors import UserError
-from vaejax.paths import local_path
+from vaejax.files.paths import local_path
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
 COUNT = flags.DEFINE_integer("count", 64, "How many faces.", lower_bound=1)
@@ -35,10 +35,10 @@ def main() -> None:
     workdir = cli.existing_run(WORKDIR.value)
     import numpy as np
 
-    from vaejax import pictures
-    from vaejax.loading import load
-    from vaejax.progress import counting, say
-    from vaejax.settings import load_json
+    from vaejax.config.settings import load_json
+    from vaejax.records import pictures
+    from vaejax.records.progress import counting, say
+    from vaejax.trained.loading import load
 
     columns = max(1, round(COUNT.value**0.5))
     shape = load_json(workdir / "config.json").data.image_size
@@ -66,8 +66,8 @@ def _file(workdir: Path, columns: int, shape: tuple[int, int]) -> Path:
     Raises:
       UserError: it cannot be written, or not in the format of its name.
     """
-    from vaejax.pictures import check_format, sheet_size
-    from vaejax.replacing import check_writable
+    from vaejax.files.atomic import check_writable
+    from vaejax.records.pictures import check_format, sheet_size
 
     given = OUT.value or str(workdir / "samples.png")
     path = local_path("--out", given)
@@ -84,7 +84,7 @@ def _directory(workdir: Path) -> Path:
     Raises:
       UserError: it does, or cannot be written.
     """
-    from vaejax.replacing import check_writable
+    from vaejax.files.atomic import check_writable
 
     path = local_path("--out", OUT.value or str(workdir / "samples"))
     first = path / "000000.png"

@@ -22,7 +22,7 @@ from pythae.trainers.training_callbacks import TrainingCallback
 
 from benchmarks.rivals import worker
 from vaejax import data
-from vaejax.data.building import available_cores
+from vaejax.data.cache.building import available_cores
 from vaejax.errors import UserError
 
 # Pictures whose likenesses are made at once.

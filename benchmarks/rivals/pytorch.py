@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.rivals import worker
 from vaejax.config import Config
-from vaejax.data.building import available_cores
+from vaejax.data.cache.building import available_cores
 from vaejax.likelihoods import LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE
 from vaejax.models.conv import lowest_size
 from vaejax.models.heads import FIRST_LOG_SCALE, LOG_SCALE_GAIN

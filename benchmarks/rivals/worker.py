@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vaejax.config import Config
+from vaejax.config.settings import resolve
 from vaejax.errors import UserError
-from vaejax.settings import resolve
 
 
 def settings(only: Mapping[str, Any] | None = None) -> Config:

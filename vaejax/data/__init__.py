@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from vaejax.config import DataConfig
-from vaejax.data import cache, crops, sources
-from vaejax.data.disk import SETTING
+from vaejax.data.cache import crops, store
+from vaejax.data.cache.disk import SETTING
+from vaejax.data.items import Source
 from vaejax.data.reasons import count_reasons
-from vaejax.data.records import Source
-from vaejax.progress import say
+from vaejax.data.sources.opening import open_source
+from vaejax.records.progress import say
 
 __all__ = ["Dataset", "Split", "open_dataset", "prepare"]
 
@@ -76,10 +77,10 @@ def open_dataset(
       UserError: what is missing or does not fit, and what to do.
     """
     crops.check_preset(config.crop, config.image_size)
-    source = sources.open_source(config)
-    cached = cache.open_or_build(config, source, progress, cache_setting)
+    source = open_source(config)
+    cached = store.open_or_build(config, source, progress, cache_setting)
     unused = {**source.left_out, **cached.set_aside}
-    file = cache.write_report(cached.folder, unused)
+    file = store.write_report(cached.folder, unused)
     if progress:
         _tell(source, unused, cached.remarks, file)
     return Dataset(
@@ -115,7 +116,7 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Dataset:
     """
     crops.check_preset(config.crop, config.image_size)
     if config.source.startswith("tfds:"):
-        from vaejax.data.tfds_source import prepare_tfds
+        from vaejax.data.sources.tfds import prepare_tfds
 
         prepare_tfds(config.source.removeprefix("tfds:"), config.path, config.manual_dir)
     return open_dataset(config, progress=progress)

@@ -8,7 +8,7 @@ import threading
 import types
 
 from vaejax.errors import UserError
-from vaejax.progress import say
+from vaejax.records.progress import say
 
 
 @functools.cache

@@ -10,13 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from vaejax.likelihoods.logistic import log_mass
-from vaejax.likelihoods.values import (
-    MIN_LOG_SCALE,
-    Images,
-    Moments,
-    bound_log_scale,
-    to_unit,
-)
+from vaejax.likelihoods.values import MIN_LOG_SCALE, Images, Moments, bound_log_scale, to_unit
 
 # Mixture parameters of a picture that are worked on at once, 2 MB of them: a 256 px picture has
 # 25 MB, and several arrays as large would set the peak memory of a whole training step.

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vaejax.noise import normal_in_a_row
+from vaejax.models.noise import normal_in_a_row
 
 Maps = Float[Array, "batch height width channel"]
 # The same after a change of size or width.

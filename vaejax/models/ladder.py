@@ -32,7 +32,7 @@ from vaejax.models.blocks import (
 from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, FromPosterior, FromPrior, Group
 from vaejax.models.levels import Levels
-from vaejax.noise import PRIOR, Keys, fold_in, normal
+from vaejax.models.noise import PRIOR, Keys, fold_in, normal
 
 # Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and
 # what the encoder's blocks leave [group, batch, row, column, channel].

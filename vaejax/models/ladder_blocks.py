@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation
-from vaejax.noise import Keys, fold_in, normal
+from vaejax.models.noise import Keys, fold_in, normal
 
 # Purposes folded into a picture's key, beside its groups' numbers.
 _ENCODER_DROPOUT, _DECODER_DROPOUT = 2**30, 2**30 + 2**20

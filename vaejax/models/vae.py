@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt8
 from vaejax import objectives
 from vaejax.likelihoods import MixturePixels, Pixels, to_unit
 from vaejax.models.inference import Codes, Inference
-from vaejax.noise import PRIOR, Keys, fold_in, normal
+from vaejax.models.noise import PRIOR, Keys, fold_in, normal
 from vaejax.priors import StandardNormal
 
 

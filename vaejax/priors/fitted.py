@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vaejax.config import FITTED_PRIORS
 from vaejax.errors import UserError
+from vaejax.files.atomic import replacing
 from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
-from vaejax.replacing import replacing
 
 FittedPrior = Gaussian | Mixture | FlowMatching
 

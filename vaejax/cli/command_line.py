@@ -1,0 +1,158 @@
+"""The command line: how people write `--config` and its settings, made what the parser takes."""
+
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from vaejax.cli import saved_config
+from vaejax.config.settings import KINDS, check_key, field_of
+from vaejax.errors import UserError
+
+
+def config_flags_of(argv: list[str]) -> list[str]:
+    """The command line with `--config` and `--config.section.key` as ml_collections reads them.
+
+    A run's own `config.json` is a config file too. Tuples may be written in words, with or without
+    brackets and quotes: `gaussian,mixture`, `28,28`, `(28, 28)`; a setting's value may be a word of
+    its own. Of a setting that is given twice the last value counts.
+
+    Raises:
+      UserError: the config file is not there, or a setting is unknown; it names the nearest one.
+    """
+    joined = _joined(argv)
+    parsed = [joined[0], *map(_as_parsed, joined[1:])]
+    names = [word.partition("=")[0] for word in parsed]
+    # ml_collections would make one tuple of both.
+    last = {name: i for i, name in enumerate(names)}
+    kept = [
+        word
+        for i, word in enumerate(parsed)
+        if not word.startswith("--config.") or last[names[i]] == i
+    ]
+    # It wants the file before its settings.
+    return [kept[0], *sorted(kept[1:], key=lambda word: not word.startswith("--config="))]
+
+
+def flag_error(error: flags.Error) -> str:
+    """What absl says of a flag, in its user's terms: the flag, its value, and what it takes."""
+    if (
+        isinstance(error, flags.UnrecognizedFlagError)
+        and error.flagname.startswith("config.")
+        and "config" in flags.FLAGS
+    ):
+        return f"--{error.flagname} changes a setting of --config, which is missing"
+    match = re.match(r"flag --([^=\n]+)=(.*?): ", str(error), re.DOTALL)
+    if not match or match[1] not in flags.FLAGS:
+        return str(error).removeprefix("ERROR:: ")
+    name, value = match.groups()
+    flag = flags.FLAGS[name]
+    if flag.boolean:
+        wanted = "true or false"
+    elif isinstance(flag.parser, flags.EnumParser):
+        wanted = f"one of {', '.join(flag.parser.enum_values)}"
+    else:
+        wanted = flag.parser.syntactic_help
+    return f"--{name}={value} must be {wanted}"
+
+
+def check_returned(config: Any) -> None:
+    """Raises UserError if a config file's `get_config` did not return settings."""
+    if config is None:
+        raise UserError("--config: get_config returns nothing; end it with `return config`")
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"--config: get_config returns a {type(config).__name__}; return the ConfigDict that "
+            "vaejax.config.default_config() made"
+        )
+    config.to_dict()
+
+
+def config_name(file: str) -> str:
+    """What a run with this config file is called: the file's stem, or the run whose JSON it is."""
+    config, _, saved = file.partition(":")
+    return (
+        Path(saved).absolute().parent.name if config == saved_config.__file__ else Path(config).stem
+    )
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--config.section.key value` as one word; other flags are left to their own parsers."""
+    joined: list[str] = []
+    for argument in argv:
+        last = joined[-1] if joined else ""
+        if re.fullmatch(r"--?config(\.[\w.]+)?", last) and not argument.startswith("--"):
+            joined[-1] = f"{last}={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _as_parsed(argument: str) -> str:
+    name, equals, value = argument.lstrip("-").partition("=")
+    if not argument.startswith("-"):
+        return argument
+    if name == "config":
+        return f"--config={_file(value)}"
+    if not name.startswith("config."):
+        return argument
+    key = name.removeprefix("config.")
+    check_key(key)
+    return f"--{name}={_value(key, value)}" if equals else argument
+
+
+def _file(value: str) -> str:
+    if not value:
+        raise UserError("--config has no value; name a file such as configs/quickstart.py")
+    file = value.split(":")[0]
+    path = Path(file).expanduser()
+    if path.is_dir() and (path / "config.json").is_file():
+        path = path / "config.json"
+    if not path.is_file():
+        raise UserError(f"--config={value} is no file; name one such as configs/quickstart.py")
+    if path.suffix == ".json":
+        # `saved_config` is a config file that takes the JSON's path as its argument.
+        return f"{saved_config.__file__}:{path}"
+    return str(path) + value[len(file) :]
+
+
+def _value(key: str, text: str) -> str:
+    """A setting's value as Python writes it.
+
+    Raises:
+      UserError: it is none of the setting's type.
+    """
+    kind = field_of(key).type
+    if typing.get_origin(kind) is not tuple:
+        return _word(key, text, kind)
+    inner = typing.get_args(kind)[0]
+    words = [word.strip().strip("'\"") for word in text.strip().strip("()[]").split(",")]
+    words = [_word(key, word, inner) for word in words if word]
+    return repr(tuple(words)) if inner is str else f"({''.join(word + ', ' for word in words)})"
+
+
+def _word(key: str, text: str, kind: type) -> str:
+    if kind is str:
+        return text
+    try:
+        if kind is bool:
+            return str(_BOOLEANS[text.lower()])
+        number = float(text)
+        if kind is float:
+            return text
+        # As an integer where it can be: a float has no place for the digits of a large one.
+        return str(int(text) if text.lstrip("+-").isdecimal() else _whole(number))
+    except (KeyError, ValueError, OverflowError):
+        raise UserError(f"config.{key}={text!r} must be {KINDS[kind]}") from None
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError(number)
+    return int(number)
+
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -1,0 +1,160 @@
+"""What every command shares: flags, one-line errors, and quiet libraries."""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vaejax.cli.command_line import check_returned, config_flags_of, flag_error
+from vaejax.config.checks import check_read
+from vaejax.config.settings import resolve
+from vaejax.errors import UserError, one_line, say, tell
+from vaejax.files.paths import check_no_address, local_path
+from vaejax.runtime.huge_pages import use_large_pages
+from vaejax.runtime.quiet import quiet_libraries
+from vaejax.runtime.signals import interrupt_on_signal
+from vaejax.runtime.streams import flush, open_closed_streams
+
+# What is defined here is listed by --help among the flags of the command that asked for it.
+flags.disclaim_key_flags()
+
+
+def define_config() -> flags.FlagHolder:
+    """Defines `--config`, a file whose settings `--config.section.key` change."""
+    # Already here ml_collections opens what --flagfile names.
+    with _one_line_errors(everything=True):
+        return config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
+
+
+def require(name: str) -> None:
+    """Raises UserError if the flag `name` is not given."""
+    if not flags.FLAGS[name].present:
+        raise UserError(f"--{name} is missing; see --help")
+
+
+def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None:
+    """Parses the flags, runs `command`, and exits with the status it returns.
+
+    A mistake in flags, config, data or work directory is printed as one line.
+
+    Args:
+      command: the command's body.
+      required: names of flags that must be given.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        with _one_line_errors(everything=True), quiet_libraries():
+            # In its place: ml_collections reads there which settings are given.
+            sys.argv = config_flags_of(flags.FLAGS.read_flags_from_files(argv))
+            rest = flags.FLAGS(sys.argv)
+            if len(rest) > 1:
+                raise UserError(f"{rest[1]!r} is not a flag; write --name=value")
+            for name in required:
+                require(name)
+            if "config" in flags.FLAGS and flags.FLAGS["config"].present:
+                # A config file that failed to load says so only when it is looked into.
+                check_returned(flags.FLAGS["config"].value)
+                check_read(resolve(flags.FLAGS["config"].value))
+            _check_values()
+            return rest
+
+    def main(_: list[str]) -> int | None:
+        logging.set_verbosity(logging.WARNING)
+        with _one_line_errors(), quiet_libraries():
+            interrupt_on_signal()
+            # A mistake in the flags is told before JAX is imported.
+            from vaejax.runtime.chips import without_tpu_complaints
+            from vaejax.runtime.program_cache import keep_compiled_programs
+
+            keep_compiled_programs()
+            with without_tpu_complaints():
+                return command()
+
+    open_closed_streams()
+    use_large_pages()
+    app.run(main, flags_parser=parse)
+
+
+@contextmanager
+def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
+    """Prints an error as one line and exits with its status.
+
+    Args:
+      everything: also what config files and flag parsers raise, which may be anything.
+    """
+    try:
+        yield
+    except SystemExit:
+        # absl's own after --help; anything else is a config file that ends the program.
+        if everything and not any("help" in word for word in sys.argv[1:]):
+            say("--config: the file ends the program (sys.exit); take that out")
+            raise SystemExit(UserError.status) from None
+        raise
+    except KeyboardInterrupt as error:
+        # Not by the interpreter's own end, which would take away what XLA still computes with.
+        _end(tell(error))
+    except Exception as error:
+        line = one_line(error)
+        if not line and isinstance(error, flags.Error) and "Traceback" not in str(error):
+            line = flag_error(error), UserError.status
+        if not line and everything:
+            line = f"--config: {_last_line(error)}", UserError.status
+        if not line:
+            raise
+        message, status = line
+        say(message)
+        if everything:
+            raise SystemExit(status) from error
+        # Not by the interpreter's own end: what libraries left undone would complain there.
+        _end(status)
+
+
+def _last_line(error: Exception) -> str:
+    """What a config file raised; ml_collections puts the whole traceback into its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and any(line.startswith("Traceback") for line in lines):
+        return lines[-1]
+    return f"{type(error).__name__}: {' '.join(lines)}"
+
+
+def _check_values() -> None:
+    """Raises UserError if a flag is given an address, nothing, or a number that is not finite."""
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        # Settings are checked with all others, wherever they come from.
+        if name.startswith("config"):
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}={value} must be a finite number")
+        if isinstance(value, str):
+            check_no_address(f"--{name}", value)
+            if value.startswith("--"):
+                raise UserError(f"--{name} has no value; {value} follows where it should stand")
+            # An unset variable of a shell would be taken for the default, or for this directory.
+            if not value and flags.FLAGS[name].present:
+                raise UserError(f"--{name}= is empty; give it a value, or leave it out")
+
+
+def _end(status: int) -> NoReturn:
+    flush()
+    os._exit(status)
+
+
+def existing_run(workdir: str) -> Path:
+    """The work directory of a run.
+
+    Raises:
+      UserError: there is no run.
+    """
+    path = local_path("--workdir", workdir)
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"--workdir={workdir} holds no run (no config.json); name the directory that "
+            "`python -m vaejax.main` trained in"
+        )
+    return path

@@ -1,0 +1,1 @@
+"""What a training step costs, of compiled programs: FLOPs, memory, traffic, batch sizes."""

@@ -1,0 +1,180 @@
+"""What one training step costs, from its compiled program; nothing is run.
+
+Operations over a chip's rate, bytes over its memory's, and what the chips exchange over their
+links' bound the speed from above (the roofline of Williams, Waterman and Patterson 2009), so all
+rates here are estimates. What must fit, and what is exchanged, is the compiler's own word.
+"""
+
+import re
+import time
+from collections import Counter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vaejax.config import Config
+from vaejax.cost.flops import matmul_flops
+from vaejax.cost.hlo import Collective, Program
+from vaejax.cost.traffic import Traffic, traffic
+from vaejax.errors import DoesNotFit
+from vaejax.models import build_model
+from vaejax.records.tables import Row
+from vaejax.runtime.chips import Chip, chip_of
+from vaejax.runtime.mesh import fitting_fsdp, make_mesh
+from vaejax.training import step
+
+# The compiler's words for what a program needs and what there is: "Used 20.31G of 15.75G hbm".
+_SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Estimate(NamedTuple):
+    """One call of the training step on the devices of a mesh.
+
+    Attributes:
+      chip: that they are; None where nobody has written down what it can do.
+      devices: how many.
+      fsdp: those that share one copy of the state.
+      pictures: in one call, over all devices.
+      updates: in one call.
+      parameters: numbers that are learned.
+      flops: of the matrix products and convolutions of one call, over all devices.
+      memory: bytes that a device needs at the peak, its program among them.
+      traffic: of one device.
+      collectives: what the devices exchange.
+      host_transfers: instructions that exchange something with the host.
+      doubles: whether there are 64-bit floating-point numbers.
+      compile_seconds: here.
+    """
+
+    chip: Chip | None
+    devices: int
+    fsdp: int
+    pictures: int
+    updates: int
+    parameters: int
+    flops: int
+    memory: int
+    traffic: Traffic
+    collectives: list[Collective]
+    host_transfers: list[str]
+    doubles: bool
+    compile_seconds: float
+
+    def bounds(self) -> dict[str, float]:
+        """Seconds that one call takes at least, by what it waits for; empty without a `chip`.
+
+        What is exchanged is taken to wait for all else, as the compiler arranges it for steps
+        as short as these.
+        """
+        if self.chip is None:
+            return {}
+        within = sum(one.sent for one in self.collectives if one.kind != "send")
+        between = sum(one.sent for one in self.collectives if one.kind == "send")
+        return {
+            "arithmetic": self.flops / self.devices / self.chip.flops,
+            "memory": self.traffic.hbm / self.chip.bandwidth,
+            "links": within / self.chip.links,
+            "network": between / self.chip.network,
+        }
+
+    def seconds(self) -> float | None:
+        """That one call takes at least."""
+        bounds = self.bounds()
+        if not bounds:
+            return None
+        return max(bounds["arithmetic"], bounds["memory"]) + bounds["links"] + bounds["network"]
+
+    def figures(self) -> Row:
+        """One line of a table: what is counted and, of a known chip, what it can do at most."""
+        bounds, seconds = self.bounds(), self.seconds()
+        exchanged = Counter(one.kind for one in self.collectives)
+        size = sum(one.result for one in self.collectives)
+        return {
+            "chip": self.chip.name if self.chip else None,
+            "chips": self.devices,
+            "fsdp": self.fsdp,
+            "batch/chip": self.pictures // self.updates // self.devices,
+            "parameters": f"{self.parameters:,}",
+            "MFLOP/image": self.flops / self.pictures / 1e6,
+            "peak GiB/chip": self.memory / 2**30,
+            "of memory %": 100 * self.memory / self.chip.memory if self.chip else None,
+            "HBM MB/image": self.traffic.hbm * self.devices / self.pictures / 1e6,
+            "near MB/image": self.traffic.near * self.devices / self.pictures / 1e6,
+            "exchanged": ", ".join(f"{n} {kind}" for kind, n in exchanged.items()) or "nothing",
+            "exchanged MB": size / 1e6,
+            "ms at least": seconds and 1e3 * seconds / self.updates,
+            "bound by": max(bounds, key=bounds.__getitem__, default=None),
+            "images/s at most": seconds and self.pictures / seconds,
+            "of peak %": seconds and 100 * bounds["arithmetic"] / seconds,
+            "compile s": self.compile_seconds,
+        }
+
+
+def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Traced:
+    """The training step for the devices of `mesh`, which need not be at hand."""
+    state = step.state_shapes(model, config)
+    images = jax.ShapeDtypeStruct(pictures_shape(config), jnp.uint8)
+    return step.make_train_step(model, config, mesh).trace(state, images)
+
+
+def pictures_shape(config: Config) -> tuple[int, ...]:
+    """The shape of the pictures of one dispatch: [dispatch, batch, height, width, channel]."""
+    return (config.train.steps_per_dispatch, config.train.batch_size, *config.data.shape)
+
+
+def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
+    """Compiles the training step for `devices`.
+
+    Raises:
+      DoesNotFit: it needs more memory than they have.
+      UserError: the batch does not divide among them.
+    """
+    model, device = build_model(config), devices[0]
+    chip, shapes = chip_of(device), step.state_shapes(model, config)
+    # Copies of the state are shared as training would share them.
+    neighbours = sum(other.process_index == device.process_index for other in devices)
+    fsdp = config.train.fsdp or fitting_fsdp(shapes, chip and chip.memory, neighbours)
+    train = config.train
+    mesh = make_mesh(train.batch_size, fsdp, devices, accumulate=train.accumulate)
+    traced = traced_step(model, config, mesh)
+    lowered = traced.lower(lowering_platforms=(device.platform,))
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        sizes = [int(float(size) * _UNITS[unit]) for size, unit in _SIZE.findall(str(error))]
+        if "RESOURCE_EXHAUSTED" not in str(error) or len(sizes) < 2:
+            raise
+        needed, had = sizes[:2]
+        raise DoesNotFit(needed, had) from error
+    seconds = time.perf_counter() - start
+    sizes = compiled.memory_analysis()
+    memory = (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
+        + sizes.generated_code_size_in_bytes
+    )
+    if chip and memory > chip.memory:  # GPUs' compilers do not look
+        raise DoesNotFit(memory, chip.memory)
+    program = Program(compiled.as_text())
+    return Estimate(
+        chip=chip,
+        devices=mesh.size,
+        fsdp=fsdp,
+        pictures=train.batch_size * train.steps_per_dispatch,
+        updates=train.steps_per_dispatch,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
+        flops=matmul_flops(traced.jaxpr),
+        memory=memory,
+        traffic=traffic(program),
+        collectives=program.collectives(),
+        host_transfers=program.host_transfers(),
+        doubles=program.has_doubles(),
+        compile_seconds=seconds,
+    )

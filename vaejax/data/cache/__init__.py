@@ -1,0 +1,1 @@
+"""From picture files to arrays of the training size, once."""

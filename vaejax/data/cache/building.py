@@ -1,0 +1,210 @@
+"""Decodes a whole source into arrays on disk, in parallel and in order."""
+
+import hashlib
+import os
+import pathlib
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaejax.config import DataConfig
+from vaejax.data.cache import npy
+from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.data.items import Chunk, Contents, Item
+from vaejax.data.reasons import count_reasons
+from vaejax.data.sources.trees import Unreadable
+from vaejax.data.splits import SPLITS, assign
+from vaejax.errors import UserError
+from vaejax.records.progress import counting
+
+_PICTURES_PER_CHUNK = 64
+_POOL = "pool"  # pictures whose split is decided when all of them are known
+
+
+class AllSetAside(UserError):
+    """Not one picture could be used; `reasons` says why, by name."""
+
+    def __init__(self, message: str, reasons: dict[str, str]):
+        super().__init__(message)
+        self.reasons = reasons
+
+
+class _Decoded(NamedTuple):
+    split: str
+    pixels: list[np.ndarray]
+    names: list[str]
+    labels: list[dict[str, Any]]
+    digests: list[bytes]
+    set_aside: dict[str, str]
+    remarks: dict[str, str]
+
+
+class _Columns:
+    """Names, labels and digests of one split's pictures, in order."""
+
+    def __init__(self):
+        self.names: list[str] = []
+        self.digests: list[bytes] = []
+        self.labels: defaultdict[str, list] = defaultdict(list)
+
+    def extend(self, decoded: _Decoded) -> None:
+        self.names += decoded.names
+        self.digests += decoded.digests
+        for labels in decoded.labels:
+            for key, value in labels.items():
+                self.labels[key].append(value)
+
+    def save(self, path: pathlib.Path, rows: np.ndarray) -> None:
+        """Writes `name`s and labels of some rows; file names may look like anything.
+
+        Lists of different lengths make no label.
+        """
+        labels = {
+            f"label:{key}": np.asarray(values)[rows]
+            for key, values in self.labels.items()
+            if len(set(map(np.shape, values))) == 1
+        }
+        with open(path, "wb") as file:
+            np.savez(file, names=np.asarray(self.names, dtype=np.str_)[rows], **labels)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def build(
+    config: DataConfig, contents: Contents, folder: pathlib.Path, shown: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes `<split>.npy` and `<split>.npz` (names, labels) for every split with pictures.
+
+    Args:
+      config: says what the pictures become, and how many threads decode them.
+      contents: the source's pictures.
+      folder: an empty directory.
+      shown: whether to show progress.
+
+    Returns:
+      Pictures set aside: name -> reason; and what is odd about some that are used.
+
+    Raises:
+      AllSetAside: there is nothing to train on.
+      UserError: the holdout leaves nothing to train on.
+    """
+    set_aside, remarks = dict(contents.set_aside), {}
+    columns: dict[str, _Columns] = {}
+    writers: dict[str, npy.NpyWriter] = {}
+    step = min(_PICTURES_PER_CHUNK, npy.rows_per_chunk(config.shape))
+    with (
+        quiet_pillow(),
+        counting("preparing", contents.count, shown) as advance,
+        ExitStack() as files,
+    ):
+        for decoded in _decode_all(config, contents.chunks(step)):
+            set_aside |= decoded.set_aside
+            remarks |= decoded.remarks
+            advance(len(decoded.names) + len(decoded.set_aside))
+            if decoded.names:
+                if decoded.split not in writers:
+                    path = folder / f"{decoded.split}.npy"
+                    writers[decoded.split] = files.enter_context(npy.NpyWriter(path, config.shape))
+                    columns[decoded.split] = _Columns()
+                writers[decoded.split].append(np.stack(decoded.pixels))
+                columns[decoded.split].extend(decoded)
+    if "train" not in columns and _POOL not in columns:
+        raise _nothing_left(set_aside, list(columns))
+    if _POOL in columns:
+        names = assign(columns[_POOL].digests, config.holdout, config.split_seed)
+        if "train" not in names:
+            raise UserError(
+                f"config.data.holdout={tuple(config.holdout)} leaves none of"
+                f" {len(names)} pictures to"
+                " train on: hold out fewer"
+            )
+        npy.part(folder / f"{_POOL}.npy", names)
+        parted = columns.pop(_POOL)
+        for split in set(names):
+            parted.save(folder / f"{split}.npz", np.flatnonzero(np.asarray(names) == split))
+    for split, kept in columns.items():
+        kept.save(folder / f"{split}.npz", np.arange(len(kept.names)))
+    return set_aside, remarks
+
+
+def _nothing_left(set_aside: dict[str, str], splits: list[str]) -> UserError:
+    if splits:
+        return UserError(f"no pictures to train on: all that can be used are {', '.join(splits)}")
+    if not set_aside:
+        return UserError("the source has no pictures in train, valid or test: add some")
+    return AllSetAside(
+        f"all {len(set_aside):,} pictures had to be set aside ({count_reasons(set_aside)})",
+        set_aside,
+    )
+
+
+def _decode_all(config: DataConfig, chunks: Iterator[Chunk]) -> Iterator[_Decoded]:
+    """Decodes chunks in threads (Pillow lets go of the interpreter lock), yields them in order."""
+    work = partial(
+        _decode_chunk,
+        partial(
+            decode,
+            image_size=config.image_size,
+            channels=config.channels,
+            crop=config.crop,
+            max_pixels=config.max_pixels,
+            refuse_drawn=True,
+        ),
+    )
+    threads = config.decode_threads or available_cores()
+    waiting: deque[Future[_Decoded]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(work, chunk))
+                # A bounded queue: a fast reader must not fill memory with decoded pictures.
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def available_cores() -> int:
+    """Cores this process may use; fewer than the machine's inside many containers."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _decode_chunk(decode_one, chunk: Chunk) -> _Decoded:
+    decoded = _Decoded(chunk.split or _POOL, [], [], [], [], {}, {})
+    for item in chunk.items():
+        try:
+            content = _read(item)
+            pixels = decode_one(content, remark=partial(decoded.remarks.__setitem__, item.name))
+        except UnusablePicture as error:
+            decoded.set_aside[item.name] = str(error)
+            continue
+        decoded.pixels.append(pixels)
+        decoded.names.append(item.name)
+        decoded.labels.append(dict(item.labels))
+        if chunk.split is None:
+            decoded.digests.append(hashlib.sha256(content).digest())
+    return decoded
+
+
+def _read(item: Item) -> bytes | np.ndarray:
+    try:
+        content = item.read()
+    except Unreadable as error:  # a bad disk, permissions, a damaged member of a zip
+        raise UnusablePicture(str(error)) from error
+    except Exception as error:
+        raise UnusablePicture(f"cannot be read: {error or type(error).__name__}") from error
+    return np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
+
+
+def split_names(folder: pathlib.Path) -> list[str]:
+    """The splits a build has written to `folder`."""
+    return [split for split in SPLITS if (folder / f"{split}.npy").exists()]

@@ -1,0 +1,109 @@
+"""Arrays on disk that are larger than memory: appended to, parted, hashed."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from vaejax.data.items import spans
+
+_CHUNK_BYTES = 8 << 20
+
+
+class NpyWriter:
+    """A uint8 `.npy` file written row by row, its length known only at the end.
+
+    Used in a `with`, which writes the length and forces all to disk, unless an error ends it.
+    Appending keeps memory flat: pages of a map being filled would count as the process's own.
+    """
+
+    def __init__(self, path: pathlib.Path, row_shape: tuple[int, ...]):
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by __exit__)
+        self._row_shape = row_shape
+        self.count = 0
+        _write_header(self._file, (0, *row_shape))
+
+    def append(self, rows: np.ndarray) -> None:
+        """Appends uint8 `[n, *row_shape]`."""
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.count += len(rows)
+
+    def __enter__(self) -> "NpyWriter":
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        with self._file as file:
+            if kind is None:
+                _write_header(file, (self.count, *self._row_shape))
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _write_header(file, shape: tuple[int, ...]) -> None:
+    # NumPy pads headers so that the first axis may grow in place; the file relies on it.
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, header)
+    if file.tell() != np.lib.format.MAGIC_LEN + 120:
+        raise AssertionError(f"a .npy header of {file.tell()} bytes instead of 128")
+    file.seek(0, os.SEEK_END)
+
+
+def part(path: pathlib.Path, split_of_row: Sequence[str]) -> None:
+    """Moves rows of a `.npy` file to files named after their split beside it.
+
+    The file itself becomes `train.npy`: its remaining rows are moved together in place, so the
+    disk never holds the pictures twice.
+    """
+    names = np.asarray(split_of_row)
+    pool = np.load(path, mmap_mode="r+")
+    row_shape = pool.shape[1:]
+    step = rows_per_chunk(row_shape)
+    for name in sorted(set(split_of_row) - {"train"}):
+        rows = np.flatnonzero(names == name)
+        with NpyWriter(path.with_name(f"{name}.npy"), row_shape) as writer:
+            for span in spans(len(rows), step):
+                writer.append(pool[rows[span.start : span.stop]])
+    kept = np.flatnonzero(names == "train")
+    if len(kept) < len(pool):
+        for span in spans(len(kept), step):
+            # Indexing copies, and no row moves past one still to be read.
+            pool[span.start : span.stop] = pool[kept[span.start : span.stop]]
+    pool.flush()
+    offset = pool.offset
+    del pool
+    with open(path, "r+b") as file:
+        _write_header(file, (len(kept), *row_shape))
+        file.truncate(offset + len(kept) * int(np.prod(row_shape)))
+        file.flush()
+        os.fsync(file.fileno())
+    path.rename(path.with_name("train.npy"))
+
+
+def rows_per_chunk(row_shape: tuple[int, ...]) -> int:
+    """Rows that make up a few megabytes."""
+    return max(1, _CHUNK_BYTES // int(np.prod(row_shape)))
+
+
+def sha256(array: np.ndarray) -> str:
+    """SHA-256 of an array's values in C order, read in pieces."""
+    digest = hashlib.sha256()
+    for span in spans(len(array), rows_per_chunk(array.shape[1:])):
+        digest.update(np.ascontiguousarray(array[span.start : span.stop]).data)
+    return digest.hexdigest()
+
+
+def label_sha256(array: np.ndarray) -> str:
+    """SHA-256 of a label's shape and values, whatever the width of its numbers or texts."""
+    kind = array.dtype.kind
+    if kind == "U":
+        values = "\0".join(array.flat).encode("utf-8", "surrogatepass")
+    elif kind in "biuf":
+        kind = "f" if kind == "f" else "i"
+        large = array.dtype == np.uint64 and array.size and array.max() >= 1 << 63
+        values = array.astype("<f8" if kind == "f" else "<u8" if large else "<i8").tobytes()
+    else:
+        values = array.tobytes()
+    return hashlib.sha256(f"{kind} {array.shape}:".encode() + values).hexdigest()

@@ -1,0 +1,231 @@
+"""Decoded pictures on disk: `<cache_dir>/<key>/`, built once, then only mapped.
+
+The key is cheap (no picture is read for it) and names everything that changes the pixels. A
+directory with its final name is complete: it is built under another name, forced to disk, and
+renamed. One process builds; others wait for its lock.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import PIL
+
+from vaejax.config import DataConfig, user_cache
+from vaejax.data.cache import crops, in_use, npy
+from vaejax.data.cache.building import AllSetAside, build, split_names
+from vaejax.data.cache.disk import SETTING, Disk, sync_directory, write_json
+from vaejax.data.items import Contents, Source
+from vaejax.data.sources.formats import readers
+from vaejax.data.sources.listing import CACHE_TAG, CACHE_TAG_CONTENT
+from vaejax.errors import UserError
+from vaejax.files.atomic import replacing
+from vaejax.files.paths import local_path
+
+_LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
+_META = "meta.json"
+_REPORT = "set_aside.json"
+BUILDING = ".building"
+"""What the name of a cache ends in while it is not finished."""
+KEY = re.compile("[0-9a-f]{24}")
+"""How caches are called."""
+
+
+def cache_root(config: DataConfig) -> pathlib.Path:
+    """`config.data.cache_dir`, or the user's usual cache directory."""
+    if config.cache_dir:
+        return local_path(SETTING, config.cache_dir).absolute()
+    return user_cache()
+
+
+def cache_key(config: DataConfig, source: Source) -> str:
+    """A short name for everything that changes the arrays; reads no picture."""
+    material = {
+        "layout": _LAYOUT,
+        "pillow": PIL.__version__,
+        "formats": readers(),
+        "kind": source.kind,
+        "data": source.signature(),
+        "image_size": config.image_size,
+        "channels": config.channels,
+        "crop": crops.describe(config.crop),
+        "holdout": config.holdout,
+        "split_seed": config.split_seed,
+        "max_pixels": config.max_pixels,
+    }
+    return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class Cached(NamedTuple):
+    """A finished cache.
+
+    Attributes:
+      folder: where it lies.
+      fingerprint: of the data.
+      set_aside: pictures that could not be used: name -> reason.
+      remarks: what is odd about pictures that are used: name -> remark.
+      splits: split -> pictures (mapped), labels by name, and the pictures' names.
+    """
+
+    folder: pathlib.Path
+    fingerprint: dict
+    set_aside: dict[str, str]
+    remarks: dict[str, str]
+    splits: dict[str, tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]
+
+
+def open_or_build(
+    config: DataConfig, source: Source, shown: bool, setting: str = SETTING
+) -> Cached:
+    """The finished cache, built now if it is not there or damaged.
+
+    A finished cache is used wherever it lies, also where nothing can be written or locked.
+
+    Args:
+      config: the data's settings.
+      source: the opened source.
+      shown: whether to show progress and messages.
+      setting: what the user can change to have the cache elsewhere, for messages.
+
+    Raises:
+      UserError: the disk is too small or not writable, or no picture is usable.
+    """
+    disk = Disk(cache_root(config), setting)
+    key = cache_key(config, source)
+    folder = disk.root / key
+    cached = _load(folder)
+    if not cached:
+        with disk.locked(key, shown):
+            # Whoever held the lock may just have finished.
+            cached = _load(folder)
+            if not cached:
+                with disk.usable():
+                    _remove_leftovers(disk.root, key)
+                    _build(config, source, disk, folder, shown)
+                cached = _load(folder)
+    if not cached:
+        raise UserError(
+            f"{disk} does not keep what is written to it: set {setting} to another disk"
+        )
+    in_use.mark_used(folder)
+    return cached
+
+
+def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path | None:
+    """Writes down what was not used (name -> reason); None where that cannot be written."""
+    path = folder / _REPORT
+    content = json.dumps(reasons, indent=1)
+    try:
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            with replacing(path) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    return path
+
+
+def _load(folder: pathlib.Path) -> Cached | None:
+    """A cache, if it is there and whole."""
+    try:
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        splits = {split: _load_split(folder, split) for split in split_names(folder)}
+        # Caches of version 0.1 have no remarks.
+        remarks = meta.get("remarks", {})
+        return Cached(folder, meta["fingerprint"], meta["set_aside"], remarks, splits)
+    except Exception:  # damaged arrays make NumPy raise nearly anything
+        return None
+
+
+def _load_split(
+    folder: pathlib.Path, split: str
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Maps a split's pictures, and loads its labels and the pictures' names; all read-only."""
+    images = np.load(folder / f"{split}.npy", mmap_mode="r")
+    with np.load(folder / f"{split}.npz", allow_pickle=False) as columns:
+        arrays = {key: columns[key] for key in columns.files}
+    for array in arrays.values():
+        array.flags.writeable = False
+    names = arrays.pop("names")
+    return images, {key.removeprefix("label:"): array for key, array in arrays.items()}, names
+
+
+def _remove_leftovers(root: pathlib.Path, key: str) -> None:
+    """Removes what killed builds left: of this key (its lock is ours), and of abandoned ones."""
+    shutil.rmtree(root / key, ignore_errors=True)
+    for leftover in root.glob(f"*{BUILDING}"):
+        name = leftover.name.removesuffix(BUILDING)
+        if not KEY.fullmatch(name):
+            continue  # of somebody else
+        if name == key:
+            shutil.rmtree(leftover)
+            continue
+        lock = filelock.FileLock(root / f"{name}.lock")
+        with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build(
+    config: DataConfig, source: Source, disk: Disk, folder: pathlib.Path, shown: bool
+) -> None:
+    contents = source.contents()
+    disk.check_space(contents.count, _space(config, contents.count))
+    building = folder.with_name(folder.name + BUILDING)
+    building.mkdir()
+    try:
+        # So that nobody takes for data, or backs up, what can be made again.
+        (building / CACHE_TAG).write_text(CACHE_TAG_CONTENT)
+        set_aside, remarks = build(config, contents, building, shown)
+        files = sorted(building.iterdir())
+        meta = {
+            "fingerprint": _fingerprint(config, source, contents, building),
+            "set_aside": set_aside,
+            "remarks": remarks,
+            "bytes": {path.name: path.stat().st_size for path in files},
+        }
+        write_json(building / _META, meta)
+        sync_directory(building)
+        building.rename(folder)
+        sync_directory(folder.parent)
+    except AllSetAside as error:
+        report = folder.with_name(f"{folder.name}.{_REPORT}")
+        write_json(report, {**source.left_out, **error.reasons})
+        raise UserError(f"{error} (all reasons: {report})") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _fingerprint(
+    config: DataConfig, source: Source, contents: Contents, folder: pathlib.Path
+) -> dict:
+    splits = {}
+    for split in split_names(folder):
+        images, labels, _ = _load_split(folder, split)
+        splits[split] = {
+            "count": len(images),
+            "sha256": npy.sha256(images),
+            "labels": {name: npy.label_sha256(labels[name]) for name in sorted(labels)},
+        }
+    return {
+        "source": source.kind,
+        "image_size": list(config.image_size),
+        "channels": config.channels,
+        "crop": crops.describe(config.crop),
+        "splits": splits,
+        "attribute_names": list(contents.attribute_names),
+    }
+
+
+def _space(config: DataConfig, count: int) -> float:
+    """Bytes that building a cache of `count` pictures takes."""
+    height, width = config.image_size
+    # Held-out pictures are for a moment there twice.
+    held_out = sum(amount if amount < 1 else amount / max(count, 1) for amount in config.holdout)
+    return count * height * width * config.channels * (1.01 + min(held_out, 1.0)) + (1 << 20)

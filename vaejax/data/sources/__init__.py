@@ -1,0 +1,1 @@
+"""Where pictures lie, and which of them are used."""

@@ -1,0 +1,290 @@
+"""Checkpoints: state and what belongs to it, saved as one unit. The only room that knows Orbax."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint import checkpoint_managers
+
+from vaejax.errors import DamagedCheckpoint, UserError
+from vaejax.records.checkpoint_files import METRIC, REPLACED, settle_replaced, unreadable_metrics
+from vaejax.records.digests import digest, json_digest, layout_digest
+from vaejax.runtime.quiet import call_quietly
+
+STATE, META = "state", "meta"
+# The part of a state that `restore_average` reads: a trained model is its averaged parameters.
+AVERAGE = "ema_params"
+# In META, beside what the caller keeps there: digests of the state, of its average and of the rest
+# of META.
+_DIGESTS, _LAYOUT = "digests", "layout"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest few and the best by validation.
+
+    Saving is asynchronous and atomic: a checkpoint is there wholly or not at all. All processes
+    of a run save together; each reads on its own, with one that is `read_only`. Whatever Orbax
+    raises becomes one line: `UserError` where something cannot be written, `DamagedCheckpoint`
+    where it cannot be read.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
+        """Opens `directory`, making it unless `read_only`.
+
+        Raises:
+          DamagedCheckpoint: the validation figure of one cannot be read.
+          UserError: the directory cannot be made or listed.
+        """
+        for path in unreadable_metrics(directory):
+            raise DamagedCheckpoint(
+                f"{path} is damaged; remove it, and that checkpoint counts as not validated, or "
+                "train on, which does the same"
+            )
+        self._directory = Path(directory).absolute()
+        self._manager = self._stored(lambda: _open_manager(self._directory, keep, read_only))
+
+    def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
+        """Begins to save; returns as soon as `state` may be changed again.
+
+        All processes call it. What was saved at this step before, on the way out and without its
+        evaluation, is replaced, and can be taken back until that is done.
+
+        Raises:
+          UserError: this checkpoint or the one before cannot be written. Those that were there
+            are as they were.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
+            if jax.process_index() == 0:
+                self.path(step).rename(self._directory / f"{REPLACED}{step:08d}")
+            # Finds nothing to delete; has every process forget it, and wait until all have.
+            self.delete(step)
+        meta = {**meta, _LAYOUT: layout_digest(state)}
+        digests = {STATE: digest(state), META: json_digest(meta)}
+        if hasattr(state, AVERAGE):
+            digests[AVERAGE] = digest(getattr(state, AVERAGE))
+        items = {
+            STATE: ocp.args.StandardSave(state),
+            META: ocp.args.JsonSave({**meta, _DIGESTS: digests}),
+        }
+        self._stored(
+            lambda: self._manager.save(
+                step, args=ocp.args.Composite(**items), metrics=metrics, force=True
+            )
+        )
+
+    def delete(self, step: int) -> None:
+        """Deletes a checkpoint; all processes call it."""
+        self._stored(lambda: self._manager.delete(step))
+
+    def steps(self) -> list[int]:
+        """The steps that can be restored, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step with the lowest validation bits/dim; the newest if none was validated."""
+        best = self._manager.best_step()
+        return self._manager.latest_step() if best is None else best
+
+    def restore(self, step: int, like: PyTree, shardings: PyTree) -> PyTree:
+        """The state saved at `step`, placed by `shardings`; whether it is that, `verify` knows.
+
+        Args:
+          step: one of `steps()`.
+          like: arrays or shapes of the state expected.
+          shardings: where each array is to lie, whatever devices it was saved from.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read.
+          UserError: another version of vaejax saved it, whose state has other names or shapes.
+        """
+        self._check_layout(step, like)
+        target = _placed(like, shardings)
+        return self._read(step, STATE, ocp.args.StandardRestore(target))
+
+    def restore_average(self, step: int, like: PyTree, shardings: PyTree) -> tuple[PyTree, int]:
+        """The averaged parameters of the state saved at `step`, verified, and their digest.
+
+        Nothing else of the state is read, so that a device needs room for one copy of them. Of
+        checkpoints of version 0.1, which hold a digest of the whole state alone, all of it is.
+
+        Args:
+          step: one of `steps()`.
+          like: arrays or shapes of the whole state expected.
+          shardings: where each of its arrays is to lie.
+
+        Raises:
+          DamagedCheckpoint: they cannot be read, or are not what was saved.
+          UserError: another version of vaejax saved it, whose state has other names or shapes.
+        """
+        saved_meta = self._saved_meta(step)
+        if AVERAGE not in saved_meta.get(_DIGESTS, {}):
+            state = self.restore(step, like, shardings)
+            self.verify(step, state)
+            return (average := getattr(state, AVERAGE)), digest(average)
+        self._check_layout(step, like)
+        target = {AVERAGE: _placed(getattr(like, AVERAGE), getattr(shardings, AVERAGE))}
+        args = ocp.args.PyTreeRestore(
+            item=target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
+        )
+
+        def read() -> dict:
+            with _own_reader() as reader:
+                return reader.restore(self.path(step) / STATE, args=args)
+
+        average = self._whole(step, read)[AVERAGE]
+        found = digest(average)
+        self._check(step, AVERAGE, saved_meta, found)
+        return average, found
+
+    def verify(self, step: int, state: PyTree) -> None:
+        """Compares what was restored with what was saved; all that hold a part of it do so at once.
+
+        Raises:
+          DamagedCheckpoint: it is something else.
+        """
+        # First: nothing that one process may fail at comes before what all do together.
+        found = digest(state)
+        self._check(step, STATE, self._saved_meta(step), found)
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state at `step`.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read.
+        """
+        saved = self._saved_meta(step)
+        return {name: saved[name] for name in saved if name not in (_DIGESTS, _LAYOUT)}
+
+    def path(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self._directory / f"{step:08d}"
+
+    def reload(self) -> None:
+        """Looks again at what there is."""
+        self._manager.reload()
+
+    def _check_layout(self, step: int, like: PyTree) -> None:
+        if self._saved_meta(step).get(_LAYOUT, layout_digest(like)) != layout_digest(like):
+            raise UserError(
+                f"the checkpoint {self.path(step)} is of another version of vaejax, whose model "
+                "has other parameters; go on with that version, or choose another --workdir"
+            )
+
+    def _saved_meta(self, step: int) -> dict[str, Any]:
+        saved = self._read(step, META, ocp.args.JsonRestore())
+        meta = {name: value for name, value in saved.items() if name != _DIGESTS}
+        self._check(step, META, saved, json_digest(meta))
+        return saved
+
+    def _check(self, step: int, item: str, saved_meta: dict[str, Any], found: int) -> None:
+        """Raises DamagedCheckpoint if an item's digest is not the saved one: a bit has flipped."""
+        if _DIGESTS in saved_meta and saved_meta[_DIGESTS][item] != found:
+            raise self._damaged(step, f"its {item} is not what was saved")
+
+    def _read(self, step: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
+        composite = ocp.args.Composite(**{item: args})
+        return self._whole(step, lambda: self._manager.restore(step, args=composite)[item])
+
+    def _whole(self, step: int, read: Callable[[], Any]) -> Any:
+        """What `read` returns; whatever parsers or shapes raise is damage."""
+        found, failure = call_quietly(read)
+        if failure and failure.away:
+            raise UserError(
+                f"the checkpoint {self.path(step)} cannot be read ({failure.reason}); see that its "
+                "storage is there and may be read, and run it again"
+            )
+        if failure:
+            raise self._damaged(step, failure.reason)
+        return found
+
+    def _stored(self, write: Callable[[], Any]) -> Any:
+        """What `write` returns; whatever Orbax and its threads raise is one line."""
+        done, failure = call_quietly(write)
+        if failure:
+            remedy = "make room" if failure.full else "see that it can be written"
+            raise UserError(
+                f"the checkpoints in {self._directory} could not be stored ({failure.reason}); "
+                f"{remedy}, and run the same command to go on from the newest that is whole"
+            )
+        return done
+
+    def _damaged(self, step: int, why: str) -> DamagedCheckpoint:
+        return DamagedCheckpoint(f"the checkpoint {self.path(step)} is damaged ({why})")
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+          UserError: what was to be saved could not be written.
+        """
+        self._stored(self._manager.wait_until_finished)
+        if jax.process_index() == 0:
+            settle_replaced(self._directory)
+
+    def close(self) -> None:
+        """Waits and lets go of the directory.
+
+        Raises:
+          UserError: what was to be saved could not be written.
+        """
+        self._stored(self._manager.close)
+
+
+def _rank(metrics: dict[str, float]) -> float:
+    """By which checkpoints are sorted: one whose validation was not finite is never the best."""
+    return metrics[METRIC] if math.isfinite(metrics[METRIC]) else math.inf
+
+
+def _open_manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
+    policy = checkpoint_managers.AnyPreservationPolicy(
+        [
+            checkpoint_managers.LatestN(keep),
+            checkpoint_managers.BestN(
+                get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        # A manager that may not write takes no policy for what to delete.
+        preservation_policy=None if read_only else policy,
+        best_fn=_rank,
+        best_mode="min",
+        create=not read_only,
+        read_only=read_only,
+        step_format_fixed_length=8,
+        enable_async_checkpointing=not read_only,
+    )
+    if read_only:
+        options.multiprocessing_options = _own_options()
+    return ocp.CheckpointManager(directory, options=options, item_names=(STATE, META))
+
+
+def _placed(like: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes and types with the places where the arrays are to lie."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        like,
+        shardings,
+    )
+
+
+def _own_reader() -> ocp.Checkpointer:
+    """A reader that waits for no other process."""
+    return ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(multiprocessing_options=_own_options()),
+        multiprocessing_options=_own_options(),
+    )
+
+
+def _own_options() -> ocp.options.MultiprocessingOptions:
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"reader{own}"
+    )

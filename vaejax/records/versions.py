@@ -1,0 +1,44 @@
+"""The versions of what computes a run: with others, its numbers are not the same bit for bit."""
+
+import sys
+from importlib import metadata
+
+from vaejax import __version__
+from vaejax.records.progress import say
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+ABSENT = "not installed"
+# What is to be done where processes of one run differ.
+REMEDY = "install the same on all machines: pip install -c launch/constraints.txt -e ."
+
+
+def versions() -> dict[str, str]:
+    """Version by name: of vaejax, of Python (its minor version), and of each of `PACKAGES`."""
+    own = {"vaejax": __version__, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    return own | {name: _installed(name) for name in PACKAGES}
+
+
+def tell_of_other_versions(saved: dict[str, str]) -> None:
+    """Says in one line which versions a checkpoint was saved with, where they are others now.
+
+    Args:
+      saved: the `versions` of the process that saved it; empty where it did not record them.
+    """
+    now = versions()
+    changes = [
+        f"{name} {version} -> {now.get(name, ABSENT)}"
+        for name, version in saved.items()
+        if version != now.get(name, ABSENT)
+    ]
+    if changes:
+        say(
+            f"the checkpoint was saved with other versions ({', '.join(changes)}): the run goes "
+            "on, but no longer bit for bit as it would have with those"
+        )
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ABSENT

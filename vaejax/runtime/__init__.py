@@ -1,0 +1,1 @@
+"""Devices, compilation, processes, signals and streams of the running program."""

@@ -1,0 +1,219 @@
+"""Devices and what lies where: one mesh, the batch split over it, the state whole or in shards."""
+
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from vaejax.errors import UserError, short_reason
+from vaejax.runtime.chips import without_tpu_complaints
+
+# The batch is split over both axes. Each row of devices along FSDP_AXIS holds one copy of the
+# state in shards; with one device in a row, every device holds a whole copy.
+DATA_AXIS, FSDP_AXIS = "data", "fsdp"
+
+# What is sharded, by the last name of its path in the state: the axes to split, the first that
+# divides. A parameter, its average and its moments share that name. All else is small, and lies
+# whole on every device.
+SHARDED_AXES = {"kernel": (-1, -2)}
+
+# The state may take this share of a device's memory; gradients and activations need the rest.
+_STATE_SHARE = 0.4
+
+
+def check_devices() -> None:
+    """Finds this machine's devices, or says why there are none.
+
+    Raises:
+      UserError: `JAX_PLATFORMS` names a kind of device that is not here or cannot be used.
+    """
+    try:
+        with without_tpu_complaints():
+            jax.devices()
+    # JAX raises whatever its plugins do, an AssertionError where a plugin is missing.
+    except Exception as error:
+        named = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+        wanted = f"JAX_PLATFORMS={named}" if named else "JAX"
+        raise UserError(
+            f"{wanted} finds no device that can be used ({short_reason(error)}); unset "
+            "JAX_PLATFORMS, set it to cpu, or install what it needs: pip install "
+            "'vaejax[cuda]' or 'vaejax[tpu]'"
+        ) from error
+
+
+def make_mesh(
+    batch_size: int,
+    fsdp: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    accumulate: int = 1,
+) -> Mesh:
+    """A mesh [data, fsdp] of all devices, or of `devices`.
+
+    Args:
+      batch_size: that is split over them.
+      fsdp: devices that share one copy of the state.
+      devices: instead of all.
+      accumulate: parts of the batch that follow each other; each is split over all devices.
+
+    Raises:
+      UserError: the batch does not divide among the devices, or they not into groups of `fsdp`.
+    """
+    # A process's rows of the batch, and the devices of one slice, must be neighbours: copies of
+    # the state are split within a slice, whose network is the fast one.
+    devices = sorted(
+        jax.devices() if devices is None else devices,
+        key=lambda device: (_slice(device), device.process_index, device.id),
+    )
+    count, slices = len(devices), len({_slice(device) for device in devices})
+    if batch_size % (unit := count * accumulate):
+        parts = f" in config.train.accumulate={accumulate} parts" if accumulate > 1 else ""
+        raise UserError(
+            f"config.train.batch_size={batch_size} does not divide among {count} devices{parts}; "
+            f"set it to a multiple of {unit}, such as {-(-batch_size // unit) * unit}"
+        )
+    if (count // slices) % fsdp:
+        within = f"the {count // slices} devices of a slice" if slices > 1 else f"{count} devices"
+        raise UserError(
+            f"config.train.fsdp={fsdp} does not divide {within}; set it to 1 or to a divisor"
+        )
+    grid = np.array(devices).reshape(count // fsdp, fsdp)
+    return Mesh(grid, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _slice(device: jax.Device) -> int:
+    """The TPU slice of a device; 0 where there is but one network."""
+    return getattr(device, "slice_index", 0) or 0
+
+
+def single_device_mesh() -> Mesh:
+    """A mesh of the first device of this process."""
+    return make_mesh(1, devices=jax.local_devices()[:1])
+
+
+def fitting_fsdp(state: PyTree, memory: int | None, devices: int) -> int:
+    """The fewest devices that must share one copy of `state` for it to fit.
+
+    Args:
+      state: arrays or shapes.
+      memory: bytes of one device; None where nobody counts them, and every device has a copy.
+      devices: among which a copy may be split, those of one process.
+    """
+    if memory is None:
+        return 1
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    divisors = [fsdp for fsdp in range(1, devices + 1) if devices % fsdp == 0]
+    return next((fsdp for fsdp in divisors if size / fsdp <= _STATE_SHARE * memory), devices)
+
+
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """The smallest batch from `batch_size` on that divides among the devices of `mesh`."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Everything on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh, leading_axes: int = 0) -> NamedSharding:
+    """The batch axis, after `leading_axes` others, split over the devices."""
+    spec = PartitionSpec(*[None] * leading_axes, (DATA_AXIS, FSDP_AXIS))
+    return NamedSharding(mesh, spec)
+
+
+def state_shardings(mesh: Mesh, state: PyTree) -> PyTree:
+    """Where each array of a state or of parameters lies.
+
+    Args:
+      mesh: of the devices.
+      state: arrays or shapes; `SHARDED_AXES` goes by the names in it.
+    """
+    fsdp = mesh.shape[FSDP_AXIS]
+
+    def place(path, leaf) -> NamedSharding:
+        axes = SHARDED_AXES.get(getattr(path[-1], "key", None), ())
+        axis = next((axis for axis in axes if leaf.shape[axis] % fsdp == 0), None)
+        if fsdp == 1 or axis is None:
+            return replicated(mesh)
+        spec = [None] * len(leaf.shape)
+        spec[axis] = FSDP_AXIS
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This process's part of a batch as global arrays."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
+
+
+def to_every_device(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """What every process has, whole on every device."""
+    return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
+
+
+def gathered(tree: PyTree, mesh: Mesh) -> PyTree:
+    """`tree` whole on every device; all processes must ask for it together."""
+    return jax.jit(_same, out_shardings=replicated(mesh))(tree)
+
+
+def _same(tree: PyTree) -> PyTree:
+    """By its name JAX knows it again, and compiles it once."""
+    return tree
+
+
+def own_copy(tree: PyTree) -> PyTree:
+    """Of arrays that lie whole on every device, those on this process's first."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+class SharedFlag:
+    """Whether any process has raised its flag, told to all at the same place of their loops.
+
+    All processes must ask equally often. Once raised, it stays so.
+    """
+
+    def __init__(self, mesh: Mesh):
+        """Nobody has."""
+        self._sharding, self._own = split_batch(mesh), len(mesh.local_devices)
+        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
+        self._asked, self._raised = None, False
+
+    def ask(self, raised: bool) -> bool:
+        """Waits for the answer of all.
+
+        Args:
+          raised: the flag of this process.
+        """
+        if jax.process_count() == 1:
+            self._raised |= raised
+        else:
+            self.poll(raised)
+            self._raised |= bool(self._asked)
+        return self._raised
+
+    def poll(self, raised: bool) -> bool:
+        """The answer to what was asked the time before, for which nobody has to wait.
+
+        A process that is alone has its answer at once.
+        """
+        if jax.process_count() == 1:
+            return self.ask(raised)
+        self._raised |= self._asked is not None and bool(self._asked)
+        flags = np.full(self._own, raised)
+        self._asked = self._any(jax.make_array_from_process_local_data(self._sharding, flags))
+        return self._raised
+
+
+def device_memory() -> int | None:
+    """Bytes of the smallest device of this process; None where nobody counts them (CPUs)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return min((one["bytes_limit"] for one in stats if "bytes_limit" in one), default=None)

@@ -1,0 +1,259 @@
+"""The processes of one run: how they start and fail together, and notice that one is gone.
+
+The lines by which they met stay open. One that closes without a good-bye tells at once who died,
+where JAX waits for a heartbeat that does not come.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vaejax.errors import TRY_AGAIN, Absent, UserError, short_reason, tell
+from vaejax.runtime.meeting import CAUSES, Meeting, Peer, meet
+from vaejax.runtime.messages import GOODBYE, is_known
+from vaejax.runtime.ports import choose_port, own_address
+from vaejax.runtime.signals import interrupt_on_signal
+
+_NEWS_SECONDS = 5.0
+# The others stop with the coordinator, and shall have heard why.
+_HEARD_SECONDS = 0.5
+
+
+def start(meeting: Meeting) -> "Group":
+    """Meets the other processes and makes their devices one; before JAX is asked for a device.
+
+    Raises:
+      Absent: not all came in time; it names who is missing.
+      UserError: as `meet` has it.
+    """
+    group = Group(meeting)
+    with _joining():
+        jax.distributed.initialize(
+            meeting.coordinator,
+            num_processes=meeting.count,
+            process_id=meeting.index,
+            initialization_timeout=round(meeting.timeout),
+        )
+    return group
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Around JAX's own joining of the processes: what it raises is told in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise Absent(
+            f"JAX could not join the processes ({short_reason(error)}); {CAUSES}"
+        ) from error
+    interrupt_on_signal()  # JAX has taken SIGTERM for itself
+
+
+def start_detected(timeout: float) -> "Group":
+    """The same where JAX finds the others by itself: Cloud TPU, SLURM, Kubernetes.
+
+    Raises:
+      Absent: JAX could not join them.
+      UserError: JAX finds no such surroundings, or as `choose_port` has it.
+    """
+    own_port = choose_port()
+    # JAX aborts when its time is over: what may be the cause has to be said before.
+    alarm = threading.Timer(
+        timeout,
+        _tell_and_end,
+        [
+            f"error: the processes did not find each other within {timeout:.0f} s; {CAUSES}",
+            TRY_AGAIN,
+        ],
+    )
+    alarm.daemon = True
+    alarm.start()
+    try:
+        with _joining():
+            _initialize_detected(timeout)
+    finally:
+        alarm.cancel()
+    address = np.array([*map(int, own_address().split("."))], np.int32)
+    host = ".".join(map(str, multihost_utils.broadcast_one_to_all(address).tolist()))
+    coordinator = f"{host}:{own_port}"
+    return Group(Meeting(coordinator, jax.process_count(), jax.process_index(), timeout))
+
+
+def _initialize_detected(timeout: float) -> None:
+    try:
+        jax.distributed.initialize(initialization_timeout=round(timeout) + 60)
+    except ValueError as error:
+        raise UserError(
+            "--distributed finds neither Cloud TPU nor SLURM nor Kubernetes here; name "
+            "--coordinator=HOST:PORT --processes=N --process=I instead"
+        ) from error
+
+
+class Group:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+      index: of this process.
+      count: of all.
+    """
+
+    def __init__(self, meeting: Meeting | None = None):
+        """Meets the others; alone without a meeting."""
+        self.index, self.count, self._peers = 0, 1, {}
+        if meeting:
+            self.index, self.count = meeting.index, meeting.count
+            self._peers = meet(meeting)
+        self._listeners = [
+            threading.Thread(target=self._listen, args=(peer,), daemon=True)
+            for peer in self._peers.values()
+        ]
+        for listener in self._listeners:
+            listener.start()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What stands in this block succeeds on all processes, or fails on all.
+
+        Raises:
+          UserError: its own, or with the words of the first process that failed.
+        """
+        trouble = None
+        try:
+            yield
+        except UserError as error:
+            trouble = error
+        if common := self.agree(str(trouble) if trouble else ""):
+            self.part()
+            raise trouble or UserError(common)
+
+    def agree(self, trouble: str) -> str:
+        """What is the trouble with the first process that has any; empty if none has.
+
+        All wait here for each other.
+
+        Args:
+          trouble: of this process, or empty.
+        """
+        if self.count == 1:
+            return trouble
+        said = self._exchange(trouble)
+        return next((f"process {i}: {words}" for i, words in enumerate(said) if words), "")
+
+    def check_alike(
+        self, values: dict[str, Any], remedy: str = "start all with the same settings and data"
+    ) -> None:
+        """Compares what every process has with what process 0 has.
+
+        Args:
+          values: of this process, by name.
+          remedy: what is to be done where they differ.
+
+        Raises:
+          UserError: a process has another value than process 0; on all, naming both.
+        """
+        said = list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
+        for index, own in enumerate(said):
+            for name in said[0] | own:
+                if own.get(name) != said[0].get(name):
+                    self.part()
+                    raise UserError(
+                        f"process {index} has {name}={own.get(name)!r}, process 0 has "
+                        f"{said[0].get(name)!r}; {remedy}"
+                    )
+
+    def least(self, number: int | None) -> int | None:
+        """The smallest of every process's number; None if one has none. All wait for each other."""
+        said = self._exchange(json.dumps(number)) if self.count > 1 else [json.dumps(number)]
+        numbers = [json.loads(words) for words in said]
+        return None if None in numbers else min(numbers)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around what they do together: where one fails, all end soon, and with its exit status.
+
+        Nothing is closed before: what this process would wait for, and JAX does on its way out,
+        the others would have to do as well.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self._peers:
+                # The cause may be that another is gone, the news of which ends this process.
+                if not isinstance(error, KeyboardInterrupt):
+                    time.sleep(_NEWS_SECONDS)
+                status = tell(error)
+                name = f"process {self.index} ({socket.gethostname()})"
+                self._send({"gone": name, "status": status})
+                _end(status, after=_HEARD_SECONDS)
+            raise
+
+    def leave(self) -> None:
+        """Ends what they do together, for all at once; then each is on its own."""
+        if self.count > 1:
+            self._exchange("")
+            jax.distributed.shutdown()
+            self.part()
+
+    def part(self) -> None:
+        """Says good-bye to the others, who all do so now; from here on nobody is missed."""
+        self._send(GOODBYE)
+        for listener in self._listeners:
+            listener.join()
+        for peer in self._peers.values():
+            peer.close()
+        self._peers = {}
+
+    def _exchange(self, words: str) -> list[str]:
+        """What every process says, in their order; waits for all."""
+        if self.index:
+            self._peers[0].send({"words": words})
+            return self._peers[0].inbox.get()["all"]
+        said = [words] + [self._peers[i].inbox.get()["words"] for i in range(1, self.count)]
+        for peer in self._peers.values():
+            peer.send({"all": said})
+        return said
+
+    def _send(self, message: dict, but: Peer | None = None) -> None:
+        """Says something to all who are still there, or to all but one."""
+        for peer in self._peers.values():
+            if peer is not but:
+                with suppress(OSError):
+                    peer.send(message)
+
+    def _listen(self, peer: Peer) -> None:
+        while (message := peer.receive()) != GOODBYE:
+            # Of a line that ended or went out of step nothing more can come that is waited for.
+            if message is None or not is_known(message, self.count, to_coordinator=not self.index):
+                message = {"gone": f"process {peer.index} ({peer.host})", "status": TRY_AGAIN}
+            if "gone" in message:
+                self._send(message, but=peer)
+                words = f"error: {message['gone']} of {self.count} is gone, see its own words"
+                if message["status"] == TRY_AGAIN:
+                    words += "; run the same command on all to go on from the newest checkpoint"
+                _tell_and_end(words, message["status"], after=0.0 if self.index else _HEARD_SECONDS)
+            peer.inbox.put(message)
+
+
+ALONE = Group()
+
+
+def _tell_and_end(words: str, status: int, after: float = 0.0) -> None:
+    """Ends the process from a thread: the main one waits for somebody who will not come."""
+    os.write(2, f"\n{words}\n".encode(errors="replace"))
+    _end(status, after)
+
+
+def _end(status: int, after: float) -> NoReturn:
+    time.sleep(after)
+    os._exit(status)

@@ -1,0 +1,87 @@
+"""What follows training: priors fitted to the codes, and a sheet of new faces."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from vaejax.config import FITTED_PRIORS
+from vaejax.data import Dataset
+from vaejax.errors import UserError
+from vaejax.files.atomic import check_writable
+from vaejax.priors.fitted import fit_prior, save_prior
+from vaejax.records import pictures
+from vaejax.records.progress import say
+from vaejax.trained.loading import load
+from vaejax.trained.model import TrainedModel
+
+
+def finish(workdir: Path, dataset: Dataset) -> None:
+    """Fits the priors that the config names, draws samples, and says where everything is.
+
+    Args:
+      workdir: of the run.
+      dataset: that training has open; whatever lies beside its pictures by now is none of it.
+    """
+    trained = load(workdir)
+    missing = [name for name in trained.config.prior.fitted if not _is_fitted(trained, name)]
+    if missing:
+        fit(trained, missing, dataset)
+    columns = trained.config.eval.grid
+    sheet = pictures.grid(trained.sample(columns**2), columns)
+    pictures.save(workdir / "samples.png", sheet)
+    say(f"new faces: {workdir / 'samples.png'}")
+    say(f"pictures of the training: {workdir / 'pictures'}")
+    say(f"more faces: python -m vaejax.sample --workdir={workdir}")
+
+
+def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
+    """Raises UserError if a prior of these names cannot be fitted to the model, or not be kept."""
+    unknown = [name for name in names if name not in FITTED_PRIORS]
+    if unknown or not names:
+        raise UserError(
+            f"--prior={','.join(names)} names no prior that can be fitted; choose from "
+            f"{', '.join(FITTED_PRIORS)}"
+        )
+    if trained.config.model.name == "ladder":
+        raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
+    for name in names:
+        check_writable(
+            trained.prior_path(name), "the prior", "make the run's directory writable, or copy it"
+        )
+
+
+def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: int = 0) -> None:
+    """Fits priors to one code z ~ q(z|x) of each training picture and saves them.
+
+    Args:
+      trained: the model.
+      names: of the priors, which `check_priors` has accepted.
+      dataset: that it was trained on.
+      seed: of the codes and the fit.
+
+    Raises:
+      UserError: the codes are too few.
+      OSError: a prior cannot be written.
+    """
+    codes = trained.sample_posterior(dataset.splits["train"].images, seed=seed)
+    for name in names:
+        started = time.monotonic()
+        prior = fit_prior(name, codes, jax.random.key(seed), progress=say)
+        meta = {
+            "step": trained.step,
+            "codes": len(codes),
+            "model": trained.digest,
+            "data": trained.data_fingerprint,
+        }
+        save_prior(trained.prior_path(name), prior, meta)
+        say(f"prior {name} fitted to {len(codes)} codes in {time.monotonic() - started:.1f} s")
+
+
+def _is_fitted(trained: TrainedModel, name: str) -> bool:
+    try:
+        trained.fitted_prior(name)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""Pictures in the forms in which people hold them, made the array that a model takes."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from vaejax.config import DataConfig
+from vaejax.data.cache.decoding import decode, to_pixels
+from vaejax.errors import UserError
+from vaejax.files.paths import local_path
+
+Pictures = UInt8[np.ndarray, "batch height width channel"]
+# An array of pictures or of one, a picture of Pillow, a path, or a list of these.
+PictureLike = np.ndarray | Image.Image | str | os.PathLike | Sequence
+
+
+def as_pictures(given: Any, config: DataConfig) -> Pictures:
+    """Pictures as uint8 `[batch, height, width, channel]`.
+
+    Arrays must have the model's shape. Files and pictures of Pillow are cut and resized as the
+    training pictures were, unless they have the model's size already.
+
+    Args:
+      given: an array of pictures, one picture, or a list of pictures: each an array, a
+        `PIL.Image.Image` or the path of a file.
+      config: of the data that the model was trained on.
+
+    Raises:
+      UserError: something is no picture, or an array of another shape or type.
+    """
+    if isinstance(given, np.ndarray) or (hasattr(given, "__array__") and not _is_single(given)):
+        given = np.asarray(given)
+        array = given[None] if given.ndim == 3 else given
+    else:
+        if not _is_single(given) and not isinstance(given, (list, tuple)):
+            raise UserError(f"a {type(given).__name__} is no picture; {_wanted(config)}")
+        items = [given] if _is_single(given) else given
+        arrays = [_as_array(item, config) for item in items]
+        if len({array.shape for array in arrays}) > 1:
+            shapes = ", ".join(sorted({str(array.shape) for array in arrays}))
+            raise UserError(f"pictures of different shapes: {shapes}; {_wanted(config)}")
+        array = np.stack(arrays) if arrays else np.empty(0)
+    if array.shape[1:] != config.shape or array.dtype != np.uint8 or not len(array):
+        raise UserError(
+            f"pictures of shape {array.shape} and type {array.dtype}; {_wanted(config)}"
+        )
+    return array
+
+
+def _is_single(given: Any) -> bool:
+    return isinstance(given, (Image.Image, str, os.PathLike))
+
+
+def _as_array(item: Any, config: DataConfig) -> np.ndarray:
+    if isinstance(item, Image.Image):
+        return _cut(partial(to_pixels, item), "a PIL picture", config)
+    if isinstance(item, (str, os.PathLike)):
+        path = local_path("picture", Path(item))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from error
+        return _cut(partial(decode, content, max_pixels=config.max_pixels), str(path), config)
+    return np.asarray(item)
+
+
+def _cut(pixels: Callable[..., np.ndarray], name: str, config: DataConfig) -> np.ndarray:
+    """The picture as it is where it has the model's size, or else as training pictures are cut."""
+    reason = ""
+    for crop in ("none", "stretch" if config.crop == "none" else config.crop):
+        try:
+            return pixels(image_size=config.image_size, channels=config.channels, crop=crop)
+        except Exception as error:  # of Pillow nearly any, where a picture is damaged
+            reason = str(error) or type(error).__name__
+    raise UserError(f"{name} cannot be used: {reason}; {_wanted(config)}")
+
+
+def _wanted(config: DataConfig) -> str:
+    return f"this model takes uint8 (batch, {', '.join(map(str, config.shape))})"

@@ -1,0 +1,110 @@
+"""A trained model, read from its work directory, and the pictures it was trained on."""
+
+import dataclasses
+from pathlib import Path
+
+from vaejax import data
+from vaejax.config import Config
+from vaejax.config.settings import load_json
+from vaejax.errors import DamagedCheckpoint, UserError
+from vaejax.files.paths import local_path
+from vaejax.models import build_model
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.runtime.mesh import check_devices, single_device_mesh, state_shardings
+from vaejax.runtime.quiet import quiet_libraries
+from vaejax.trained.model import TrainedModel
+from vaejax.training import step
+from vaejax.training.same_data import check_same_data
+
+_FLAGS = {"path": "--data_path", "cache_dir": "--cache_dir"}
+_OTHER_DATA = "name the data it was trained on with --data_path, or make it what it was"
+
+
+def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
+    """The model that was trained in `workdir`.
+
+    Changes nothing outside itself: no log level, hook or environment variable.
+
+    Args:
+      workdir: of a run of `python -m vaejax.main`.
+      checkpoint: `best` (by validation), `latest`, or a step.
+
+    Raises:
+      UserError: no run, no checkpoint, not this one, or no device to load it onto.
+    """
+    workdir = local_path("workdir", workdir)
+    config = load_json(workdir / "config.json")
+    check_devices()
+    with quiet_libraries():
+        return _load(workdir, config, checkpoint)
+
+
+def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
+    directory = workdir / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        at = _choose(checkpoints, checkpoint, workdir)
+        model = build_model(config)
+        like = step.state_shapes(model, config)
+        shardings = state_shardings(single_device_mesh(), like)
+        try:
+            params, digest = checkpoints.restore_average(at, like, shardings)
+        except DamagedCheckpoint as error:
+            others = ", ".join(str(step) for step in checkpoints.steps() if step != at) or "none"
+            raise DamagedCheckpoint(f"{error}; name another checkpoint: {others}") from error
+        fingerprint = checkpoints.meta(at)["data"]
+    finally:
+        checkpoints.close()
+    return TrainedModel(config, params, at, workdir, fingerprint, digest)
+
+
+def open_data(
+    trained: TrainedModel, path: str | None = None, cache_dir: str | None = None
+) -> data.Dataset:
+    """The pictures that `trained` was trained on, and its other splits.
+
+    Args:
+      trained: the model.
+      path: where they lie, if not where its config says.
+      cache_dir: where they are kept decoded, if not where its config says.
+
+    Raises:
+      UserError: they are missing, or others. It speaks of the flags --data_path and --cache_dir,
+        which whoever uses a trained model has in the place of settings.
+    """
+    if path is not None and trained.config.data.source == "synthetic":
+        raise UserError(
+            f"--data_path={path} is not read: the run's pictures are synthetic; leave it out"
+        )
+    given = {"path": path, "cache_dir": cache_dir}
+    config = dataclasses.replace(
+        trained.config.data,
+        **{
+            key: str(local_path(_FLAGS[key], value))
+            for key, value in given.items()
+            if value is not None
+        },
+    )
+    try:
+        dataset = data.open_dataset(config, cache_setting=_FLAGS["cache_dir"])
+    except UserError as error:
+        raise UserError(str(error).replace("config.data.path", _FLAGS["path"])) from error
+    check_same_data(trained.workdir, trained.data_fingerprint, dataset, _OTHER_DATA)
+    return dataset
+
+
+def _choose(checkpoints: Checkpoints, name: str | int, workdir: Path) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
+    if name == "best":
+        return checkpoints.best_step()
+    if name == "latest":
+        return steps[-1]
+    if not str(name).isdecimal() or int(name) not in steps:
+        raise UserError(
+            f"checkpoint {name!r} is not one of best, latest, {', '.join(map(str, steps))}"
+        )
+    return int(name)

@@ -1,0 +1,356 @@
+"""A trained model as its user meets it: pictures in, pictures out."""
+
+import functools
+import math
+import numbers
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from vaejax.config import FITTED_PRIORS, Config
+from vaejax.errors import UserError
+from vaejax.likelihoods import build_likelihood, to_picture
+from vaejax.models import EXACT, build_model
+from vaejax.models.noise import Keys, picture_keys
+from vaejax.priors.fitted import load_prior
+from vaejax.runtime.compiling import jit, precise
+from vaejax.trained.batching import in_batches, joined
+from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
+from vaejax.training.evaluation import make_importance_bound
+
+# z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
+Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
+Latents = Float[np.ndarray, "batch latent"] | Groups
+Temperature = float | Sequence[float]
+# The prior that was trained with the model; any other name is one fitted to its codes.
+OWN_PRIOR = "model"
+
+
+class TrainedModel:
+    """A VAE with its averaged parameters. Pictures are uint8 [batch, height, width, channel].
+
+    Attributes:
+      config: of the run.
+      params: the parameters.
+      step: of the checkpoint.
+      model: the Linen module.
+      workdir: of the run.
+      data_fingerprint: of the pictures it was trained on.
+      digest: of the parameters, by which what was made from them knows them again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        params: dict,
+        step: int,
+        workdir: Path,
+        data_fingerprint: dict,
+        digest: int,
+    ):
+        """Use `vaejax.load`."""
+        self.data_fingerprint, self.digest = data_fingerprint, digest
+        self.config, self.params, self.step = config, params, step
+        self.model = build_model(config, EXACT)
+        self.workdir = workdir
+        self._likelihood = build_likelihood(config)
+        shown = functools.partial(to_picture, self._likelihood)
+
+        def apply(method: str, params: dict, *inputs: PyTree) -> PyTree:
+            return self.model.apply({"params": params}, *inputs, method=method)
+
+        def noise_in(method: str, params: dict, *noise: Array) -> PyTree:
+            return apply(method, params, apply("noise", params, *noise))
+
+        def redraw(params: dict, z: PyTree, keep: Array, *noise: Array) -> tuple[Array, PyTree]:
+            pixels, z, _ = apply("redraw", params, z, keep, apply("noise", params, *noise))
+            return shown(pixels), z
+
+        def bound(samples: int) -> Callable:
+            return jit(precise(make_importance_bound(self.model, self._likelihood, samples)))
+
+        self._posterior = jit(precise(functools.partial(apply, "posterior")))
+        self._decode = jit(precise(lambda params, z: shown(apply("decode", params, z))))
+        self._sample = jit(precise(lambda *inputs: shown(noise_in("generate", *inputs))))
+        self._sample_codes = jit(precise(functools.partial(noise_in, "from_noise")))
+        self._redraw = jit(precise(redraw))
+        self._importance_bound = functools.cache(bound)
+
+    def encode(self, images: PictureLike) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of q(z|x).
+
+        Those of a ladder's groups, each given the means of all groups above.
+
+        Args:
+          images: an array, or whatever else `inputs.as_pictures` takes: lists, paths, PIL pictures.
+        """
+        images = as_pictures(images, self.config.data)
+        return self._in_batches(lambda x: self._posterior(self.params, x), images)
+
+    def sample_posterior(self, images: PictureLike, *, seed: int = 0) -> Latents:
+        """Latents z ~ q(z|x) of each picture."""
+        images = as_pictures(images, self.config.data)
+        key = _key(seed)
+
+        def sample(images: Array, index: Array) -> PyTree:
+            return self._posterior(self.params, images, picture_keys(key, index))[0]
+
+        return self._in_batches(sample, images, np.arange(len(images)))
+
+    def decode(self, z: Latents | PyTree[Array]) -> Pictures:
+        """The picture of each z: the mean of p(x|z), rounded.
+
+        Raises:
+          UserError: latents of other shapes than this model's.
+        """
+        return self._in_batches(lambda z: self._decode(self.params, z), self._latents(z))
+
+    def reconstruct(self, images: PictureLike, *, seed: int | None = None) -> Pictures:
+        """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
+        return joined(self.reconstruct_in_batches(images, seed=seed))
+
+    def reconstruct_in_batches(
+        self, images: PictureLike, *, seed: int | None = None
+    ) -> Iterator[Pictures]:
+        """`reconstruct`, a few at a time: all may not fit in memory."""
+        images = as_pictures(images, self.config.data)
+
+        def of_batch(images: Array, index: Array) -> Array:
+            keys = () if seed is None else (picture_keys(_key(seed), index),)
+            z, _ = self._posterior(self.params, images, *keys)
+            return self._decode(self.params, z)
+
+        return self._batches(of_batch, images, np.arange(len(images)))
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
+    ) -> Pictures:
+        """New pictures.
+
+        Args:
+          count: how many.
+          seed: the same seed gives the same pictures.
+          temperature: scales the spread of the prior's noise; lower is safer and duller. Of a
+            ladder also one for each of its resolutions, or for each of its groups, coarsest
+            first.
+          prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
+        """
+        _check_count(count)
+        _check_fits(count, math.prod(self.config.data.shape))
+        return joined(
+            self.sample_in_batches(count, seed=seed, temperature=temperature, prior=prior)
+        )
+
+    def sample_in_batches(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
+    ) -> Iterator[Pictures]:
+        """`sample`, a few at a time: all may not fit in memory."""
+        if prior == OWN_PRIOR:
+            return self._drawn(self._sample, count, seed, temperature)
+        codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
+        return self._batches(lambda z: self._decode(self.params, z), codes)
+
+    def sample_codes(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
+    ) -> Latents:
+        """The latents that `sample` shows."""
+        if prior == OWN_PRIOR:
+            return joined(self._drawn(self._sample_codes, count, seed, temperature))
+        fitted, temperature = self.fitted_prior(prior), float(self._temperatures(temperature))
+        _check_count(count)
+        # All at once, since a prior that was fitted has no noise of its own for each picture.
+        _check_fits(count, 4 * self.config.model.latent_size)
+        return np.asarray(fitted.sample(_key(seed), count, temperature))
+
+    def redraw(
+        self,
+        z: Groups,
+        *,
+        keep: Bool[np.ndarray, "group"],
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+    ) -> tuple[Pictures, Groups]:
+        """Pictures from some groups of a ladder and new latents in place of the others.
+
+        Args:
+          z: latents, such as those of `encode` or `sample_posterior`.
+          keep: whether each group stays, from the top; the others are drawn from their prior
+            given all groups above.
+          seed: of what is drawn.
+          temperature: as in `sample`.
+
+        Returns:
+          The pictures and all their latents.
+
+        Raises:
+          UserError: the model is no ladder, `keep` is not one for each of its groups, or `z` are
+            of other shapes than its latents.
+        """
+        groups = len(self.model.resolutions())
+        if not groups:
+            raise UserError("redraw: this model has one flat z, and no groups to choose from")
+        if np.shape(keep) != (groups,):
+            raise UserError(f"keep has the shape {np.shape(keep)}; name {groups}, one of a group")
+
+        z = self._latents(z)
+
+        def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
+            return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
+
+        return joined(self._drawn(of_batch, len(z[0]), seed, temperature, z))
+
+    def _drawn(
+        self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
+    ) -> Iterator[PyTree]:
+        """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
+        _check_count(count)
+        temperature, key = self._temperatures(temperature), _key(seed)
+
+        def of_batch(index: Array, *inputs: PyTree) -> PyTree:
+            return function(self.params, picture_keys(key, index), temperature, *inputs)
+
+        return self._batches(of_batch, np.arange(count), *inputs)
+
+    def log_likelihood(
+        self, images: PictureLike, *, samples: int = 64, seed: int = 0
+    ) -> Float[np.ndarray, "batch"]:
+        """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
+        images = as_pictures(images, self.config.data)
+        _check_count(samples, "samples")
+        bound, key = self._importance_bound(samples), _key(seed)
+        return self._in_batches(
+            lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
+        )
+
+    def fitted_prior(self, name: str):
+        """The prior of that name that was fitted to this checkpoint's codes.
+
+        Raises:
+          UserError: it was not fitted, or to another checkpoint.
+        """
+        if self.config.model.name == "ladder":
+            raise UserError(
+                f"prior {name!r}: no prior is fitted to a ladder, whose groups' priors are trained "
+                f"with it; name {OWN_PRIOR}"
+            )
+        if name not in FITTED_PRIORS:
+            known = ", ".join((OWN_PRIOR, *FITTED_PRIORS))
+            raise UserError(f"prior {name!r} is none of {known}; name one of them")
+        path = self.prior_path(name)
+        remedy = (
+            f"run python -m vaejax.fit --workdir={self.workdir} --prior={name} "
+            f"--checkpoint={self.step}"
+        )
+        if not path.exists():
+            raise UserError(f"no prior {name!r} was fitted in {self.workdir}; {remedy}")
+        prior, meta = load_prior(path)
+        if meta["step"] != self.step:
+            raise UserError(
+                f"the prior {name!r} was fitted to the codes of step {meta['step']}, but this is "
+                f"step {self.step}; {remedy}"
+            )
+        # A step alone does not tell one run from another in the same place.
+        if (meta.get("model"), meta.get("data")) != (self.digest, self.data_fingerprint):
+            raise UserError(
+                f"the prior {name!r} in {self.workdir} was fitted to the codes of another model or "
+                f"other data than this, or by version 0.1, which did not say; {remedy}"
+            )
+        return prior
+
+    def _temperatures(
+        self, temperature: Temperature
+    ) -> Float[np.ndarray, ""] | Float[np.ndarray, "group"]:
+        """One for all, or one for each group of a ladder."""
+        try:
+            values = np.squeeze(np.asarray(temperature, np.float64))
+        except (TypeError, ValueError):
+            values = np.float64(np.nan)
+        if not np.all((values >= 0) & (values <= np.finfo(np.float32).max)):
+            raise UserError(f"temperature={temperature} must be a number from 0 on")
+        values = values.astype(np.float32)
+        depths = list(Counter(self.model.resolutions()).values())
+        if values.ndim == 0 or (depths and values.shape == (sum(depths),)):
+            return values
+        if depths and values.shape == (len(depths),):
+            return np.repeat(values, depths)
+        known = "one"
+        if depths:
+            known += f", or {len(depths)} (of resolutions), or {sum(depths)} (of groups)"
+        raise UserError(f"temperature={temperature} has {values.size} numbers; name {known}")
+
+    def prior_path(self, name: str) -> Path:
+        """Where the fitted prior of that name is kept."""
+        return self.workdir / "priors" / f"{name}.npz"
+
+    def _in_batches(self, function: Callable, *inputs: PyTree) -> PyTree:
+        """`function` of all inputs, which goes through them in batches."""
+        return joined(self._batches(function, *inputs))
+
+    def _batches(self, function: Callable, *inputs: PyTree) -> Iterator[PyTree]:
+        return in_batches(function, *inputs, size=self.config.eval.batch_size)
+
+    def _latents(self, z: Latents | PyTree[Array]) -> Latents:
+        """As float32, if they are of this model's shapes."""
+        picture = jax.ShapeDtypeStruct((1, *self.config.data.shape), np.uint8)
+        expected, _ = jax.eval_shape(self._posterior, self.params, picture)
+        try:
+            leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"latents must be arrays of numbers, such as `encode` gives; these are a "
+                f"{type(z).__name__}"
+            ) from error
+        count = len(leaves[0]) if leaves and leaves[0].ndim else 0
+        shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
+        if any(not np.all(np.isfinite(leaf)) for leaf in leaves):
+            raise UserError("latents hold numbers that are not finite; decode none of them")
+        if not count or [leaf.shape for leaf in leaves] != shapes:
+            known = ", ".join(str(("batch", *shape[1:])).replace("'", "") for shape in shapes)
+            raise UserError(
+                f"latents of shapes {', '.join(str(leaf.shape) for leaf in leaves) or 'nothing'}; "
+                f"this model takes {known}"
+            )
+        return jax.tree.unflatten(jax.tree.structure(expected), leaves)
+
+
+def _check_count(count: int, name: str = "count") -> None:
+    if not isinstance(count, numbers.Integral) or count < 1:
+        raise UserError(f"{name}={count} must be a whole number from 1 on")
+
+
+def _key(seed: int) -> PRNGKeyArray:
+    """The key of a seed, of which JAX would silently use 32 bits alone."""
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} must be a whole number from 0 to {2**32 - 1}")
+    return jax.random.key(int(seed))
+
+
+def _check_fits(count: int, size: int) -> None:
+    """Raises UserError if so many results of `size` bytes each are more than the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * size > memory:
+        raise UserError(
+            f"count={count} needs {count * size / 1e9:,.0f} GB, and this machine has "
+            f"{memory / 1e9:,.0f} GB of memory; draw fewer at a time, with several seeds"
+        )

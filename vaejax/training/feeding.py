@@ -1,0 +1,66 @@
+"""What the train step is fed: pictures, or the numbers of pictures that the devices hold."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Shaped, UInt8
+
+from vaejax.config import Config
+from vaejax.data.feed import pipeline
+from vaejax.records.progress import say
+from vaejax.runtime.mesh import split_batch, to_devices, to_every_device
+
+# The set may take this share of a device's memory; the step needs the rest.
+RESIDENT_SHARE = 0.25
+
+
+class Feed:
+    """The training pictures' way to the devices. Both ways give the same batches.
+
+    Attributes:
+      resident: all pictures, on every device, for the step to pick from; or nothing, where
+        every batch brings its own. `config.data.on_device` says which.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        images: UInt8[np.ndarray, "picture height width channel"],
+        mesh: Mesh,
+        memory: int | None,
+    ):
+        """Copies `images` to the devices of `mesh`, if that is the way.
+
+        Args:
+          config: of the run.
+          images: to train on.
+          mesh: the devices.
+          memory: bytes of one of them, the same number on all processes; None if unknown.
+        """
+        self._settings, self._images, self._mesh = config.train, images, mesh
+        self.resident: tuple[UInt8[Array, "picture height width channel"], ...] = ()
+        wanted = config.data.on_device
+        fits = images.nbytes <= RESIDENT_SHARE * (memory or 0)
+        if wanted == "always" or (wanted == "auto" and fits):
+            say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
+            self.resident = (to_every_device(images, mesh),)
+
+    def batches(self, first_step: int) -> Iterator[Shaped[Array, "dispatch batch ..."]]:
+        """What the step takes from `first_step` on: pictures, or numbers of resident ones."""
+        settings = self._settings
+        batches = pipeline.train_batches(
+            self._images,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            first_step=first_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            only_index=bool(self.resident),
+        )
+        name = "index" if self.resident else "image"
+        sharding = split_batch(self._mesh, leading_axes=1)
+        while True:
+            rows = np.stack([next(batches)[name] for _ in range(settings.steps_per_dispatch)])
+            yield to_devices({name: rows}, sharding)[name]

@@ -1,0 +1,72 @@
+"""Pictures of a run as it learns: always the same faces, codes and noise."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vaejax.config import Config
+from vaejax.data import Dataset
+from vaejax.data.feed.subsets import random_rows
+from vaejax.likelihoods import build_likelihood, to_picture
+from vaejax.models import EXACT, build_model
+from vaejax.records import pictures
+from vaejax.records.metric_log import Reporter
+from vaejax.runtime.compiling import jit, precise
+
+# A stream of its own, so that a gallery never shares noise with a training step.
+GALLERY_SEED = 2**31 - 2
+
+
+class Gallery:
+    """Draws reconstructions, samples and interpolations as PNG grids."""
+
+    def __init__(self, config: Config, dataset: Dataset, directory: Path):
+        """Chooses the faces, at random and always the same."""
+        self._directory = directory
+        source = dataset.shown()
+        # Faces are in whole rows.
+        self._columns = min(config.eval.grid, len(source))
+        rows = max(1, min(self._columns // 2, len(source) // self._columns))
+        self._faces = np.asarray(source[random_rows(len(source), self._columns * rows)])
+        model = build_model(config, EXACT)
+        shown = functools.partial(to_picture, build_likelihood(config))
+        keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)
+
+        @jit
+        @precise
+        def draw(params: dict, faces: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            apply = functools.partial(model.apply, {"params": params})
+            codes, _ = apply(faces, method="posterior")
+            samples = apply(apply(keys, method="noise"), method="generate")
+            # Each row leads from one face to the next in equal steps of the prior's noise: a
+            # straight line between codes may leave the region that the prior knows.
+            noise = apply(codes, method="to_noise")
+            path = jax.tree.map(lambda leaf: _paths(leaf, self._columns), noise)
+            likenesses, between = apply(codes, method="decode"), apply(path, method="generate")
+            return shown(likenesses), shown(samples), shown(between)
+
+        self._draw = draw
+
+    def draw(self, step: int, params: dict, reporter: Reporter) -> None:
+        """Writes reconstructions, samples and interpolations, and shows them in TensorBoard."""
+        likenesses, samples, between = jax.device_get(self._draw(params, self._faces))
+        sheets = {
+            "reconstructions": pictures.interleave_rows(self._faces, likenesses, self._columns),
+            "samples": samples,
+            "interpolations": between,
+        }
+        for name, images in sheets.items():
+            sheet = pictures.grid(images, self._columns)
+            pictures.save(self._directory / f"{name}_{step:08d}.png", sheet)
+            reporter.picture(step, name, sheet)
+
+
+def _paths(noise: Float[Array, "face *rest"], steps: int) -> Float[Array, "picture *rest"]:
+    """Straight lines from each face's noise to the next one's, `steps` pictures each."""
+    share = jnp.linspace(0.0, 1.0, steps).reshape(1, steps, *[1] * (noise.ndim - 1))
+    path = noise[:-1, None] * (1.0 - share) + noise[1:, None] * share
+    return path[:steps].reshape(-1, *noise.shape[1:])

@@ -1,0 +1,46 @@
+"""What can be known before training: pictures enough for what follows it, room for a checkpoint."""
+
+import shutil
+from pathlib import Path
+
+import jax
+from jaxtyping import PyTree
+
+from vaejax.config import Config
+from vaejax.data import Dataset
+from vaejax.errors import UserError
+from vaejax.files.atomic import check_directory
+from vaejax.priors.gaussian import MIN_CODES
+from vaejax.records.progress import say
+
+
+def check_enough(config: Config, dataset: Dataset) -> None:
+    """Says so if nothing can be validated.
+
+    Raises:
+      UserError: the priors that are to be fitted need more training pictures.
+    """
+    count = len(dataset.splits["train"].images)
+    if config.prior.fitted and count < MIN_CODES:
+        raise UserError(
+            f"config.prior.fitted={config.prior.fitted} needs the codes of at least {MIN_CODES} "
+            f"training pictures, and there is {count}; add pictures, or set --config.prior.fitted="
+            " to nothing"
+        )
+    if "valid" not in dataset.splits:
+        say(
+            "no picture is held out: nothing is validated, and the best checkpoint is the newest; "
+            "config.data.holdout=0.1,0 would hold out a tenth"
+        )
+
+
+def check_room(workdir: Path, state: PyTree) -> None:
+    """Raises UserError if the work directory cannot be written, or has no room for a checkpoint."""
+    check_directory(workdir / "checkpoints", "--workdir", "choose another")
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise UserError(
+            f"--workdir={workdir} has {free / 1e6:,.1f} MB free, and a checkpoint needs "
+            f"{needed / 1e6:,.1f} MB; make room, or choose another"
+        )

@@ -1,0 +1,51 @@
+"""What becomes of a run in trouble: it goes back with a smaller learning rate, and forgets later.
+
+The device keeps the rollbacks and the learning rate's scale, so that they are saved with the state;
+these functions change them on the host.
+"""
+
+import numpy as np
+from jax.sharding import Mesh
+
+from vaejax.config import OptimizerConfig, TrainConfig
+from vaejax.runtime.mesh import to_every_device
+from vaejax.training.step import TrainState
+
+# A run that needs a third rollback does not suffer from its learning rate.
+MAX_ROLLBACKS = 2
+
+
+def slowed(state: TrainState, settings: TrainConfig, mesh: Mesh, *, rollbacks: int) -> TrainState:
+    """`state` after so many rollbacks, each of which has shortened the learning rate once more."""
+    return state.replace(
+        rollbacks=to_every_device(np.asarray(rollbacks, np.int32), mesh),
+        learning_rate_scale=to_every_device(
+            np.asarray(settings.rollback_factor**rollbacks, np.float32), mesh
+        ),
+    )
+
+
+def recovered(
+    state: TrainState, settings: TrainConfig, mesh: Mesh, *, step: int, trouble_step: int
+) -> TrainState | None:
+    """`state` with one rollback forgotten after a long stretch without trouble; None if not yet.
+
+    Args:
+      state: of the run.
+      settings: `rollback_memory` says how long.
+      mesh: on which the state lies.
+      step: updates so far.
+      trouble_step: the step of the last rollback, or at which one was last forgotten.
+    """
+    rollbacks = int(state.rollbacks)
+    if not rollbacks or step - trouble_step < settings.rollback_memory:
+        return None
+    return slowed(state, settings, mesh, rollbacks=rollbacks - 1)
+
+
+def advice(settings: OptimizerConfig) -> str:
+    """What to change where training diverges again and again."""
+    words = f"lower config.optimizer.learning_rate={settings.learning_rate:g}"
+    if not settings.clip_norm:
+        words += ", or shorten gradients with config.optimizer.clip_norm=1"
+    return words
