@@ -3,12 +3,11 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CONFIG_FILE, tiny_ladder
+from tiny import CONFIG_FILE, command, tiny_ladder
 
 from benchmarks import stability, timing
 from benchmarks.recipe import variants
@@ -21,13 +20,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *flags],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return command(f"benchmarks.{name}", *flags, cwd=REPOSITORY)
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_caches_elsewhere_are_those_of_the_config(tmp_path, root):
 
 COMPILE = """
 import jax
-from vaejax import program_cache
+from vaejax.runtime import program_cache
 program_cache.keep_compiled_programs()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -1,7 +1,4 @@
-"""Whatever is given for the flags of a command, it does its work or says in one line what it needs.
-
-Each command is run many times in one process, on a real run (`repeated.py`).
-"""
+"""Whatever is given for a command's flags, it does its work or says in one line what it needs."""
 
 import os
 import re
@@ -11,8 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from repeated import Repeated
-from tiny import CONFIG_FILE
+from tiny import CONFIG_FILE, command
 
 import vaejax
 
@@ -52,17 +48,10 @@ def place(trained, tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def again(request, place):
-    """The name of a command, and what runs it."""
-    with Repeated(request.param, cwd=place) as run:
-        yield request.param, run
-
-
+@pytest.mark.parametrize("module", NAMES)
 @settings(max_examples=25, derandomize=True)
 @given(data=st.data())
-def test_any_words_are_obeyed_or_refused_in_one_line(again, data):
-    module, run = again
+def test_any_words_are_obeyed_or_refused_in_one_line(module, place, data):
     right = {"workdir": "run"} if "workdir" in NAMES[module] else {}
     if module in ("main", "prepare", "aot"):
         right["config"] = str(CONFIG_FILE)
@@ -76,7 +65,7 @@ def test_any_words_are_obeyed_or_refused_in_one_line(again, data):
         words = data.draw(st.permutations(words)) + data.draw(st.lists(VALUES, max_size=1))
     if data.draw(st.integers(0, 4)) == 0:
         words = [part for word in words for part in word.split("=", 1)]
-    result = run(*words)
+    result = command(module, *words, cwd=place)
     status, errors = result.returncode, result.stderr
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in errors, words

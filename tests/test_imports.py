@@ -1,5 +1,6 @@
 """What must not be imported, by whom."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -13,9 +14,9 @@ import sys
 import jax, numpy as np
 import vaejax, vaejax.training.step
 from tiny import tiny
-from vaejax import step
+from vaejax.training import step
 from vaejax.models import build_model
-from vaejax.parallel import make_mesh
+from vaejax.runtime.mesh import make_mesh
 config = tiny()
 model, mesh = build_model(config), make_mesh(config.train.batch_size)
 state = step.init_state(model, config, jax.random.key(0))
@@ -40,6 +41,60 @@ def test_only_their_rooms_import_tensorflow_and_orbax():
         if path.name != "checkpoints.py":
             assert not re.search(r"^\s*(import|from) orbax", text, re.M), path
         assert not re.search(r"(jax\._src|orbax[.\w]*\._src|optax\._src)", text), path
+
+
+# From the ground up: what stands here imports nothing from above itself.
+FLOORS = [
+    {"errors"},
+    {"files"},
+    {"config"},
+    {"runtime"},
+    {"records"},
+    {"data"},
+    {"likelihoods", "metrics", "objectives", "priors"},
+    {"models"},
+    {"training"},
+    {"trained"},
+    {"cost"},
+    {"cli"},
+    {"main", "prepare", "sample", "evaluate", "fit", "explore", "aot"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The modules of vaejax that a file imports, dotted, without the package's name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vaejax":
+            inner = node.module.removeprefix("vaejax").removeprefix(".")
+            found |= {inner} if inner else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {name.name.removeprefix("vaejax.") for name in node.names
+                      if name.name.startswith("vaejax.")}  # fmt: skip
+    return {module for module in found if not module.startswith("__")}
+
+
+def test_a_floor_imports_only_what_stands_below_it():
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for module in imported(path):
+            below = module.split(".")[0]
+            own_room = below == room and path.parent != PACKAGE
+            assert own_room or FLOOR[below] < FLOOR[room], f"{path} imports {module}"
+
+
+def test_within_data_sources_stand_below_the_cache_and_feed_on_their_own():
+    above = {"sources": {"cache", "feed"}, "synthetic": {"sources", "cache", "feed"},
+             "cache": {"feed"}, "feed": {"sources", "cache", "synthetic"}}  # fmt: skip
+    for room, others in above.items():
+        for path in (PACKAGE / "data" / room).glob("*.py"):
+            rooms = {
+                module.split(".")[1] for module in imported(path) if module.startswith("data.")
+            }
+            assert not rooms & others, path
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3])

@@ -59,7 +59,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on(rows):
 
 COMPILE = """
 import jax, jax.numpy as jnp
-from vaejax.program_cache import keep_compiled_programs
+from vaejax.runtime.program_cache import keep_compiled_programs
 keep_compiled_programs()
 print(jax.jit(jnp.sin)(1.0))
 """

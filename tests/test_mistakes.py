@@ -1,10 +1,6 @@
 """Mistakes of users, each of which gets one line that names it and its remedy."""
 
-import subprocess
-from contextlib import ExitStack
-
 import pytest
-from repeated import Repeated
 from tiny import CONFIG_FILE, assert_one_line, command, tiny
 
 from vaejax.records.workdir import claim
@@ -110,22 +106,8 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def again():
-    """Runs a command of this name, each in one process: from name and flags to its result."""
-    with ExitStack() as processes:
-        started: dict[str, Repeated] = {}
-
-        def run(module: str, *flags: str) -> subprocess.CompletedProcess:
-            if module not in started:
-                started[module] = processes.enter_context(Repeated(module))
-            return started[module](*flags)
-
-        yield run
-
-
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_gets_one_clear_line(name, again, trained, tmp_path):
+def test_a_mistake_gets_one_clear_line(name, trained, tmp_path):
     module, flags, said = MISTAKES[name]
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "config.json").write_text('{"data": ')
@@ -134,4 +116,4 @@ def test_a_mistake_gets_one_clear_line(name, again, trained, tmp_path):
     flags = [flag.format(tmp=tmp_path, run=trained) for flag in flags]
     if module == "main" and not any("workdir" in flag for flag in flags):
         flags.append(f"--workdir={tmp_path / 'run'}")
-    assert_one_line(again(module, *flags), said)
+    assert_one_line(command(module, *flags, devices=2), said)

@@ -22,9 +22,9 @@ import json
 import math
 import jax
 from tiny import tiny
-from vaejax import step
+from vaejax.training import step
 from vaejax.models import build_model
-from vaejax.parallel import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh, state_shardings
 config = tiny(
     data={"image_size": (256, 256)}, prior={"layers": 8, "width": 512},
     model={"widths": (64, 128, 256, 512, 512), "blocks": (1, 2, 2, 2, 2), "latent_size": 512},

@@ -127,7 +127,7 @@ def test_wrong_shares_are_refused_at_once():
 
 def test_importing_the_package_imports_no_tensorflow():
     code = (
-        "import sys, vaejax.data, vaejax.data.pipeline\n"
+        "import sys, vaejax.data, vaejax.data.feed.pipeline\n"
         "assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

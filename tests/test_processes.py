@@ -19,12 +19,13 @@ from vaejax.runtime.processes import Group
 
 JOIN_UNDER_SLURM = """
 import jax
-from vaejax import processes
-from vaejax.errors import UserError, tell
+from vaejax.errors import UserError
+from vaejax.runtime import processes
+from vaejax.runtime.streams import report_error
 try:
     group = processes.start_detected(60)
 except UserError as error:
-    raise SystemExit(tell(error))
+    raise SystemExit(report_error(error))
 assert group.agree(f"{group.index} of {jax.process_count()}") == "process 0: 0 of 2"
 group.leave()
 print(group.index, group.count)
@@ -32,8 +33,8 @@ print(group.index, group.count)
 
 WAIT_FOR_WORDS = """
 import sys
-from vaejax.meeting import Meeting
-from vaejax.processes import Group
+from vaejax.runtime.meeting import Meeting
+from vaejax.runtime.processes import Group
 Group(Meeting(sys.argv[1], 2, 0, 60.0)).agree("")
 """
 

@@ -14,15 +14,15 @@ import sys, threading
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from tiny import tiny
-from vaejax import training
-from vaejax.feeding import Feed
+from vaejax.training import loop
+from vaejax.training.feeding import Feed
 
 def batches_that_never_come(self, first_step):
     threading.Event().wait()
     yield
 
 Feed.batches = batches_that_never_come
-training.train(tiny(train={{"hang_timeout": 2.0}}), Path(sys.argv[1]))
+loop.train(tiny(train={{"hang_timeout": 2.0}}), Path(sys.argv[1]))
 """
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import ml_collections
+from forked import Forked, can_fork
 
 from vaejax.config import Config, default_config
 from vaejax.config.settings import resolve
@@ -74,11 +75,14 @@ def without(config: Config, section: str, **values: object) -> Config:
 
 def start(
     module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
-) -> subprocess.Popen:
-    """Starts `python -m vaejax.MODULE` as a user does, without waiting."""
+) -> subprocess.Popen | Forked:
+    """Starts `python -m vaejax.MODULE`, or of another package if named, without waiting."""
+    module = module if "." in module else f"vaejax.{module}"
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    if can_fork(environment):
+        return Forked(module, flags, environment, cwd)
     return subprocess.Popen(
-        [sys.executable, "-m", f"vaejax.{module}", *flags],
+        [sys.executable, "-m", module, *flags],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

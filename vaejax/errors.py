@@ -2,9 +2,6 @@
 
 import errno
 import os
-import traceback
-
-from vaejax.runtime.streams import print_error
 
 NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -115,19 +112,3 @@ def _is_behind(error: BaseException | None, numbers: tuple[int, ...]) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def say(message: str) -> None:
-    """Prints an error's message as one line."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    print_error("error: " + " ".join(lines))
-
-
-def tell(error: BaseException) -> int:
-    """Prints an error, as one line or with its traceback, and gives the exit status."""
-    message, status = one_line(error) or ("", 1)
-    if message:
-        say(message)
-    else:
-        traceback.print_exception(error)
-    return status

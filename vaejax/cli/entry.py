@@ -14,12 +14,12 @@ from ml_collections import config_flags
 from vaejax.cli.command_line import check_returned, config_flags_of, flag_error
 from vaejax.config.checks import check_read
 from vaejax.config.settings import resolve
-from vaejax.errors import UserError, one_line, say, tell
+from vaejax.errors import UserError, one_line
 from vaejax.files.paths import check_no_address, local_path
 from vaejax.runtime.huge_pages import use_large_pages
 from vaejax.runtime.quiet import quiet_libraries
 from vaejax.runtime.signals import interrupt_on_signal
-from vaejax.runtime.streams import flush, open_closed_streams
+from vaejax.runtime.streams import flush, open_closed_streams, print_error, report_error
 
 # What is defined here is listed by --help among the flags of the command that asked for it.
 flags.disclaim_key_flags()
@@ -93,12 +93,12 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     except SystemExit:
         # absl's own after --help; anything else is a config file that ends the program.
         if everything and not any("help" in word for word in sys.argv[1:]):
-            say("--config: the file ends the program (sys.exit); take that out")
+            print_error("--config: the file ends the program (sys.exit); take that out")
             raise SystemExit(UserError.status) from None
         raise
     except KeyboardInterrupt as error:
         # Not by the interpreter's own end, which would take away what XLA still computes with.
-        _end(tell(error))
+        _end(report_error(error))
     except Exception as error:
         line = one_line(error)
         if not line and isinstance(error, flags.Error) and "Traceback" not in str(error):
@@ -108,7 +108,7 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
         if not line:
             raise
         message, status = line
-        say(message)
+        print_error(message)
         if everything:
             raise SystemExit(status) from error
         # Not by the interpreter's own end: what libraries left undone would complain there.

@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from vaejax.records.goodput import Clock
-from vaejax.runtime.streams import print_error
+from vaejax.runtime.streams import print_line
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -27,7 +27,7 @@ def say(line: str) -> None:
     """One line for the person at the other end, on stderr; never into the middle of a bar."""
     if not _silent:
         with tqdm.external_write_mode(file=sys.stderr):
-            print_error(line)
+            print_line(line)
 
 
 @contextmanager

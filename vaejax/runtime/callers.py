@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from vaejax.runtime.messages import LONGEST_GREETING, Greeting, greeting
-from vaejax.runtime.streams import print_error
+from vaejax.runtime.streams import print_line
 
 _GREETING_SECONDS = 10.0
 # That have not greeted yet; of more, the oldest is dropped. A process greets as soon as it is
@@ -104,7 +104,7 @@ class Callers:
         caller.connection.close()
         if caller.host not in self._told:
             self._told.add(caller.host)
-            print_error(f"dropped a caller from {caller.host} that is no process of this run")
+            print_line(f"dropped a caller from {caller.host} that is no process of this run")
 
     def _forget(self, caller: _Caller) -> None:
         del self._callers[caller.connection]

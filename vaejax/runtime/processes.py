@@ -17,11 +17,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vaejax.errors import TRY_AGAIN, Absent, UserError, short_reason, tell
+from vaejax.errors import TRY_AGAIN, Absent, UserError, short_reason
 from vaejax.runtime.meeting import CAUSES, Meeting, Peer, meet
 from vaejax.runtime.messages import GOODBYE, is_known
 from vaejax.runtime.ports import choose_port, own_address
 from vaejax.runtime.signals import interrupt_on_signal
+from vaejax.runtime.streams import report_error
 
 _NEWS_SECONDS = 5.0
 # The others stop with the coordinator, and shall have heard why.
@@ -192,7 +193,7 @@ class Group:
                 # The cause may be that another is gone, the news of which ends this process.
                 if not isinstance(error, KeyboardInterrupt):
                     time.sleep(_NEWS_SECONDS)
-                status = tell(error)
+                status = report_error(error)
                 name = f"process {self.index} ({socket.gethostname()})"
                 self._send({"gone": name, "status": status})
                 _end(status, after=_HEARD_SECONDS)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from vaejax.errors import is_out_of_reach, is_out_of_space, short_reason
-from vaejax.runtime.streams import print_error
+from vaejax.runtime.streams import print_line
 
 # Loggers of libraries that report what they also raise; "absl" is Orbax's.
 _LOGGERS = ("absl", "asyncio")
@@ -106,7 +106,7 @@ def _in_a_thread(report: Callable[[Any], Any]) -> Callable:
     def filtered(failure: threading.ExceptHookArgs) -> None:
         modules = _modules(failure.exc_traceback)
         if _BOARD in modules:
-            print_error(board_lost(failure.exc_value))
+            print_line(board_lost(failure.exc_value))
         elif modules.isdisjoint(_REPORTED_AGAIN):
             report(failure)
 

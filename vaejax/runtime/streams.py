@@ -1,7 +1,10 @@
-"""Standard streams that are closed, or that nobody reads any more: work goes on without them."""
+"""What goes to the standard streams; where nobody reads them, work goes on without them."""
 
 import os
 import sys
+import traceback
+
+from vaejax.errors import one_line
 
 
 def open_closed_streams() -> None:
@@ -15,13 +18,29 @@ def open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
-def print_error(line: str) -> None:
+def print_line(line: str) -> None:
     """Prints a line on stderr; where that fails, stderr is the null device from then on."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         # A closed terminal, a pipe whose reader has ended, a log on a full disk.
         _discard(sys.stderr.fileno())
+
+
+def print_error(message: str) -> None:
+    """Prints an error's message as one line that begins with `error: `."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    print_line("error: " + " ".join(lines))
+
+
+def report_error(error: BaseException) -> int:
+    """Prints an error, as one line or with its traceback, and gives the exit status."""
+    message, status = one_line(error) or ("", 1)
+    if message:
+        print_error(message)
+    else:
+        traceback.print_exception(error)
+    return status
 
 
 def flush() -> None:

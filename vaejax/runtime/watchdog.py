@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vaejax.errors import TRY_AGAIN
-from vaejax.runtime.streams import print_error
+from vaejax.runtime.streams import print_line
 
 
 class Watchdog:
@@ -54,7 +54,7 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        print_error(
+        print_line(
             f"\nerror: nothing has moved for {self._seconds:.0f} s "
             "(config.train.hang_timeout); where each thread stands follows. Run the same command "
             "to go on from the newest checkpoint"
