@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -88,6 +89,8 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
+        # Whoever runs the tests may ignore the end of a terminal, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
