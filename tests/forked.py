@@ -130,6 +130,8 @@ def _run(module, flags, env, cwd, out, err):
     os.environ.update(env)
     # Else it would begin anew for other pages of memory, and import all over again.
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
+    # Whoever runs the tests may ignore the end of a terminal, which children inherit.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)
     for number, stream in ((1, out), (2, err)):
         os.dup2(stream.fileno(), number)
