@@ -24,7 +24,7 @@ from vaejax.data.cache.building import available_cores
 from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.feed import pipeline
 from vaejax.data.sources.opening import open_source
-from vaejax.models import build_model
+from vaejax.tasks.vae import VAETask
 
 CONFIG = cli.define_config()
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, serving, and the step.", lower_bound=0)
@@ -121,7 +121,7 @@ def main() -> None:
         for part, feed in itertools.product((images[:FEW], images), pipeline.feeds()):
             rows.append(serving(config, part, SECONDS.value, feed))
         # Before the run and after it, because a machine's speed drifts.
-        program = Step(build_model(config), config)
+        program = Step(VAETask(config), config)
         before = stepping(program, SECONDS.value)
         run = running(STEPS.value, cache)
         after = stepping(program, SECONDS.value)

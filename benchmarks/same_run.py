@@ -10,10 +10,11 @@ import numpy as np
 
 from vaejax.config.settings import load_json
 from vaejax.errors import UserError
-from vaejax.models import build_model
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.runtime.mesh import single_device_mesh, state_shardings
-from vaejax.training import step
+from vaejax.tasks.vae import vae_task
+from vaejax.training.saved_state import items_like
+from vaejax.training.state import shapes
 
 # What the clock decides: in metrics.jsonl, and whole files.
 CLOCK_METRICS = ("images_per_second", "data_wait")
@@ -84,19 +85,18 @@ def _metrics(path: Path) -> dict[str, bytes]:
 
 def _newest_checkpoint(workdir: Path) -> dict[str, bytes]:
     config = load_json(workdir / "config.json")
-    model = build_model(config)
-    like = step.state_shapes(model, config)
+    like = shapes(vae_task(config))
     shardings = state_shardings(single_device_mesh(), like)
     with closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
         if not checkpoints.steps():
             raise UserError(f"{workdir} holds no checkpoint")
         newest = checkpoints.steps()[-1]
-        state = checkpoints.restore(newest, like, shardings)
-        checkpoints.verify(newest, state)
+        items = checkpoints.restore(newest, *items_like(checkpoints, newest, like, shardings))
+        checkpoints.verify(newest, items)
         meta = checkpoints.meta(newest)
     found = {"what the newest checkpoint says": json.dumps(meta, sort_keys=True).encode()}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(state)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(items)):
         array = np.asarray(leaf)
-        name = f"state{jax.tree_util.keystr(path)} of the newest checkpoint"
+        name = f"items{jax.tree_util.keystr(path)} of the newest checkpoint"
         found[name] = f"{array.dtype} {array.shape} ".encode() + array.tobytes()
     return found

@@ -15,8 +15,8 @@ from benchmarks import report, timing
 from benchmarks.programs import Step
 from benchmarks.sweep import variants
 from vaejax import cli
-from vaejax.models import build_model
 from vaejax.runtime.chips import chip_of
+from vaejax.tasks.vae import VAETask
 
 CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
@@ -52,7 +52,7 @@ def row(program: Step, times: list[float], product_rate: float) -> report.Row:
 def main() -> None:
     """Measures, prints and keeps."""
     configs = variants(CONFIG.value, SWEEP.value)
-    compiled = [Step(build_model(config), config) for config in configs]
+    compiled = [Step(VAETask(config), config) for config in configs]
     programs = {str(i): program for i, program in enumerate(compiled)}
     products = {dtype: timing.large_product(dtype) for dtype in map(_dtype, compiled)}
     multiply = {dtype: product for dtype, (product, _) in products.items()}

@@ -1,29 +1,46 @@
 """What runs left in their last checkpoints, read and compared."""
 
 import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from vaejax.config import Config
-from vaejax.models import build_model
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.runtime.mesh import make_mesh, state_shardings
-from vaejax.training import step
+from vaejax.tasks.vae import NET, vae_task
+from vaejax.training.saved_state import from_items, items_like
+from vaejax.training.state import Net, TrainState, Window, shapes
 
 
-def final_state(workdir: pathlib.Path, config: Config) -> step.TrainState:
+class Final(NamedTuple):
+    """What training ended with: the state, its one network, and the window."""
+
+    state: TrainState
+    net: Net
+    window: Window
+
+
+def final_state(workdir: pathlib.Path, config: Config) -> Final:
     """That training ended with."""
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    model = build_model(config)
-    like = step.state_shapes(model, config)
+    like = shapes(vae_task(config))
     shardings = state_shardings(make_mesh(config.train.batch_size), like)
     last = checkpoints.steps()[-1]
-    state = checkpoints.restore(last, like, shardings)
-    checkpoints.verify(last, state)
+    items = checkpoints.restore(last, *items_like(checkpoints, last, like, shardings))
+    checkpoints.verify(last, items)
     checkpoints.close()
-    return jax.device_get(state)
+    state, window = from_items(jax.device_get(items))
+    return Final(state, state.nets[NET], window)
+
+
+def with_params(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
+    """`state` with its one network's parameters changed, leaf by leaf."""
+    net = state.nets[NET]
+    return state.replace(nets={NET: net.replace(params=jax.tree.map(change, net.params))})
 
 
 def assert_same(one: PyTree, two: PyTree) -> None:

@@ -6,23 +6,25 @@ import jax
 import numpy as np
 import optax
 import pytest
-from states import assert_same, final_state
+from states import assert_same, final_state, with_params
 from stops import stopping_at
 from tiny import metrics, tiny
 
 from vaejax.errors import TrainingError
 from vaejax.likelihoods import DiscretizedLogistic
-from vaejax.models import build_model
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.tasks import vae
+from vaejax.tasks.vae import vae_task
 from vaejax.training import step
 from vaejax.training.loop import Outcome, train
+from vaejax.training.state import shapes
 
 
 def spoil(monkeypatch, when):
     """Makes the loss of some steps, and their gradients, no numbers."""
-    good = step.warmth_at
+    good = vae.kl_warmup
     monkeypatch.setattr(
-        step, "warmth_at", lambda c, at: jax.numpy.where(when(at), jax.numpy.nan, good(c, at))
+        vae, "kl_warmup", lambda c, at: jax.numpy.where(when(at), jax.numpy.nan, good(c, at))
     )
 
 
@@ -32,9 +34,9 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     assert train(config, tmp_path) is Outcome.FINISHED
     skipped = [line["skipped"] for line in metrics(tmp_path) if line["split"] == "train"]
     assert skipped == [0, 1, 1, 1]
-    state = final_state(tmp_path, config)
-    assert state.step == 12 and state.skipped == 1 and state.rollbacks == 0
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+    state, net, _ = final_state(tmp_path, config)
+    assert state.step == 12 and net.skipped == 1 and state.rollbacks == 0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(net.params))
 
 
 def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
@@ -42,29 +44,29 @@ def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
     spoil(monkeypatch, lambda at: at == 11)
     config = tiny()
     assert train(config, tmp_path) is Outcome.FINISHED
-    state = final_state(tmp_path, config)
-    assert (state.step, state.skipped_in_row) == (12, 1)
+    state, net, _ = final_state(tmp_path, config)
+    assert (state.step, net.skipped_in_row) == (12, 1)
 
 
 def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
     """By the guard alone, without a fixed limit; the KL term makes the second gradient one."""
-    good = step.beta_at
+    good = vae.beta_at
     monkeypatch.setattr(
-        step, "beta_at", lambda c, at: good(c, at) * jax.numpy.where(at == 1, 1e6, 1)
+        vae, "beta_at", lambda c, at: good(c, at) * jax.numpy.where(at == 1, 1e6, 1)
     )
-    states = []
+    nets = []
     for steps in (1, 2):
         config = tiny(
             optimizer={"clip_norm": 0.0, "guard": 2.0, "b1": 0.0},
             train={"steps": steps, "log_every": 1, "eval_every": steps, "save_every": steps},
         )
         train(config, tmp_path / str(steps))
-        states.append(final_state(tmp_path / str(steps), config))
+        nets.append(final_state(tmp_path / str(steps), config).net)
     norms = [line["gradient_norm"] for line in metrics(tmp_path / "2") if line["split"] == "train"]
     assert norms[1] > 100 * norms[0]
-    assert states[1].typical_norm == pytest.approx(norms[0] * 2.0**0.02, rel=1e-4)
+    assert nets[1].gradient_norm_ema == pytest.approx(norms[0] * 2.0**0.02, rel=1e-4)
     # With b1 = 0 the first moment is the last gradient that was taken.
-    taken = [float(optax.tree.norm(state.moments.first)) for state in states]
+    taken = [float(optax.tree.norm(net.moments.first)) for net in nets]
     np.testing.assert_allclose(taken, [norms[0], (2 * norms[0]) ** 2 / norms[1]], rtol=1e-4)
 
 
@@ -72,14 +74,14 @@ def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
     """Parameters turn to NaN once, after the checkpoint at step 8: every later update fails."""
     make, poisoned = step.make_train_step, []
 
-    def make_poisoning(model, config, mesh, **options):
-        real = make(model, config, mesh, **options)
+    def make_poisoning(task, settings, mesh, **options):
+        real = make(task, settings, mesh, **options)
 
-        def train_step(state, images):
-            if int(state.step) == 8 and not poisoned:
+        def train_step(carry, batch):
+            if int(carry.state.step) == 8 and not poisoned:
                 poisoned.append(True)
-                state = state.replace(params=jax.tree.map(lambda p: p * np.nan, state.params))
-            return real(state, images)
+                carry = carry._replace(state=with_params(carry.state, lambda p: p * np.nan))
+            return real(carry, batch)
 
         return train_step
 
@@ -88,10 +90,10 @@ def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
     assert train(config, tmp_path) is Outcome.FINISHED
     said = capsys.readouterr().err
     assert "back to step 8 with 0.3 of the learning rate (rollback 1 of 2)" in said
-    state = final_state(tmp_path, config)
+    state, net, _ = final_state(tmp_path, config)
     assert state.step == 12 and state.rollbacks == 1
     np.testing.assert_allclose(state.learning_rate_scale, 0.3)
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(net.params))
     steps = [line["step"] for line in metrics(tmp_path) if line["split"] == "train"]
     assert steps == [3, 6, 9, 12], "the lines of the steps taken back are gone"
 
@@ -161,6 +163,6 @@ def test_a_rollback_holds_one_state_at_a_time(tmp_path, monkeypatch):
     before = sum(array.nbytes for array in jax.live_arrays())
     with pytest.raises(TrainingError):
         train(config, tmp_path)
-    shapes = step.state_shapes(build_model(config), config)
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    leaves = jax.tree.leaves(shapes(vae_task(config)))
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     assert len(held) == 2 and max(held) - before < state / 2

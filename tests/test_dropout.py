@@ -11,8 +11,10 @@ from vaejax.models import build_model
 from vaejax.models.ladder_blocks import Bottleneck
 from vaejax.models.noise import picture_keys
 from vaejax.runtime.mesh import single_device_mesh
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.training.evaluation import make_eval_step
-from vaejax.training.step import init_state, make_train_step
+from vaejax.training.state import Carry, initial_carry
+from vaejax.training.step import make_train_step
 
 
 def test_dropout_is_for_training_alone():
@@ -22,8 +24,11 @@ def test_dropout_is_for_training_alone():
         config = tiny_ladder(ladder={"dropout": dropout})
         model, mesh = build_model(config), single_device_mesh()
         params = away_from_start(model, config)
-        state = init_state(model, config, jax.random.key(0)).replace(params=params)
-        _, loss = make_train_step(model, config, mesh)(state, pictures(config, 8)[None])
+        task = vae_task(config)
+        state, window = initial_carry(task, jax.random.key(0))
+        carry = Carry(state.replace(nets={NET: state.nets[NET].replace(params=params)}), window)
+        train_step = make_train_step(task, config.train, mesh)
+        _, loss = train_step(carry, {"image": pictures(config, 8)[None]})
         losses.append(float(loss))
         everyone = jnp.arange(8), jnp.ones(8, bool)
         evaluate = make_eval_step(config, mesh)

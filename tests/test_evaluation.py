@@ -11,15 +11,16 @@ from tiny import tiny, tiny_ladder
 
 from vaejax.models import build_model, init_params
 from vaejax.runtime.mesh import single_device_mesh
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.trained.model import TrainedModel
 from vaejax.training.evaluation import make_eval_step
-from vaejax.training.step import state_shapes
+from vaejax.training.state import shapes
 
 
 @pytest.mark.parametrize("of", [tiny, tiny_ladder])
 def test_it_is_of_the_highest_precision_whatever_training_computes_in(of):
     config = of(model={"dtype": "bfloat16", "widths": (4, 6), "blocks": (1, 1)})
-    params = state_shapes(build_model(config), config).ema_params
+    params = shapes(vae_task(config)).state.nets[NET].average
     step = make_eval_step(config, single_device_mesh(), importance_samples=2)
     arrays = pictures(config, 4), jnp.arange(4), jnp.ones(4, bool)
     check_precise(step.lower(params, *arrays), products=10)

@@ -1,5 +1,7 @@
 """Counted operations against the formulas, and against XLA's own count."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,10 @@ from jax.lax import while_loop
 from tiny import tiny
 
 from vaejax.cost.flops import matmul_flops
-from vaejax.models import build_model
 from vaejax.runtime.mesh import single_device_mesh
-from vaejax.training import step
+from vaejax.tasks.vae import vae_task
+from vaejax.training.state import shapes
+from vaejax.training.step import make_train_step
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))
@@ -64,12 +67,9 @@ def test_a_branch_counts_as_its_costliest_side():
 def test_the_whole_step_costs_what_xla_says(accumulate):
     """XLA also counts what is elementwise, and a loop's body once: both steps unrolled."""
     config = tiny(model={"widths": (32, 64)}, train={"accumulate": accumulate}, prior={"width": 64})
-    model = build_model(config)
-    state = step.state_shapes(model, config)
-    images = jax.ShapeDtypeStruct((1, 8, 28, 28, 3), np.uint8)
-    train_step = step.make_train_step(model, config, single_device_mesh())
-    counted = matmul_flops(train_step.trace(state, images).jaxpr)
-    plain = tiny(model={"widths": (32, 64)}, prior={"width": 64})
-    unrolled = step.make_train_step(model, plain, single_device_mesh())
-    by_xla = unrolled.lower(state, images).compile().cost_analysis()["flops"]
+    task, mesh = vae_task(config), single_device_mesh()
+    inputs = shapes(task), {"image": jax.ShapeDtypeStruct((1, 8, 28, 28, 3), np.uint8)}
+    counted = matmul_flops(make_train_step(task, config.train, mesh).trace(*inputs).jaxpr)
+    unrolled = make_train_step(task, dataclasses.replace(config.train, accumulate=1), mesh)
+    by_xla = unrolled.lower(*inputs).compile().cost_analysis()["flops"]
     assert 0.9 * by_xla < counted <= by_xla

@@ -12,16 +12,17 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vaejax"
 STEP_A_MODEL = """
 import sys
 import jax, numpy as np
-import vaejax, vaejax.training.step
+import vaejax
 from tiny import tiny
-from vaejax.training import step
-from vaejax.models import build_model
+from vaejax.tasks.vae import vae_task
+from vaejax.training.state import initial_carry
+from vaejax.training.step import make_train_step
 from vaejax.runtime.mesh import make_mesh
 config = tiny()
-model, mesh = build_model(config), make_mesh(config.train.batch_size)
-state = step.init_state(model, config, jax.random.key(0))
+task, mesh = vae_task(config), make_mesh(config.train.batch_size)
 images = np.zeros((1, config.train.batch_size, 28, 28, 3), np.uint8)
-state, loss = step.make_train_step(model, config, mesh)(state, images)
+train_step = make_train_step(task, config.train, mesh)
+carry, loss = train_step(initial_carry(task, jax.random.key(0)), {"image": images})
 assert np.isfinite(loss)
 loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "orbax")]
 assert not loaded, loaded
@@ -53,6 +54,7 @@ FLOORS = [
     {"data"},
     {"likelihoods", "metrics", "objectives", "priors"},
     {"models"},
+    {"tasks"},
     {"training"},
     {"trained"},
     {"cost"},

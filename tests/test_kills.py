@@ -17,7 +17,10 @@ from tiny import CONFIG_FILE, tiny
 from benchmarks.attempts import why_no_mount
 from benchmarks.same_run import Place, differences
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.tasks.vae import NET
 from vaejax.training.loop import train
+from vaejax.training.saved_state import to_items
+from vaejax.training.state import Carry
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CHANGES = ("steps=12", "log_every=3", "eval_every=6", "save_every=4")
@@ -144,20 +147,21 @@ def test_what_was_left_over_is_found(ended, copy):
 
 
 def test_the_last_bit_of_a_parameter_counts(ended, copy):
-    state = final_state(copy.workdir, config(ended))
-    leaves, structure = jax.tree.flatten(state.params)
+    state, net, window = final_state(copy.workdir, config(ended))
+    leaves, structure = jax.tree.flatten(net.params)
     leaves[0] = np.nextafter(leaves[0], np.inf)
-    changed = state.replace(params=jax.tree.unflatten(structure, leaves))
+    changed = net.replace(params=jax.tree.unflatten(structure, leaves))
+    items = to_items(Carry(state.replace(nets={NET: changed}), window))
     checkpoints = Checkpoints(copy.workdir / "checkpoints")
-    checkpoints.save(4, changed, checkpoints.meta(4), None)
+    checkpoints.save(4, items, checkpoints.meta(4), None)
     checkpoints.wait()  # until it has replaced the first
     checkpoints.close()
     (found,) = differences(ended, copy)
-    assert found.startswith("state.params") and found.endswith("differs")
+    assert found.startswith("items['train']['nets']['vae']['params']") and found.endswith("differs")
 
 
 def test_a_damaged_checkpoint_is_a_difference(ended, copy):
-    for path in (copy.workdir / "checkpoints" / "00000004" / "state").rglob("*"):
+    for path in (copy.workdir / "checkpoints" / "00000004" / "train").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     (found,) = differences(ended, copy)

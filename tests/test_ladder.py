@@ -17,9 +17,11 @@ from vaejax.config import Config
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import Ladder, build_model
 from vaejax.runtime.mesh import make_mesh
-from vaejax.training import step
+from vaejax.tasks.evidence import Evidence, evidence
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.training.evaluation import make_importance_bound
-from vaejax.training.evidence import Evidence, evidence
+from vaejax.training.state import initial_carry
+from vaejax.training.step import make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -259,17 +261,17 @@ def test_a_step_in_bfloat16_looped_and_computed_again():
         ladder={"scan": True, "remat": True},
         model={"dtype": "bfloat16", "widths": (4,), "blocks": (2,)},
     )
-    model = build_model(config)
-    mesh = make_mesh(config.train.batch_size)
-    state = step.init_state(model, config, jax.random.key(0))
-    before = jax.device_get(state.params)
-    state, loss = step.make_train_step(model, config, mesh)(
-        state, pictures(config, config.train.batch_size)[None]
-    )
-    assert np.isfinite(loss) and int(state.skipped) == 0
-    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), before, state.params)
+    task = vae_task(config)
+    train_step = make_train_step(task, config.train, make_mesh(config.train.batch_size))
+    carry = initial_carry(task, jax.random.key(0))
+    before = jax.device_get(carry.state.nets[NET].params)
+    batch = {"image": pictures(config, config.train.batch_size)[None]}
+    (state, _), loss = train_step(carry, batch)
+    net = state.nets[NET]
+    assert np.isfinite(loss) and state.skipped() == 0
+    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), before, net.params)
     assert all(jax.tree.leaves(moved)), moved
-    assert {leaf.dtype for leaf in jax.tree.leaves(state.moments)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(net.moments)} == {jnp.dtype("float32")}
 
 
 def test_parameters_fit_every_size(ladder):

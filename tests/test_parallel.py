@@ -22,23 +22,22 @@ import json
 import math
 import jax
 from tiny import tiny
-from vaejax.training import step
-from vaejax.models import build_model
 from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.tasks.vae import vae_task
+from vaejax.training.state import shapes
 config = tiny(
     data={"image_size": (256, 256)}, prior={"layers": 8, "width": 512},
     model={"widths": (64, 128, 256, 512, 512), "blocks": (1, 2, 2, 2, 2), "latent_size": 512},
 )
-model, mesh = build_model(config), make_mesh(8, fsdp=8)
-shapes = step.state_shapes(model, config)
-places = jax.tree.leaves(state_shardings(mesh, shapes))
-leaves = jax.tree_util.tree_leaves_with_path(shapes)
+carry = shapes(vae_task(config))
+places = jax.tree.leaves(state_shardings(make_mesh(8, fsdp=8), carry))
+leaves = jax.tree_util.tree_leaves_with_path(carry)
 
 def size(shape, leaf):
     return math.prod(shape) * leaf.dtype.itemsize
 
 print(json.dumps({
-    "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
+    "parameters": carry.state.parameters(),
     "whole": sum(size(leaf.shape, leaf) for _, leaf in leaves),
     "held": sum(size(place.shard_shape(leaf.shape), leaf)
                 for (_, leaf), place in zip(leaves, places, strict=True)),

@@ -2,13 +2,13 @@
 
 import pathlib
 
-import jax
 import pytest
 from tiny import of_file
 
 from vaejax.config.settings import resolve
 from vaejax.models import build_model
-from vaejax.training import step
+from vaejax.tasks.vae import vae_task
+from vaejax.training.state import shapes
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -28,7 +28,6 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 def test_a_ladder_has_its_size(name, parameters, groups, size):
     config = resolve(of_file(CONFIGS / f"{name}.py"))
     model = build_model(config)
-    shapes = step.state_shapes(model, config)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == parameters
+    assert shapes(vae_task(config)).state.parameters() == parameters
     assert len(model.factors()) == groups == len(model.resolutions())
     assert (*config.data.image_size, config.data.channels) == size

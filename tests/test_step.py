@@ -12,15 +12,17 @@ from tiny import tiny, tiny_ladder
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.runtime.mesh import single_device_mesh
-from vaejax.training.evidence import evidence
-from vaejax.training.step import beta_at, init_state, make_train_step, mirror, step_keys
+from vaejax.tasks.evidence import evidence
+from vaejax.tasks.vae import NET, beta_at, mirror, vae_task
+from vaejax.training.state import Carry, initial_carry
+from vaejax.training.step import make_train_step, step_keys
 
 
 def test_beta_grows_in_a_line():
     config = tiny(objective={"beta": 0.5, "warmup_steps": 4})
     for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
-        np.testing.assert_allclose(beta_at(config, jnp.int32(step)), 0.5 * share)
-    assert beta_at(tiny(), jnp.int32(0)) == 1.0, "without a warm-up it is whole at once"
+        np.testing.assert_allclose(beta_at(config.objective, jnp.int32(step)), 0.5 * share)
+    assert beta_at(tiny().objective, jnp.int32(0)) == 1.0, "without a warm-up it is whole at once"
 
 
 def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing():
@@ -41,13 +43,16 @@ def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing
     pressed = np.sum(weights * np.maximum(kl, free * sizes))
     expected = 0.5 * 0.5 * pressed - np.mean(terms.log_likelihood, dtype=np.float64)
 
-    start = init_state(model, config, jax.random.key(0))
-    state = start.replace(params=params, step=at, learning_rate_scale=jnp.float32(0.0))
+    task = vae_task(config)
+    state, window = initial_carry(task, jax.random.key(0))
+    net = state.nets[NET].replace(params=params)
+    state = state.replace(nets={NET: net}, step=at, learning_rate_scale=jnp.float32(0.0))
     before = jax.device_get(params)
-    state, loss = make_train_step(model, config, single_device_mesh())(state, images[None])
+    train_step = make_train_step(task, config.train, single_device_mesh())
+    (state, _), loss = train_step(Carry(state, window), {"image": images[None]})
     np.testing.assert_allclose(loss, expected / (20 * 16), rtol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, state.params, before)
-    assert state.skipped == 0
+    jax.tree.map(np.testing.assert_array_equal, state.nets[NET].params, before)
+    assert state.skipped() == 0
 
 
 def test_half_of_the_pictures_are_mirrored_left_to_right():

@@ -14,10 +14,11 @@ from tiny import metrics, tiny
 
 from vaejax.cost.estimates import traced_step
 from vaejax.errors import UserError
-from vaejax.models import build_model
 from vaejax.runtime.mesh import make_mesh
-from vaejax.training import loop, step
+from vaejax.tasks.vae import vae_task
+from vaejax.training import loop
 from vaejax.training.loop import Outcome, train
+from vaejax.training.state import initial_carry
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,9 @@ def test_runs_from_several_seeds_share_a_program():
     programs, starts = set(), []
     for seed in (0, 1):
         config = tiny(train={"seed": seed})
-        model = build_model(config)
-        programs.add(traced_step(model, config, make_mesh(8)).lower().as_text())
-        starts.append(step.init_state(model, config, jax.random.key(seed)))
+        task = vae_task(config)
+        programs.add(traced_step(task, config, make_mesh(8)).lower().as_text())
+        starts.append(initial_carry(task, jax.random.key(seed)).state)
     assert len(programs) == 1
     assert not np.array_equal(starts[0].key, starts[1].key)
 

@@ -12,13 +12,14 @@ from tiny import CONFIG_FILE, tiny
 
 from benchmarks.programs import step_flops
 from benchmarks.rivals import worker
-from benchmarks.rivals.strided import equal_width, textbook_model
+from benchmarks.rivals.strided import equal_width, textbook
 from vaejax.config.settings import to_json
 from vaejax.errors import UserError
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.models.noise import normal
-from vaejax.training.evidence import evidence
+from vaejax.tasks.evidence import evidence
+from vaejax.tasks.vae import VAETask
 
 
 def versus(out, *flags: str) -> list[dict]:
@@ -37,9 +38,9 @@ def versus(out, *flags: str) -> list[dict]:
 
 def test_the_textbook_network_costs_as_many_operations():
     config = tiny()
-    ours = step_flops(build_model(config), config)
+    ours = step_flops(VAETask(config), config)
     width = equal_width(config)
-    theirs = [step_flops(textbook_model(config, w), config) for w in (width, width + 1)]
+    theirs = [step_flops(textbook(config, w), config) for w in (width, width + 1)]
     assert theirs[0] <= ours < theirs[1]
 
 

@@ -15,6 +15,7 @@ from vaejax.config import Config
 from vaejax.models import build_model
 from vaejax.models.blocks import activation
 from vaejax.models.vae import VAE
+from vaejax.tasks.vae import VAETask
 
 LEVELS = 4
 
@@ -68,14 +69,19 @@ def textbook_model(config: Config, width: int) -> VAE:
     )
 
 
+def textbook(config: Config, width: int) -> VAETask:
+    """The training of `textbook_model`."""
+    return VAETask(config, textbook_model(config, width))
+
+
 def equal_width(config: Config) -> int:
     """The largest width at which a step costs no more than vaejax's own."""
-    most, width = step_flops(build_model(config), config), 1
-    while step_flops(textbook_model(config, width + 1), config) <= most:
+    most, width = step_flops(VAETask(config), config), 1
+    while step_flops(textbook(config, width + 1), config) <= most:
         width += 1
     return width
 
 
 if __name__ == "__main__":
     config = worker.settings({"model.name": "conv"})
-    serve_step(Step(textbook_model(config, equal_width(config)), config))
+    serve_step(Step(textbook(config, equal_width(config)), config))

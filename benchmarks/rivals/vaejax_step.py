@@ -4,7 +4,7 @@ import jax
 
 from benchmarks.programs import Step
 from benchmarks.rivals import worker
-from vaejax.models import build_model
+from vaejax.tasks.vae import VAETask
 
 
 def serve_step(step: Step) -> None:
@@ -15,4 +15,4 @@ def serve_step(step: Step) -> None:
 
 if __name__ == "__main__":
     config = worker.settings()
-    serve_step(Step(build_model(config), config))
+    serve_step(Step(VAETask(config), config))

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from vaejax.config import Config
@@ -20,11 +19,12 @@ from vaejax.cost.flops import matmul_flops
 from vaejax.cost.hlo import Collective, Program
 from vaejax.cost.traffic import Traffic, traffic
 from vaejax.errors import DoesNotFit
-from vaejax.models import build_model
 from vaejax.records.tables import Row
 from vaejax.runtime.chips import Chip, chip_of
 from vaejax.runtime.mesh import fitting_fsdp, make_mesh
-from vaejax.training import step
+from vaejax.tasks.vae import vae_task
+from vaejax.training.state import Task, shapes
+from vaejax.training.step import make_train_step
 
 # The compiler's words for what a program needs and what there is: "Used 20.31G of 15.75G hbm".
 _SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")
@@ -114,11 +114,11 @@ class Estimate(NamedTuple):
         }
 
 
-def traced_step(model: nn.Module, config: Config, mesh: Mesh) -> jax.stages.Traced:
+def traced_step(task: Task, config: Config, mesh: Mesh) -> jax.stages.Traced:
     """The training step for the devices of `mesh`, which need not be at hand."""
-    state = step.state_shapes(model, config)
     images = jax.ShapeDtypeStruct(pictures_shape(config), jnp.uint8)
-    return step.make_train_step(model, config, mesh).trace(state, images)
+    train_step = make_train_step(task, config.train, mesh)
+    return train_step.trace(shapes(task), {"image": images})
 
 
 def pictures_shape(config: Config) -> tuple[int, ...]:
@@ -133,14 +133,14 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
       DoesNotFit: it needs more memory than they have.
       UserError: the batch does not divide among them.
     """
-    model, device = build_model(config), devices[0]
-    chip, shapes = chip_of(device), step.state_shapes(model, config)
+    task, device = vae_task(config), devices[0]
+    chip, carry = chip_of(device), shapes(task)
     # Copies of the state are shared as training would share them.
     neighbours = sum(other.process_index == device.process_index for other in devices)
-    fsdp = config.train.fsdp or fitting_fsdp(shapes, chip and chip.memory, neighbours)
+    fsdp = config.train.fsdp or fitting_fsdp(carry, chip and chip.memory, neighbours)
     train = config.train
     mesh = make_mesh(train.batch_size, fsdp, devices, accumulate=train.accumulate)
-    traced = traced_step(model, config, mesh)
+    traced = traced_step(task, config, mesh)
     lowered = traced.lower(lowering_platforms=(device.platform,))
     start = time.perf_counter()
     try:
@@ -169,7 +169,7 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
         fsdp=fsdp,
         pictures=train.batch_size * train.steps_per_dispatch,
         updates=train.steps_per_dispatch,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
+        parameters=carry.state.parameters(),
         flops=matmul_flops(traced.jaxpr),
         memory=memory,
         traffic=traffic(program),

@@ -1,4 +1,7 @@
-"""Checkpoints: state and what belongs to it, saved as one unit. The only room that knows Orbax."""
+"""Checkpoints: trees of arrays and what belongs to them, saved as one unit.
+
+The only room that knows Orbax.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,6 +10,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
@@ -15,11 +19,11 @@ from vaejax.records.checkpoint_files import METRIC, REPLACED, settle_replaced, u
 from vaejax.records.digests import digest, json_digest, layout_digest
 from vaejax.runtime.quiet import call_quietly
 
-STATE, META = "state", "meta"
-# The part of a state that `restore_average` reads: a trained model is its averaged parameters.
-AVERAGE = "ema_params"
-# In META, beside what the caller keeps there: digests of the state, of its average and of the rest
-# of META.
+META = "meta"
+# The only item of arrays in checkpoints of version 0.1.
+STATE_OF_0_1 = "state"
+# In META, beside what the caller keeps there: digests of each item and of the rest of META, and of
+# the names, shapes and types in each item.
 _DIGESTS, _LAYOUT = "digests", "layout"
 
 
@@ -47,11 +51,19 @@ class Checkpoints:
         self._directory = Path(directory).absolute()
         self._manager = self._stored(lambda: _open_manager(self._directory, keep, read_only))
 
-    def save(self, step: int, state: PyTree, meta: dict, metrics: dict[str, float] | None) -> None:
-        """Begins to save; returns as soon as `state` may be changed again.
+    def save(
+        self, step: int, items: dict[str, PyTree], meta: dict, metrics: dict[str, float] | None
+    ) -> None:
+        """Begins to save; returns as soon as the arrays may be changed again.
 
         All processes call it. What was saved at this step before, on the way out and without its
         evaluation, is replaced, and can be taken back until that is done.
+
+        Args:
+          step: of the checkpoint.
+          items: trees of arrays by name; each can be read without the others.
+          meta: what JSON can hold.
+          metrics: of the validation, if there was one.
 
         Raises:
           UserError: this checkpoint or the one before cannot be written. Those that were there
@@ -63,17 +75,13 @@ class Checkpoints:
                 self.path(step).rename(self._directory / f"{REPLACED}{step:08d}")
             # Finds nothing to delete; has every process forget it, and wait until all have.
             self.delete(step)
-        meta = {**meta, _LAYOUT: layout_digest(state)}
-        digests = {STATE: digest(state), META: json_digest(meta)}
-        if hasattr(state, AVERAGE):
-            digests[AVERAGE] = digest(getattr(state, AVERAGE))
-        items = {
-            STATE: ocp.args.StandardSave(state),
-            META: ocp.args.JsonSave({**meta, _DIGESTS: digests}),
-        }
+        meta = {**meta, _LAYOUT: {name: layout_digest(tree) for name, tree in items.items()}}
+        digests = {name: digest(tree) for name, tree in items.items()} | {META: json_digest(meta)}
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        args[META] = ocp.args.JsonSave({**meta, _DIGESTS: digests})
         self._stored(
             lambda: self._manager.save(
-                step, args=ocp.args.Composite(**items), metrics=metrics, force=True
+                step, args=ocp.args.Composite(**args), metrics=metrics, force=True
             )
         )
 
@@ -90,44 +98,70 @@ class Checkpoints:
         best = self._manager.best_step()
         return self._manager.latest_step() if best is None else best
 
-    def restore(self, step: int, like: PyTree, shardings: PyTree) -> PyTree:
-        """The state saved at `step`, placed by `shardings`; whether it is that, `verify` knows.
+    def items(self, step: int) -> list[str]:
+        """The names of a checkpoint's trees of arrays.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read.
+        """
+        layout = self._saved_meta(step).get(_LAYOUT)
+        return list(layout) if isinstance(layout, dict) else [STATE_OF_0_1]
+
+    def fits(self, step: int, name: str, like: PyTree) -> bool:
+        """Whether an item has the names, shapes and types of `like`, as far as it is known."""
+        layout = self._saved_meta(step).get(_LAYOUT)
+        if isinstance(layout, dict):
+            return layout.get(name) == layout_digest(like)
+        return name == STATE_OF_0_1 and layout in (None, layout_digest(like))
+
+    def restore(
+        self, step: int, like: dict[str, PyTree], shardings: dict[str, PyTree]
+    ) -> dict[str, PyTree]:
+        """Items of the checkpoint of this step; whether they are what was saved, `verify` knows.
 
         Args:
           step: one of `steps()`.
-          like: arrays or shapes of the state expected.
+          like: arrays or shapes of the items that are wanted, by name.
           shardings: where each array is to lie, whatever devices it was saved from.
 
         Raises:
           DamagedCheckpoint: it cannot be read.
-          UserError: another version of vaejax saved it, whose state has other names or shapes.
+          UserError: another version of vaejax saved it, with other names or shapes.
         """
-        self._check_layout(step, like)
-        target = _placed(like, shardings)
-        return self._read(step, STATE, ocp.args.StandardRestore(target))
+        for name, tree in like.items():
+            self._check_layout(step, name, tree)
+        return self._read(
+            step,
+            {
+                name: ocp.args.StandardRestore(_placed(tree, shardings[name]))
+                for name, tree in like.items()
+            },
+        )
 
-    def restore_average(self, step: int, like: PyTree, shardings: PyTree) -> tuple[PyTree, int]:
-        """The averaged parameters of the state saved at `step`, verified, and their digest.
+    def restore_part(
+        self, step: int, name: str, part: str, like: PyTree, sharding: NamedSharding
+    ) -> PyTree:
+        """One attribute of an item's tree, verified where its own digest was kept; else None.
 
-        Nothing else of the state is read, so that a device needs room for one copy of them. Of
-        checkpoints of version 0.1, which hold a digest of the whole state alone, all of it is.
+        So a device needs no room for the others.
 
         Args:
           step: one of `steps()`.
-          like: arrays or shapes of the whole state expected.
-          shardings: where each of its arrays is to lie.
+          name: of the item.
+          part: of the attribute.
+          like: arrays or shapes of the whole item.
+          sharding: where each of its arrays is to lie.
 
         Raises:
-          DamagedCheckpoint: they cannot be read, or are not what was saved.
-          UserError: another version of vaejax saved it, whose state has other names or shapes.
+          DamagedCheckpoint: it cannot be read, or is not what was saved.
+          UserError: another version of vaejax saved it, with other names or shapes.
         """
         saved_meta = self._saved_meta(step)
-        if AVERAGE not in saved_meta.get(_DIGESTS, {}):
-            state = self.restore(step, like, shardings)
-            self.verify(step, state)
-            return (average := getattr(state, AVERAGE)), digest(average)
-        self._check_layout(step, like)
-        target = {AVERAGE: _placed(getattr(like, AVERAGE), getattr(shardings, AVERAGE))}
+        if part not in saved_meta.get(_DIGESTS, {}):
+            return None
+        self._check_layout(step, name, like)
+        wanted = getattr(like, part)
+        target = {part: _placed(wanted, jax.tree.map(lambda _: sharding, wanted))}
         args = ocp.args.PyTreeRestore(
             item=target,
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
@@ -136,22 +170,23 @@ class Checkpoints:
 
         def read() -> dict:
             with _own_reader() as reader:
-                return reader.restore(self.path(step) / STATE, args=args)
+                return reader.restore(self.path(step) / name, args=args)
 
-        average = self._whole(step, read)[AVERAGE]
-        found = digest(average)
-        self._check(step, AVERAGE, saved_meta, found)
-        return average, found
+        found = self._whole(step, read)[part]
+        self._check(step, part, saved_meta, digest(found))
+        return found
 
-    def verify(self, step: int, state: PyTree) -> None:
+    def verify(self, step: int, items: dict[str, PyTree]) -> None:
         """Compares what was restored with what was saved; all that hold a part of it do so at once.
 
         Raises:
           DamagedCheckpoint: it is something else.
         """
         # First: nothing that one process may fail at comes before what all do together.
-        found = digest(state)
-        self._check(step, STATE, self._saved_meta(step), found)
+        found = {name: digest(tree) for name, tree in items.items()}
+        saved_meta = self._saved_meta(step)
+        for name, number in found.items():
+            self._check(step, name, saved_meta, number)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was saved beside the state at `step`.
@@ -170,15 +205,15 @@ class Checkpoints:
         """Looks again at what there is."""
         self._manager.reload()
 
-    def _check_layout(self, step: int, like: PyTree) -> None:
-        if self._saved_meta(step).get(_LAYOUT, layout_digest(like)) != layout_digest(like):
+    def _check_layout(self, step: int, name: str, like: PyTree) -> None:
+        if not self.fits(step, name, like):
             raise UserError(
                 f"the checkpoint {self.path(step)} is of another version of vaejax, whose model "
                 "has other parameters; go on with that version, or choose another --workdir"
             )
 
     def _saved_meta(self, step: int) -> dict[str, Any]:
-        saved = self._read(step, META, ocp.args.JsonRestore())
+        saved = self._read(step, {META: ocp.args.JsonRestore()})[META]
         meta = {name: value for name, value in saved.items() if name != _DIGESTS}
         self._check(step, META, saved, json_digest(meta))
         return saved
@@ -188,9 +223,9 @@ class Checkpoints:
         if _DIGESTS in saved_meta and saved_meta[_DIGESTS][item] != found:
             raise self._damaged(step, f"its {item} is not what was saved")
 
-    def _read(self, step: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
-        composite = ocp.args.Composite(**{item: args})
-        return self._whole(step, lambda: self._manager.restore(step, args=composite)[item])
+    def _read(self, step: int, args: dict[str, ocp.args.CheckpointArgs]) -> dict[str, Any]:
+        composite = ocp.args.Composite(**args)
+        return self._whole(step, lambda: dict(self._manager.restore(step, args=composite)))
 
     def _whole(self, step: int, read: Callable[[], Any]) -> Any:
         """What `read` returns; whatever parsers or shapes raise is damage."""
@@ -263,7 +298,7 @@ def _open_manager(directory: Path, keep: int, read_only: bool) -> ocp.Checkpoint
     )
     if read_only:
         options.multiprocessing_options = _own_options()
-    return ocp.CheckpointManager(directory, options=options, item_names=(STATE, META))
+    return ocp.CheckpointManager(directory, options=options)
 
 
 def _placed(like: PyTree, shardings: PyTree) -> PyTree:

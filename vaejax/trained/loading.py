@@ -8,13 +8,14 @@ from vaejax.config import Config
 from vaejax.config.settings import load_json
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.files.paths import local_path
-from vaejax.models import build_model
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.runtime.mesh import check_devices, single_device_mesh, state_shardings
+from vaejax.runtime.mesh import check_devices, replicated, single_device_mesh
 from vaejax.runtime.quiet import quiet_libraries
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.trained.model import TrainedModel
-from vaejax.training import step
 from vaejax.training.same_data import check_same_data
+from vaejax.training.saved_state import restore_average
+from vaejax.training.state import shapes
 
 _FLAGS = {"path": "--data_path", "cache_dir": "--cache_dir"}
 _OTHER_DATA = "name the data it was trained on with --data_path, or make it what it was"
@@ -46,11 +47,9 @@ def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
     checkpoints = Checkpoints(directory, read_only=True)
     try:
         at = _choose(checkpoints, checkpoint, workdir)
-        model = build_model(config)
-        like = step.state_shapes(model, config)
-        shardings = state_shardings(single_device_mesh(), like)
+        like, place = shapes(vae_task(config)), replicated(single_device_mesh())
         try:
-            params, digest = checkpoints.restore_average(at, like, shardings)
+            params, digest = restore_average(checkpoints, at, NET, like, place)
         except DamagedCheckpoint as error:
             others = ", ".join(str(step) for step in checkpoints.steps() if step != at) or "none"
             raise DamagedCheckpoint(f"{error}; name another checkpoint: {others}") from error

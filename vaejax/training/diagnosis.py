@@ -14,8 +14,9 @@ from vaejax.config import Config
 from vaejax.data.feed.order import batch_indices
 from vaejax.likelihoods import Images, Likelihood, build_likelihood
 from vaejax.models.noise import Keys
-from vaejax.training import step
-from vaejax.training.evidence import Evidence, evidence
+from vaejax.tasks.evidence import Evidence, evidence
+from vaejax.tasks.vae import mirror
+from vaejax.training.step import step_keys
 
 
 def explain_not_finite(
@@ -39,10 +40,10 @@ def explain_not_finite(
     index = batch_indices(config.train.seed, positions, len(images))
     # As many at a time as a device has in training, which may have no room for all.
     parts = np.array_split(np.arange(size), config.train.accumulate * jax.device_count())
-    flip_key, noise_key = step.step_keys(jax.random.key(config.train.seed), jnp.asarray(at))
+    flip_key, noise_key = step_keys(jax.random.key(config.train.seed), jnp.asarray(at))
     batch, keys = jnp.asarray(images[index]), jax.random.split(noise_key, size)
     if config.data.flip:
-        batch = step.mirror(batch, flip_key)
+        batch = mirror(batch, flip_key)
     for name, look in _stages(model, build_likelihood(config)).items():
         # Parameters are the same for all.
         for rows in parts[:1] if name == "parameters" else parts:

@@ -19,8 +19,8 @@ from vaejax.models import EXACT, build_model
 from vaejax.models.noise import picture_keys
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, split_batch, to_devices
-from vaejax.training.evidence import Sums, evidence, evidence_from, sums_of
-from vaejax.training.evidence import summarize as evidence_summary
+from vaejax.tasks.evidence import Sums, evidence, evidence_from, sums_of
+from vaejax.tasks.evidence import summarize as evidence_summary
 
 # Noise of evaluations, apart from that of any training seed's first steps.
 EVALUATION_SEED = 2**31 - 1

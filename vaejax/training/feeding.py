@@ -1,11 +1,11 @@
-"""What the train step is fed: pictures, or the numbers of pictures that the devices hold."""
+"""What the train step is fed: examples, or the numbers of examples that the devices hold."""
 
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Shaped, UInt8
+from jaxtyping import Array, UInt8
 
 from vaejax.config import Config
 from vaejax.data.feed import pipeline
@@ -20,7 +20,7 @@ class Feed:
     """The training pictures' way to the devices. Both ways give the same batches.
 
     Attributes:
-      resident: all pictures, on every device, for the step to pick from; or nothing, where
+      resident: the whole split, on every device, for the step to pick from; or nothing, where
         every batch brings its own. `config.data.on_device` says which.
     """
 
@@ -40,15 +40,18 @@ class Feed:
           memory: bytes of one of them, the same number on all processes; None if unknown.
         """
         self._settings, self._images, self._mesh = config.train, images, mesh
-        self.resident: tuple[UInt8[Array, "picture height width channel"], ...] = ()
+        self.resident: tuple[dict[str, Array], ...] = ()
         wanted = config.data.on_device
         fits = images.nbytes <= RESIDENT_SHARE * (memory or 0)
         if wanted == "always" or (wanted == "auto" and fits):
             say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
-            self.resident = (to_every_device(images, mesh),)
+            self.resident = ({"image": to_every_device(images, mesh)},)
 
-    def batches(self, first_step: int) -> Iterator[Shaped[Array, "dispatch batch ..."]]:
-        """What the step takes from `first_step` on: pictures, or numbers of resident ones."""
+    def batches(self, first_step: int) -> Iterator[dict[str, Array]]:
+        """What the step takes from `first_step` on, by name, [dispatch, batch, ...].
+
+        `image`; or `index` alone, the numbers of resident examples.
+        """
         settings = self._settings
         batches = pipeline.train_batches(
             self._images,
@@ -63,4 +66,4 @@ class Feed:
         sharding = split_batch(self._mesh, leading_axes=1)
         while True:
             rows = np.stack([next(batches)[name] for _ in range(settings.steps_per_dispatch)])
-            yield to_devices({name: rows}, sharding)[name]
+            yield to_devices({name: rows}, sharding)

@@ -19,7 +19,6 @@ from vaejax.data.feed import pipeline
 from vaejax.data.feed.subsets import random_rows
 from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile
 from vaejax.errors import TrainingError
-from vaejax.models import build_model
 from vaejax.records.goodput import Clock, summary
 from vaejax.records.progress import say
 from vaejax.records.versions import REMEDY, tell_of_other_versions, versions
@@ -37,6 +36,7 @@ from vaejax.runtime.mesh import (
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.runtime.signals import Stop, stop_on_signal
 from vaejax.runtime.watchdog import Watchdog
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.training import step
 from vaejax.training.diagnosis import explain_not_finite
 from vaejax.training.evaluation import Totals, evaluate, make_eval_step
@@ -47,6 +47,8 @@ from vaejax.training.recovery import MAX_ROLLBACKS, advice, recovered, slowed
 from vaejax.training.reports import Reports
 from vaejax.training.resuming import open_checkpoints, restore_newest
 from vaejax.training.same_data import remember_names
+from vaejax.training.saved_state import to_items
+from vaejax.training.state import Carry, empty_window, shapes, starting
 
 # In what is saved beside a state: its evaluation is still to be done; it was saved on the way out,
 # among updates that failed; the step of the last trouble; and the lowest loss, None before any.
@@ -109,8 +111,8 @@ class Run:
         self.config, self.workdir, self.group = config, workdir, group
         group.check_alike(versions(), remedy=REMEDY)
         group.check_alike(common(config))
-        self.model = build_model(config)
-        self.shapes = step.state_shapes(self.model, config)
+        self.task = vae_task(config)
+        self.shapes = shapes(self.task)
         memory = group.least(device_memory())
         with group.together():
             fsdp = config.train.fsdp or fitting_fsdp(self.shapes, memory, jax.local_device_count())
@@ -124,12 +126,13 @@ class Run:
         self.shardings = state_shardings(self.mesh, self.shapes)
         self.feed = Feed(config, self.dataset.splits["train"].images, self.mesh, memory)
         self.train_step = step.make_train_step(
-            self.model, config, self.mesh, on_device=bool(self.feed.resident)
+            self.task, config.train, self.mesh, on_device=bool(self.feed.resident)
         )
         self.eval_step = make_eval_step(config, self.mesh)
         self.gallery = Gallery(config, self.dataset, workdir / "pictures")
         self.watchdog = Watchdog(config.train.hang_timeout)
-        self.reports = Reports(self.model, config, workdir, self.clock, speaks=group.index == 0)
+        speaks = group.index == 0
+        self.reports = Reports(self.task.model, config, workdir, self.clock, speaks=speaks)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
         opened.callback(self.checkpoints.close)
@@ -171,7 +174,7 @@ class Run:
             with self.reports.progress.waiting(previous_loss):
                 batch = next(batches)
             with self.clock.phase("compile" if previous_loss is None else "steps"):
-                self.state, loss = self.train_step(self.state, batch, *self.feed.resident)
+                self.carry, loss = self.train_step(self.carry, batch, *self.feed.resident)
                 # One dispatch stays queued: the device never waits for the host, and a request to
                 # stop never waits for a long queue.
                 jax.block_until_ready(loss if previous_loss is None else previous_loss)
@@ -197,7 +200,7 @@ class Run:
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
-        self.state = None  # a device may have no room for two
+        self.carry = None  # a device may have no room for two
         restored = restore_newest(
             self.checkpoints,
             self.shapes,
@@ -208,25 +211,29 @@ class Run:
             group=self.group,
         )
         if restored:
-            self.state, meta = restored
+            (state, window), meta = restored
+            if window is None:
+                window = jax.jit(
+                    lambda: empty_window(self.task), out_shardings=self.shardings.window
+                )()
+            self.carry = Carry(state, window)
             self.evaluation_due = meta[DUE]
             self.trouble_step = meta.get(TROUBLE, meta["step"])
             lowest = meta.get(LOWEST)
             tell_of_other_versions(meta.get("versions", {}))
         else:
-            start = step.starting(self.model, self.config)
             key = jax.random.key(self.config.train.seed)
-            self.state = jax.jit(start, out_shardings=self.shardings)(key)
+            self.carry = jax.jit(starting(self.task), out_shardings=self.shardings)(key)
             self.evaluation_due, self.trouble_step, lowest = False, 0, None
         self.reports.lowest_loss = math.inf if lowest is None else lowest
-        self.step = self.saved_step = int(self.state.step)
+        self.step = self.saved_step = int(self.carry.state.step)
 
     def _log(self) -> str:
         """Reports the window, and says why the run must be rolled back; empty if it need not."""
-        diverged = self.reports.training(self.step, self.state)
+        diverged = self.reports.training(self.step, self.carry)
         if diverged:
             return diverged
-        if int(self.state.skipped_in_row) >= self.config.train.max_skipped:
+        if self.carry.state.skipped_in_row() >= self.config.train.max_skipped:
             return f"{self.config.train.max_skipped} or more updates in a row were not finite"
         self._forget_rollback()
         return ""
@@ -235,10 +242,10 @@ class Run:
         """Takes one rollback back after a long stretch without trouble."""
         settings = self.config.train
         faster = recovered(
-            self.state, settings, self.mesh, step=self.step, trouble_step=self.trouble_step
+            self.carry.state, settings, self.mesh, step=self.step, trouble_step=self.trouble_step
         )
         if faster is not None:
-            self.state, self.trouble_step = faster, self.step
+            self.carry, self.trouble_step = self.carry._replace(state=faster), self.step
             say(
                 f"step {self.step}: {settings.rollback_memory} updates without trouble; the "
                 f"learning rate climbs back to {float(faster.learning_rate_scale):.2g} of what is "
@@ -250,7 +257,7 @@ class Run:
 
         In this order: a checkpoint of an evaluated step promises that its metrics are written.
         """
-        params = gathered(self.state.ema_params, self.mesh)
+        params = gathered(self.carry.state.nets[NET].average, self.mesh)
         if self.group.index == 0:
             self.gallery.draw(self.step, own_copy(params), self.reports.reporter)
         totals = self._validate(params, stop)
@@ -305,7 +312,7 @@ class Run:
             LOWEST: self.reports.lowest_loss if math.isfinite(self.reports.lowest_loss) else None,
         }
         with self.clock.phase("checkpoints"):
-            self.checkpoints.save(self.step, self.state, meta, metrics)
+            self.checkpoints.save(self.step, to_items(self.carry), meta, metrics)
         # Whatever was saved before is on disk by now.
         self.clock.note(self.step, saved=self.saved_step)
         self.saved_step = self.step
@@ -319,8 +326,8 @@ class Run:
 
     def _is_suspect(self) -> bool:
         """Whether the last updates were skipped, or have diverged: it is not yet known."""
-        skipped = int(self.state.skipped_in_row) > 0
-        return skipped or self.reports.has_diverged(self.step, self.state)
+        skipped = self.carry.state.skipped_in_row() > 0
+        return skipped or self.reports.has_diverged(self.step, self.carry)
 
     def _wait_for_checkpoints(self) -> None:
         with self.clock.phase("checkpoints"):
@@ -337,18 +344,18 @@ class Run:
           TrainingError: this has happened too often.
         """
         self._wait_for_checkpoints()
-        failed, rollbacks = self.step, int(self.state.rollbacks) + 1
+        failed, rollbacks = self.step, int(self.carry.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
             self._give_up(trouble)
         for at in self.checkpoints.steps():
             if self.checkpoints.meta(at).get(SUSPECT):
                 self.checkpoints.delete(at)
         self._restore()
-        self.state = slowed(self.state, self.config.train, self.mesh, rollbacks=rollbacks)
-        self.trouble_step = failed
+        state = slowed(self.carry.state, self.config.train, self.mesh, rollbacks=rollbacks)
+        self.carry, self.trouble_step = self.carry._replace(state=state), failed
         say(
             f"step {failed}: {trouble}; back to step {self.step} with "
-            f"{float(self.state.learning_rate_scale):.2g} of the learning rate (rollback "
+            f"{float(state.learning_rate_scale):.2g} of the learning rate (rollback "
             f"{rollbacks} of {MAX_ROLLBACKS})"
         )
         self.reports.close()
@@ -356,10 +363,11 @@ class Run:
 
     def _give_up(self, trouble: str) -> NoReturn:
         """Ends a run that two rollbacks have not healed, and says what to look at."""
-        if int(self.state.skipped_in_row):
+        state = self.carry.state
+        if state.skipped_in_row():
             images = self.dataset.splits["train"].images
-            params = own_copy(gathered(self.state.params, self.mesh))
-            why = explain_not_finite(self.model, self.config, params, images, self.step - 1)
+            params = own_copy(gathered(state.nets[NET].params, self.mesh))
+            why = explain_not_finite(self.task.model, self.config, params, images, self.step - 1)
         else:
             why = advice(self.config.optimizer)
         self.group.leave()

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from vaejax.config import Config, OptimizerConfig
+from vaejax.config import OptimizerConfig
 
 _EPSILON, _TINY = 1e-8, 1e-20
-# How much of the typical norm stays at each update: it follows the run over some fifty.
-_TYPICAL_DECAY = 0.98
+# How much of the norm's average stays at each update: it follows the run over some fifty.
+_NORM_DECAY = 0.98
 
 
 class Moments(NamedTuple):
@@ -34,9 +34,8 @@ def no_moments(params: PyTree) -> Moments:
     return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
 
-def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Linear warm-up, then a cosine down to a fraction of the peak."""
-    settings, total = config.optimizer, config.train.steps
+def learning_rate(settings: OptimizerConfig, total: int, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Linear warm-up, then a cosine down to a fraction of the peak after `total` steps."""
     warmup = min(settings.warmup_steps, total)
     done = step.astype(jnp.float32)
     rise = jnp.minimum(1.0, (done + 1.0) / max(warmup, 1))
@@ -46,8 +45,8 @@ def learning_rate(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
     return settings.learning_rate * rise * fall
 
 
-def shortening(
-    settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
+def gradient_scale(
+    settings: OptimizerConfig, norm: Float[Array, ""], average: Float[Array, ""]
 ) -> Float[Array, ""]:
     """What a gradient of this norm is multiplied by.
 
@@ -58,29 +57,29 @@ def shortening(
     are skipped (VDVAE's runs that never take another step).
     """
     norm = jnp.maximum(norm, _TINY)
-    fading = (_allowed(settings, norm, typical) / norm) ** 2
+    fading = (_allowed(settings, norm, average) / norm) ** 2
     return jnp.minimum(fading, (settings.clip_norm or jnp.inf) / norm)
 
 
-def typical_norm(
-    settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
+def gradient_norm_ema(
+    settings: OptimizerConfig, norm: Float[Array, ""], average: Float[Array, ""]
 ) -> Float[Array, ""]:
     """The running geometric mean of the gradients' norms, each cut to what is allowed.
 
     One outlier moves it by little; gradients that stay long raise it until they pass.
     """
-    allowed = jnp.maximum(_allowed(settings, norm, typical), _TINY)
-    mean = allowed * (jnp.maximum(typical, _TINY) / allowed) ** _TYPICAL_DECAY
+    allowed = jnp.maximum(_allowed(settings, norm, average), _TINY)
+    mean = allowed * (jnp.maximum(average, _TINY) / allowed) ** _NORM_DECAY
     # A gradient of nothing says nothing.
-    return jnp.where(norm > 0, jnp.where(typical > 0, mean, allowed), typical)
+    return jnp.where(norm > 0, jnp.where(average > 0, mean, allowed), average)
 
 
 def _allowed(
-    settings: OptimizerConfig, norm: Float[Array, ""], typical: Float[Array, ""]
+    settings: OptimizerConfig, norm: Float[Array, ""], average: Float[Array, ""]
 ) -> Float[Array, ""]:
     if not settings.guard:
         return norm
-    return jnp.where(typical > 0, jnp.minimum(norm, settings.guard * typical), norm)
+    return jnp.where(average > 0, jnp.minimum(norm, settings.guard * average), norm)
 
 
 def update(
@@ -90,7 +89,7 @@ def update(
     average: PyTree,
     gradients: PyTree,
     *,
-    shorten: Float[Array, ""],
+    scale: Float[Array, ""],
     count: Int[Array, ""],
     rate: Float[Array, ""],
     apply: Bool[Array, ""],
@@ -105,7 +104,7 @@ def update(
       moments: of their earlier gradients.
       average: the running average of the parameters.
       gradients: in the shape of the parameters.
-      shorten: factor for all gradients.
+      scale: factor for all gradients.
       count: steps before this one.
       rate: the learning rate.
       apply: False leaves every number as it is, whatever the gradient.
@@ -122,15 +121,15 @@ def update(
     rate = jnp.where(apply, rate, 0.0)
 
     def one(path, param, first, second, mean, gradient):
-        gradient = jnp.where(apply, shorten * gradient, 0.0)
+        gradient = jnp.where(apply, scale * gradient, 0.0)
         first = b1 * first + (1.0 - b1) * gradient
         if settings.name == "adamax":
             second = jnp.maximum(b2 * second, jnp.abs(gradient))
         else:
             second = b2 * second + (1.0 - b2) * gradient**2
         first, second = jax.lax.optimization_barrier((first, second))
-        scale = second if settings.name == "adamax" else jnp.sqrt(second / corrections[1])
-        direction = (first / corrections[0]) / (scale + _EPSILON)
+        root = second if settings.name == "adamax" else jnp.sqrt(second / corrections[1])
+        direction = (first / corrections[0]) / (root + _EPSILON)
         if path[-1].key == "kernel":
             direction = direction + settings.weight_decay * param
         param = jax.lax.optimization_barrier(param - rate * direction)

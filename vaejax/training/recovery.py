@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from vaejax.config import OptimizerConfig, TrainConfig
 from vaejax.runtime.mesh import to_every_device
-from vaejax.training.step import TrainState
+from vaejax.training.state import TrainState
 
 # A run that needs a third rollback does not suffer from its learning rate.
 MAX_ROLLBACKS = 2

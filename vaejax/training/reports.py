@@ -13,13 +13,14 @@ from vaejax.records.checkpoint_files import METRIC
 from vaejax.records.goodput import Clock
 from vaejax.records.metric_log import NoReporter, Reporter
 from vaejax.records.progress import say
-from vaejax.training import step
+from vaejax.tasks.evidence import per_factor
+from vaejax.tasks.evidence import summarize as evidence_summary
+from vaejax.tasks.vae import NET, beta_at
 from vaejax.training.divergence import explain_divergence, loss_bits
 from vaejax.training.evaluation import Totals, summarize
-from vaejax.training.evidence import per_factor
-from vaejax.training.evidence import summarize as evidence_summary
 from vaejax.training.health import Health
 from vaejax.training.optimizer import learning_rate
+from vaejax.training.state import Carry, TrainState, Window
 
 
 class Reports:
@@ -59,19 +60,19 @@ class Reports:
         self.progress.close()
         self.reporter.close()
 
-    def training(self, at: int, state: step.TrainState) -> str:
+    def training(self, at: int, carry: Carry) -> str:
         """Tells of the updates since the last time, up to step `at`, if any was applied.
 
         Returns:
           Why training has diverged; empty where it has not. Nothing else is then said of it.
         """
-        window = jax.device_get(state.window)
+        window = jax.device_get(carry.window)
         self._clock.note(at)
         rate, data_wait = self.progress.images_per_second(), self.progress.data_wait()
         self.progress.restart_clock()
         if window.updates == 0:
             return ""
-        values = self._window_values(at, state, window)
+        values = self._window_values(at, carry.state, window)
         # The clock's figures are not part of what a resumed run repeats.
         clock = {"images_per_second": rate, "data_wait": data_wait} if rate else {}
         self.reporter.write(at, "train", {**values, **clock})
@@ -85,12 +86,12 @@ class Reports:
             say(f"health: {complaint}")
         return ""
 
-    def has_diverged(self, at: int, state: step.TrainState) -> bool:
+    def has_diverged(self, at: int, carry: Carry) -> bool:
         """Whether the updates since the last log, up to step `at`, say that training has."""
-        window = jax.device_get(state.window)
+        window = jax.device_get(carry.window)
         if window.updates == 0:
             return False
-        values = self._window_values(at, state, window)
+        values = self._window_values(at, carry.state, window)
         return bool(explain_divergence(self._config, at, values, self.lowest_loss))
 
     def validation(self, at: int, totals: Totals) -> dict[str, float]:
@@ -106,16 +107,18 @@ class Reports:
         return values
 
     def _window_values(
-        self, at: int, state: step.TrainState, window: step.Window
+        self, at: int, state: TrainState, window: Window
     ) -> dict[str, float | list[float]]:
         config, last = self._config, jnp.asarray(at - 1)
-        beta = float(step.beta_at(config, last))
+        beta = float(beta_at(config.objective, last))
+        rate = float(learning_rate(config.optimizer, config.train.steps, last))
+        sums = window.sums[NET]
         return {
-            **evidence_summary(window.sums, math.prod(config.data.shape), beta),
-            "gradient_norm": float(window.gradient_norm / window.updates),
+            **evidence_summary(sums, math.prod(config.data.shape), beta),
+            "gradient_norm": float(window.gradient_norm[NET] / window.updates),
             "beta": beta,
-            "learning_rate": float(learning_rate(config, last)) * float(state.learning_rate_scale),
-            "skipped": int(state.skipped),
+            "learning_rate": rate * float(state.learning_rate_scale),
+            "skipped": state.skipped(),
             "rollbacks": int(state.rollbacks),
-            **per_factor(window.sums),
+            **per_factor(sums),
         }

@@ -17,6 +17,8 @@ from vaejax.records.progress import say
 from vaejax.records.workdir import check_same_run
 from vaejax.runtime.processes import Group
 from vaejax.training.same_data import check_same_data
+from vaejax.training.saved_state import from_items, items_like
+from vaejax.training.state import Carry, TrainState, Window
 
 CHECKPOINTS = "checkpoints"
 _RESTORE_DATA = "make the data what it was, or choose a new --workdir to train on what it is now"
@@ -44,21 +46,23 @@ def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
 
 def restore_newest(
     checkpoints: Checkpoints,
-    like: PyTree,
-    shardings: PyTree,
+    like: Carry,
+    shardings: Carry,
     *,
     config: Config,
     dataset: Dataset,
     workdir: Path,
     group: Group,
-) -> tuple[PyTree, dict] | None:
-    """The newest state that can be read and what was saved beside it; None if there is none yet.
+) -> tuple[tuple[TrainState, Window | None], dict] | None:
+    """The newest state that can be read, its window if that is there, and what was saved beside.
+
+    None if there is no checkpoint yet.
 
     Newer ones that are damaged are reported and set aside.
 
     Args:
       checkpoints: of the run.
-      like: shapes of the state.
+      like: shapes of the state and of its window.
       shardings: where each of its arrays is to lie, whatever devices it was saved from.
       config: of the run, to which the checkpoint must belong.
       dataset: to train on, likewise.
@@ -69,11 +73,11 @@ def restore_newest(
       UserError: there are checkpoints, and none can be read; or they are another run's.
     """
 
-    def read(reader: Checkpoints, at: int) -> tuple[PyTree, dict]:
+    def read(reader: Checkpoints, at: int) -> tuple[dict[str, PyTree], dict]:
         meta = reader.meta(at)
         check_same_run(workdir, resolve(meta["config"]), config)
         check_same_data(workdir, meta["data"], dataset, _RESTORE_DATA)
-        return reader.restore(at, like, shardings), meta
+        return reader.restore(at, *items_like(reader, at, like, shardings)), meta
 
     damaged: dict[int, str] = {}
     # Each on its own: where one cannot read its part, Orbax would have the others wait for it.
@@ -87,7 +91,8 @@ def restore_newest(
                 _, damage = _attempt(group, reader.verify, at, found[0])
             if not damage:
                 _set_aside(checkpoints, damaged, workdir, group)
-                return found
+                items, meta = found
+                return from_items(items), meta
             damaged[at] = damage
     with group.together():
         if damaged:

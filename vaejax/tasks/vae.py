@@ -1,0 +1,99 @@
+"""A VAE trained by the evidence lower bound (Kingma and Welling 2014)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from vaejax import objectives
+from vaejax.config import Config, ObjectiveConfig, OptimizerConfig
+from vaejax.likelihoods import Images, build_likelihood
+from vaejax.models import build_model, init_params
+from vaejax.tasks.evidence import Sums, empty_sums, evidence, sums_of
+
+NET = "vae"
+
+
+class VAETask:
+    """One network: encoder, decoder and prior, which learn together.
+
+    Attributes:
+      config: of the run.
+      model: the network.
+    """
+
+    def __init__(self, config: Config, model: nn.Module | None = None):
+        """Builds what is needed; nothing is computed.
+
+        Args:
+          config: of the run.
+          model: another than `build_model` makes of the config, with the same methods.
+        """
+        self.config = config
+        self.model = model or build_model(config)
+        self._likelihood = build_likelihood(config)
+        self.optimizers: dict[str, OptimizerConfig | None] = {NET: config.optimizer}
+
+    def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
+        """Fresh parameters, float32."""
+        return {NET: init_params(self.model, self.config, key)}
+
+    def augment(self, batch: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
+        """Half of the pictures mirrored at random, if `config.data.flip` says so."""
+        if not self.config.data.flip:
+            return batch
+        return {**batch, "image": mirror(batch["image"], key)}
+
+    def loss(
+        self,
+        net: str,
+        params: dict[str, PyTree],
+        batch: dict[str, Array],
+        keys: Array,
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, ""], Sums]:
+        """Minus the ELBO, whose KL term is weighed as the objective says.
+
+        In nats per dimension, so that one learning rate and one clipping norm serve every picture
+        size.
+        """
+        images, settings = batch["image"], self.config.objective
+        terms = evidence(self.model, params[net], self._likelihood, images, keys, dropout=keys)
+        kl = jnp.mean(terms.inference.kl, axis=0)
+        sizes = jnp.asarray(self.model.factors(), jnp.float32)
+        pressed = objectives.free_bits(kl, settings.free_bits * sizes)
+        if settings.balance:
+            pressed = pressed * objectives.balance(kl, sizes, kl_warmup(settings, step))
+        loss = beta_at(settings, step) * jnp.sum(pressed) - jnp.mean(terms.log_likelihood)
+        everyone = jnp.ones(images.shape[0], jnp.float32)
+        sums = sums_of(jax.lax.stop_gradient(terms), self._likelihood, images, everyone)
+        return loss / images[0].size, sums
+
+    def no_metrics(self) -> dict[str, Sums]:
+        """The sums of no pictures."""
+        return {NET: empty_sums(len(self.model.factors()), self.model.code_size())}
+
+
+@functools.cache
+def vae_task(config: Config) -> VAETask:
+    """The task of a config; one object for each, of which JAX traces what it computes only once."""
+    return VAETask(config)
+
+
+def kl_warmup(settings: ObjectiveConfig, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The share of the KL term's warm-up that is over."""
+    warmup = max(settings.warmup_steps, 1)
+    return jnp.minimum(1.0, (step.astype(jnp.float32) + 1.0) / warmup)
+
+
+def beta_at(settings: ObjectiveConfig, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The weight of the KL term, grown linearly from 0 over the warm-up."""
+    return settings.beta * kl_warmup(settings, step)
+
+
+def mirror(images: Images, key: PRNGKeyArray) -> Images:
+    """Mirrors half of the pictures at random."""
+    mirrored = jax.random.bernoulli(key, 0.5, images.shape[:1])
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)

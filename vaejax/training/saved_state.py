@@ -1,0 +1,172 @@
+"""How a state lies in a checkpoint: what a trained model is, what only training needs, the metrics.
+
+Version 0.1 kept all of it as one item, whose layout `StateOf01` has.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+from flax import struct
+from jax.sharding import NamedSharding
+from jaxtyping import PyTree
+
+from vaejax.records.checkpoints import STATE_OF_0_1, Checkpoints
+from vaejax.records.digests import digest
+from vaejax.tasks.vae import NET
+from vaejax.training.state import Carry, Net, TrainState, Window
+
+# The items of a checkpoint: averaged parameters by network; all else of the state; the window.
+MODEL, TRAIN, WINDOW = "model", "train", "window"
+AVERAGE_OF_0_1 = "ema_params"
+
+
+class WindowOf01(NamedTuple):
+    """The window of version 0.1, of one network."""
+
+    updates: PyTree
+    gradient_norm: PyTree
+    sums: PyTree
+
+
+class StateOf01(struct.PyTreeNode):
+    """The state of version 0.1; its fields are named in the checkpoint, and digested in order."""
+
+    step: PyTree
+    key: PyTree
+    params: PyTree
+    ema_params: PyTree
+    moments: PyTree
+    skipped: PyTree
+    skipped_in_row: PyTree
+    typical_norm: PyTree
+    rollbacks: PyTree
+    learning_rate_scale: PyTree
+    window: WindowOf01
+
+
+def to_items(carry: Carry) -> dict[str, PyTree]:
+    """The items of a checkpoint, of arrays, shapes or shardings."""
+    state, window = carry
+    # As dictionaries, without what is None: what a network lacks is not written.
+    rest = {
+        name: {part: value for part, value in vars(net).items() if value is not None}
+        for name, net in state.nets.items()
+    }
+    for net in rest.values():
+        del net["average"]
+    return {
+        MODEL: {name: net.average for name, net in state.nets.items()},
+        TRAIN: {**vars(state), "nets": rest},
+        WINDOW: window,
+    }
+
+
+def from_items(items: Mapping[str, PyTree]) -> tuple[TrainState, Window | None]:
+    """The inverse of `to_items`, and of a checkpoint of version 0.1; the window may be missing."""
+    if STATE_OF_0_1 in items:
+        return _from_01(items[STATE_OF_0_1])
+    nets = {
+        name: Net(**{"moments": None, **net}, average=items[MODEL][name])
+        for name, net in items[TRAIN]["nets"].items()
+    }
+    return TrainState(**{**items[TRAIN], "nets": nets}), items.get(WINDOW)
+
+
+def items_like(
+    checkpoints: Checkpoints, step: int, like: Carry, shardings: Carry
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """The items to restore from the checkpoint of this step: their shapes, and where they lie.
+
+    A window of other metrics is left out.
+
+    Args:
+      checkpoints: of the run.
+      step: one of its steps.
+      like: arrays or shapes.
+      shardings: of each of them.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read.
+    """
+    if STATE_OF_0_1 in checkpoints.items(step):
+        return {STATE_OF_0_1: _as_01(like)}, {STATE_OF_0_1: _as_01(shardings)}
+    wanted, places = to_items(like), to_items(shardings)
+    if not checkpoints.fits(step, WINDOW, wanted[WINDOW]):
+        del wanted[WINDOW], places[WINDOW]
+    return wanted, places
+
+
+def restore_average(
+    checkpoints: Checkpoints, step: int, net: str, like: Carry, sharding: NamedSharding
+) -> tuple[PyTree, int]:
+    """The averaged parameters of a network, verified, and their digest; nothing else is read.
+
+    Of checkpoints of version 0.1 that hold one digest of the whole state, all of it is.
+
+    Args:
+      checkpoints: of the run.
+      step: one of its steps.
+      net: which network.
+      like: shapes of the state and its window.
+      sharding: where each array is to lie.
+
+    Raises:
+      DamagedCheckpoint: they cannot be read, or are not what was saved.
+      UserError: another version of vaejax saved it, whose state has other names or shapes.
+    """
+    if STATE_OF_0_1 not in checkpoints.items(step):
+        average = _restored(checkpoints, step, {MODEL: to_items(like)[MODEL]}, sharding)[MODEL][net]
+        return average, digest(average)
+    old = _as_01(like)
+    average = checkpoints.restore_part(step, STATE_OF_0_1, AVERAGE_OF_0_1, old, sharding)
+    if average is None:
+        whole = _restored(checkpoints, step, {STATE_OF_0_1: old}, sharding)
+        average = whole[STATE_OF_0_1].ema_params
+    return average, digest(average)
+
+
+def _restored(
+    checkpoints: Checkpoints, step: int, like: dict[str, PyTree], sharding: NamedSharding
+) -> dict[str, PyTree]:
+    items = checkpoints.restore(step, like, jax.tree.map(lambda _: sharding, like))
+    checkpoints.verify(step, items)
+    return items
+
+
+def _as_01(carry: Carry) -> StateOf01:
+    state, window = carry
+    net = state.nets[NET]
+    return StateOf01(
+        step=state.step,
+        key=state.key,
+        params=net.params,
+        ema_params=net.average,
+        moments=net.moments,
+        skipped=net.skipped,
+        skipped_in_row=net.skipped_in_row,
+        typical_norm=net.gradient_norm_ema,
+        rollbacks=state.rollbacks,
+        learning_rate_scale=state.learning_rate_scale,
+        window=WindowOf01(window.updates, window.gradient_norm[NET], window.sums[NET]),
+    )
+
+
+def _from_01(old: StateOf01) -> tuple[TrainState, Window]:
+    net = Net(
+        params=old.params,
+        average=old.ema_params,
+        moments=old.moments,
+        gradient_norm_ema=old.typical_norm,
+        skipped=old.skipped,
+        skipped_in_row=old.skipped_in_row,
+    )
+    state = TrainState(
+        step=old.step,
+        key=old.key,
+        nets={NET: net},
+        rollbacks=old.rollbacks,
+        learning_rate_scale=old.learning_rate_scale,
+    )
+    window = old.window
+    return state, Window(window.updates, {NET: window.gradient_norm}, {NET: window.sums})
