@@ -16,12 +16,13 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.runtime.mesh import make_mesh, state_shardings
 from vaejax.runtime.processes import ALONE
 from vaejax.runtime.quiet import quiet_libraries
+from vaejax.trained import loading
 from vaejax.training.loop import train
 from vaejax.training.resuming import open_checkpoints
 
-STATE = {
-    "step": np.int32(3),
-    "layer": {"kernel": np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 12)},
+ITEMS = {
+    "train": {"step": np.int32(3)},
+    "model": {"layer": {"kernel": np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 12)}},
 }
 META = {"config": {"train": {"steps": 3}}, "evaluation_due": False}
 
@@ -65,26 +66,38 @@ def saved(tmp_path_factory):
 
 
 def save(checkpoints, meta, step=3, bits_per_dim=5.0):
-    state = jax.tree.map(jnp.asarray, STATE)
-    checkpoints.save(step, state, meta, {"elbo_bits_per_dim": bits_per_dim})
+    items = jax.tree.map(jnp.asarray, ITEMS)
+    checkpoints.save(step, items, meta, {"elbo_bits_per_dim": bits_per_dim})
 
 
-def read(directory, like=STATE):
-    """State and meta of the only checkpoint."""
+def read(directory, like=ITEMS):
+    """Items and meta of the only checkpoint."""
     shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), like)
     checkpoints = Checkpoints(directory, read_only=True)
     try:
-        state = checkpoints.restore(3, like, shardings)
-        checkpoints.verify(3, state)
-        return state, checkpoints.meta(3)
+        items = checkpoints.restore(3, like, shardings)
+        checkpoints.verify(3, items)
+        return items, checkpoints.meta(3)
     finally:
         checkpoints.close()
 
 
 def test_what_is_saved_is_read(saved):
-    state, meta = read(saved)
-    jax.tree.map(np.testing.assert_array_equal, state, STATE)
+    items, meta = read(saved)
+    jax.tree.map(np.testing.assert_array_equal, items, ITEMS)
     assert meta == META
+
+
+def test_an_item_is_read_without_the_others(saved):
+    items, _ = read(saved, {"model": ITEMS["model"]})
+    assert list(items) == ["model"]
+    jax.tree.map(np.testing.assert_array_equal, items["model"], ITEMS["model"])
+    checkpoints = Checkpoints(saved, read_only=True)
+    assert sorted(checkpoints.items(3)) == ["model", "train"]
+    assert checkpoints.fits(3, "model", ITEMS["model"])
+    assert not checkpoints.fits(3, "model", ITEMS["train"])
+    assert not checkpoints.fits(3, "window", ITEMS["train"])
+    checkpoints.close()
 
 
 def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
@@ -98,7 +111,7 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
 
 def test_a_state_of_other_names_is_not_called_damaged(saved):
     with pytest.raises(UserError, match="another version of vaejax") as raised:
-        read(saved, {"step": STATE["step"], "renamed": STATE["layer"]})
+        read(saved, {"model": {"renamed": ITEMS["model"]["layer"]}})
     assert not isinstance(raised.value, DamagedCheckpoint)
 
 
@@ -114,12 +127,12 @@ def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
             continue
         damage(copy / name)
         try:
-            state, meta = read(copy)
+            items, meta = read(copy)
         except DamagedCheckpoint as error:
             assert str(copy) in str(error)
             refused += 1
         else:
-            jax.tree.map(np.testing.assert_array_equal, state, STATE)
+            jax.tree.map(np.testing.assert_array_equal, items, ITEMS)
             assert meta == META
     assert refused >= 3
 
@@ -142,8 +155,8 @@ def test_what_a_killed_save_left_is_no_checkpoint(saved, tmp_path):
     left = tmp_path / "00000005.orbax-checkpoint-tmp" / "metrics" / "metrics"
     left.parent.mkdir(parents=True)
     empty(left)
-    state, _ = read(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, state, STATE)
+    items, _ = read(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, items, ITEMS)
 
 
 def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):
@@ -190,16 +203,15 @@ def test_a_model_is_loaded_without_the_rest_of_its_state(finished, monkeypatch):
     gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays())
     held = []
-    reader = Checkpoints.restore_average
+    reader = loading.restore_average
 
-    def measured(self, *inputs):
-        found = reader(self, *inputs)
+    def measured(*inputs):
+        found = reader(*inputs)
         gc.collect()
         held.append(sum(array.nbytes for array in jax.live_arrays()) - before)
         return found
 
-    monkeypatch.setattr(Checkpoints, "restore_average", measured)
-    monkeypatch.setattr(Checkpoints, "restore", Mock(side_effect=AssertionError("all of it")))
+    monkeypatch.setattr(loading, "restore_average", measured)
     model = vaejax.load(finished)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     assert held[0] < 1.1 * size

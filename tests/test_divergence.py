@@ -122,7 +122,7 @@ def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatc
     said = capsys.readouterr().err
     assert said.count("(rollback 1 of 2)") == 3
     assert "6 updates without trouble; the learning rate climbs back to 1 of what is set" in said
-    state = final_state(tmp_path, config)
+    state = final_state(tmp_path, config).state
     assert (state.rollbacks, state.learning_rate_scale) == (0, 1.0)
 
 
@@ -140,7 +140,7 @@ def test_what_is_forgotten_does_not_depend_on_stops(tmp_path, monkeypatch, capsy
             lowest.append(saved.meta(24)["lowest_loss"])
         monkeypatch.undo()
     assert_same(*ends)
-    assert ends[0].rollbacks == 0
+    assert ends[0].state.rollbacks == 0
     assert lowest[0] == lowest[1] < 9.0
     assert capsys.readouterr().err.count("step 15: 9 updates without trouble") == 2
 

@@ -69,7 +69,7 @@ def test_a_run_goes_on_to_more_steps_and_accounts_for_all_of_its_starts(tmp_path
     for steps in (6, 12):
         config = tiny(train={"steps": steps})
         assert train(config, tmp_path) is Outcome.FINISHED
-        assert final_state(tmp_path, config).step == steps
+        assert final_state(tmp_path, config).state.step == steps
     said = capsys.readouterr().err
     assert "time: of " in said and "went into steps" in said
     found = account(tmp_path)

@@ -21,7 +21,7 @@ from vaejax.records.workdir import claim
 from vaejax.runtime import mesh, processes, quiet
 from vaejax.runtime.mesh import make_mesh, state_shardings
 
-STATE = {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}
+ITEMS = {"model": {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}}
 META = {"config": {}, "evaluation_due": False}
 # What Orbax, TensorStore, the file system and parsers document, and more.
 ERRORS = [
@@ -69,7 +69,7 @@ def assert_one_line(error: UserError) -> None:
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     checkpoints = Checkpoints(tmp_path_factory.mktemp("run") / "checkpoints")
-    checkpoints.save(3, STATE, META, {"elbo_bits_per_dim": 5.0})
+    checkpoints.save(3, ITEMS, META, {"elbo_bits_per_dim": 5.0})
     checkpoints.wait()
     yield checkpoints
     checkpoints.close()
@@ -81,7 +81,7 @@ def test_where_orbax_writes(opened, entry, error):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ocp.CheckpointManager, entry, raising(error))
         with pytest.raises(UserError) as said:
-            opened.delete(3) if entry == "delete" else opened.save(4, STATE, META, None)
+            opened.delete(3) if entry == "delete" else opened.save(4, ITEMS, META, None)
         assert_one_line(said.value)
         assert str(opened.path(3).parent) in str(said.value)
         assert "run the same command to go on" in str(said.value)
@@ -93,11 +93,11 @@ def test_where_orbax_writes(opened, entry, error):
 @EACH
 @pytest.mark.parametrize("where", ["state", "meta"])
 def test_where_orbax_reads(opened, where, error):
-    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), STATE)
+    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), ITEMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ocp.CheckpointManager, "restore", raising(error))
         with pytest.raises(UserError) as said:
-            opened.meta(3) if where == "meta" else opened.restore(3, STATE, shardings)
+            opened.meta(3) if where == "meta" else opened.restore(3, ITEMS, shardings)
         assert_one_line(said.value)
         # What is only out of reach must not be moved aside as if it were lost.
         away = getattr(error, "errno", None) in (errno.EIO, errno.EACCES)

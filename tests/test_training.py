@@ -113,7 +113,7 @@ def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monke
     monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(stop))
     for stopped_at in (6, 12):
         assert train(config, tmp_path) is Outcome.INTERRUPTED
-        assert final_state(tmp_path, config).step == stopped_at
+        assert final_state(tmp_path, config).state.step == stopped_at
         assert metrics(tmp_path)[-1]["split"] == "train", "nothing is told of half a validation"
         stop.requested = False
     assert train(config, tmp_path) is Outcome.FINISHED

@@ -19,6 +19,8 @@ import vaejax
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.versions import ABSENT, versions
 from vaejax.training.loop import Outcome, train
+from vaejax.training.saved_state import to_items
+from vaejax.training.state import Carry
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CONSTRAINTS = REPOSITORY / "launch" / "constraints.txt"
@@ -94,9 +96,9 @@ def test_a_resume_under_the_same_versions_says_nothing(begun, tmp_path, capsys):
 def test_a_checkpoint_without_versions_still_loads(begun, tmp_path, capsys):
     workdir, config = shutil.copytree(begun, tmp_path / "run"), tiny(train={"steps": 4})
     checkpoints = Checkpoints(workdir / "checkpoints")
-    meta, state = checkpoints.meta(4), final_state(workdir, config)
+    meta, (state, _, window) = checkpoints.meta(4), final_state(workdir, config)
     del meta["versions"]
-    checkpoints.save(4, state, meta, None)
+    checkpoints.save(4, to_items(Carry(state, window)), meta, None)
     checkpoints.close()
     assert train(tiny(train={"steps": 6}), workdir) is Outcome.FINISHED
     assert "versions" not in capsys.readouterr().err
