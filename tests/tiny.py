@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
@@ -89,8 +88,6 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        # Whoever runs the tests may ignore the end of a terminal, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
