@@ -13,7 +13,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import hypothesis
 import jax
 import pytest
-from tiny import CONFIG_FILE, command
+from commands import command
+from tiny import CONFIG_FILE
 
 if jax.__version_info__ < (0, 11):
     # XLA's older code generator, one module at a time: half the time again. Later it is no more.

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 
-from tiny import COMMAND_TIMEOUT, start
+from commands import COMMAND_TIMEOUT, start
 
 
 def stopped_at(line: str, module: str, *flags: str) -> subprocess.CompletedProcess:

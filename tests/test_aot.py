@@ -5,7 +5,8 @@ import json
 
 import budgets
 import pytest
-from tiny import CONFIG_FILE, command, tiny
+from commands import command
+from tiny import CONFIG_FILE, tiny
 
 from vaejax.cost.estimates import estimate
 from vaejax.errors import DoesNotFit

@@ -7,7 +7,8 @@ import subprocess
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CONFIG_FILE, command, tiny_ladder
+from commands import command
+from tiny import CONFIG_FILE, tiny_ladder
 
 from benchmarks import stability, timing
 from benchmarks.recipe import variants

@@ -9,8 +9,9 @@ import time
 import filelock
 import numpy as np
 import pytest
+from commands import command
 from picture_trees import jpeg
-from tiny import CONFIG_FILE, command
+from tiny import CONFIG_FILE
 
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset

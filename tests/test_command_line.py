@@ -4,9 +4,10 @@ import json
 import typing
 
 import pytest
+from commands import command
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CONFIG_FILE, command, tiny
+from tiny import CONFIG_FILE, tiny
 
 from vaejax.cli.command_line import check_returned, config_flags_of
 from vaejax.config import settings

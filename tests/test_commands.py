@@ -5,8 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from commands import assert_one_line, command
 from PIL import Image
-from tiny import CONFIG_FILE, assert_one_line, command, metrics
+from tiny import CONFIG_FILE, metrics
 
 import vaejax
 from vaejax.errors import UserError

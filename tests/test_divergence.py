@@ -4,11 +4,12 @@ import math
 from contextlib import closing
 
 import pytest
+from commands import command
 from hypothesis import given
 from hypothesis import strategies as st
 from states import assert_same, final_state
 from stops import stopping_at
-from tiny import CONFIG_FILE, command, tiny
+from tiny import CONFIG_FILE, tiny
 
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.training import reports

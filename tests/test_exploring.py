@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import command
 from PIL import Image
-from tiny import command, metrics, tiny, tiny_ladder
+from tiny import metrics, tiny, tiny_ladder
 
 import vaejax
 from vaejax import data

@@ -12,11 +12,12 @@ import time
 
 import numpy as np
 import pytest
+from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from states import assert_same, final_state
 from stopping import stopped_at
-from tiny import CONFIG_FILE, command, metrics, tiny
+from tiny import CONFIG_FILE, metrics, tiny
 
 from vaejax.data.feed.order import batch_indices
 from vaejax.data.feed.pipeline import eval_batches, feeds, train_batches

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CONFIG_FILE, command
+from tiny import CONFIG_FILE
 
 import vaejax
 

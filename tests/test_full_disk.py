@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from commands import command
 from states import assert_same, final_state
-from tiny import CONFIG_FILE, command, metrics, tiny
+from tiny import CONFIG_FILE, metrics, tiny
 
 CONFIG = f"--config={CONFIG_FILE}"
 

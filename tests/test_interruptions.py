@@ -8,8 +8,9 @@ import sys
 from subprocess import TimeoutExpired
 
 import pytest
+from commands import command, start
 from states import assert_same, final_state
-from tiny import CONFIG_FILE, command, metrics, start, tiny
+from tiny import CONFIG_FILE, metrics, tiny
 
 CONFIG = f"--config={CONFIG_FILE}"
 

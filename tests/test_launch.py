@@ -10,8 +10,8 @@ import time
 
 import pytest
 import yaml
+from commands import COMMAND_TIMEOUT, free_port
 from test_readme import SHORT, SMALL
-from tiny import COMMAND_TIMEOUT, free_port
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from commands import free_port
 from filelock import FileLock
 from PIL import Image
 from tensorboardX import SummaryWriter
-from tiny import free_port, tiny
+from tiny import tiny
 
 from vaejax.errors import DamagedCheckpoint, UserError, one_line
 from vaejax.records import pictures

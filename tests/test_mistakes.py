@@ -1,7 +1,8 @@
 """Mistakes of users, each of which gets one line that names it and its remedy."""
 
 import pytest
-from tiny import CONFIG_FILE, assert_one_line, command, tiny
+from commands import assert_one_line, command
+from tiny import CONFIG_FILE, tiny
 
 from vaejax.records.workdir import claim
 

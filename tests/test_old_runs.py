@@ -7,7 +7,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from tiny import command, metrics
+from commands import command
+from tiny import metrics
 
 import vaejax
 from vaejax.errors import UserError

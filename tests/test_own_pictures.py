@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from commands import command
 from picture_trees import jpeg, opened
 from PIL import Image
-from tiny import CONFIG_FILE, command, tiny
+from tiny import CONFIG_FILE, tiny
 
 from vaejax.config.settings import save_json
 from vaejax.data.sources.files import PictureFiles

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tiny import COMMAND_TIMEOUT
+from commands import COMMAND_TIMEOUT
 
 from vaejax.errors import UserError
 from vaejax.runtime.chips import topology_devices

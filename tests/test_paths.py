@@ -3,9 +3,10 @@
 import pathlib
 
 import pytest
+from commands import command
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CONFIG_FILE, command, tiny
+from tiny import CONFIG_FILE, tiny
 
 import vaejax
 from vaejax.data import open_dataset

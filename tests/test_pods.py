@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 import tensorstore
+from commands import COMMAND_TIMEOUT, command, free_port, start
 from PIL import Image
-from tiny import COMMAND_TIMEOUT, CONFIG_FILE, command, free_port, metrics, start
+from tiny import CONFIG_FILE, metrics
 
 from vaejax.trained.loading import load
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
-from tiny import COMMAND_TIMEOUT, free_pair, free_port
+from commands import COMMAND_TIMEOUT, free_pair, free_port
 
 from vaejax.errors import UserError
 from vaejax.runtime import ports

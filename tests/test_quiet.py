@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from tiny import CONFIG_FILE, command
+from commands import command
+from tiny import CONFIG_FILE
 
 from vaejax.runtime.quiet import call_quietly, quiet_libraries
 

@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
+from commands import command
 from picture_trees import celeba_records, jpeg, write_celeba
-from tiny import command
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()

@@ -5,8 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from commands import command, start
 from PIL import Image
-from tiny import CONFIG_FILE, command, start, tiny
+from tiny import CONFIG_FILE, tiny
 
 from vaejax.data import open_dataset
 from vaejax.errors import UserError

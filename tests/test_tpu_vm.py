@@ -12,7 +12,8 @@ import sysconfig
 import time
 
 import pytest
-from tiny import COMMAND_TIMEOUT, CONFIG_FILE, free_pair
+from commands import COMMAND_TIMEOUT, free_pair
+from tiny import CONFIG_FILE
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

@@ -10,10 +10,11 @@ import sys
 import jax
 import numpy
 import pytest
+from commands import COMMAND_TIMEOUT, free_port
 from packaging.requirements import Requirement
 from packaging.version import Version
 from states import assert_same, final_state
-from tiny import COMMAND_TIMEOUT, CONFIG_FILE, free_port, tiny
+from tiny import CONFIG_FILE, tiny
 
 import vaejax
 from vaejax.records.checkpoints import Checkpoints

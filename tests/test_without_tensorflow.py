@@ -7,10 +7,11 @@ import importlib.util
 import pathlib
 
 import pytest
+from commands import command
 from picture_trees import celeba_records, jpeg, write_celeba
 from states import assert_same, final_state
 from stopping import stopped_at
-from tiny import CONFIG_FILE, command, metrics, tiny
+from tiny import CONFIG_FILE, metrics, tiny
 
 if importlib.util.find_spec("tensorflow") is not None:
     pytest.skip("TensorFlow is installed", allow_module_level=True)

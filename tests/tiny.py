@@ -3,20 +3,14 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import ml_collections
-from forked import Forked, can_fork
 
 from vaejax.config import Config, default_config
 from vaejax.config.settings import resolve
 
 CONFIG_FILE = pathlib.Path(__file__)
-COMMAND_TIMEOUT = 300
 
 
 def get_config(model: str = "conv") -> ml_collections.ConfigDict:
@@ -73,65 +67,12 @@ def without(config: Config, section: str, **values: object) -> Config:
     return dataclasses.replace(config, **{section: part})
 
 
-def start(
-    module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
-) -> subprocess.Popen | Forked:
-    """Starts `python -m vaejax.MODULE`, or of another package if named, without waiting."""
-    module = module if "." in module else f"vaejax.{module}"
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    if can_fork(environment):
-        return Forked(module, flags, environment, cwd)
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *flags],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-    )
-
-
-def command(
-    module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
-) -> subprocess.CompletedProcess:
-    """Runs `python -m vaejax.MODULE` as a user does, to its end."""
-    process = start(module, *flags, devices=devices, cwd=cwd)
-    out, err = process.communicate(timeout=COMMAND_TIMEOUT)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def assert_one_line(result: subprocess.CompletedProcess, said: str) -> None:
-    """A command ended with one line of error, its last, in which `said` stands."""
-    assert result.returncode == 2, result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and said in errors[0], result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.splitlines()[-1] == errors[0]
-
-
 def of_file(path: pathlib.Path) -> ml_collections.ConfigDict:
     """What a config file sets."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config()
-
-
-def free_port() -> int:
-    """Of this machine, for processes to meet at."""
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
-
-
-def free_pair() -> int:
-    """A free port of this machine whose next one is free as well."""
-    while True:
-        port = free_port()
-        try:
-            socket.create_server(("localhost", port + 1)).close()
-        except OSError:
-            continue
-        return port
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:
