@@ -22,9 +22,9 @@ from vaejax.data.feed import pipeline
 from vaejax.errors import UserError
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import single_device_mesh
+from vaejax.tasks.vae.evaluation import evaluate, make_eval_step, summarize
 from vaejax.trained.loading import load
 from vaejax.trained.model import TrainedModel
-from vaejax.training.evaluation import evaluate, make_eval_step, summarize
 
 CONFIG = cli.define_config()
 SEEDS = flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)

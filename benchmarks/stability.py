@@ -23,7 +23,7 @@ from vaejax.config import Config, ladder_config
 from vaejax.config.settings import resolve
 from vaejax.errors import TrainingError
 from vaejax.records.progress import say
-from vaejax.tasks import vae
+from vaejax.tasks.vae import task
 from vaejax.training.recovery import MAX_ROLLBACKS
 
 SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
@@ -72,7 +72,7 @@ def poison(steps: int, seed: int) -> Callable:
     table = np.ones(steps, np.float32)
     chosen = rng.choice(steps, steps // POISONED, replace=False)
     table[chosen] = rng.choice([np.nan, np.inf, 1e6], len(chosen))
-    good, factors = vae.beta_at, jnp.asarray(table)
+    good, factors = task.beta_at, jnp.asarray(table)
     return lambda settings, at: good(settings, at) * factors[at]
 
 
@@ -83,13 +83,13 @@ def poison_seed(config: Config) -> int:
 
 def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
     """Trains once and reads what happened off the metrics."""
-    weight = vae.beta_at
+    weight = task.beta_at
     if poisoned:
         weight = poison(config.train.steps, poison_seed(config))
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory)
         broke = False
-        with mock.patch.object(vae, "beta_at", weight):
+        with mock.patch.object(task, "beta_at", weight):
             try:
                 run_here(config, workdir)
             except TrainingError as error:

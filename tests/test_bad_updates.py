@@ -13,8 +13,7 @@ from tiny import metrics, tiny
 from vaejax.errors import TrainingError
 from vaejax.likelihoods import DiscretizedLogistic
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.tasks import vae
-from vaejax.tasks.vae import vae_task
+from vaejax.tasks.vae import task, vae_task
 from vaejax.training import step
 from vaejax.training.loop import Outcome, train
 from vaejax.training.state import shapes
@@ -22,9 +21,9 @@ from vaejax.training.state import shapes
 
 def spoil(monkeypatch, when):
     """Makes the loss of some steps, and their gradients, no numbers."""
-    good = vae.kl_warmup
+    good = task.kl_warmup
     monkeypatch.setattr(
-        vae, "kl_warmup", lambda c, at: jax.numpy.where(when(at), jax.numpy.nan, good(c, at))
+        task, "kl_warmup", lambda c, at: jax.numpy.where(when(at), jax.numpy.nan, good(c, at))
     )
 
 
@@ -50,9 +49,9 @@ def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
 
 def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
     """By the guard alone, without a fixed limit; the KL term makes the second gradient one."""
-    good = vae.beta_at
+    good = task.beta_at
     monkeypatch.setattr(
-        vae, "beta_at", lambda c, at: good(c, at) * jax.numpy.where(at == 1, 1e6, 1)
+        task, "beta_at", lambda c, at: good(c, at) * jax.numpy.where(at == 1, 1e6, 1)
     )
     nets = []
     for steps in (1, 2):

@@ -7,8 +7,8 @@ from ladders import pictures
 from parameters import away_from_start
 from tiny import tiny_ladder
 
-from vaejax.models import build_model
-from vaejax.training.diagnosis import explain_not_finite
+from vaejax.tasks.vae import NET, vae_task
+from vaejax.training.replay import explain_not_finite
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,11 @@ from vaejax.training.diagnosis import explain_not_finite
 )
 def test_the_block_where_numbers_overflow_is_named(stack, branch, block, named):
     config = tiny_ladder()
-    model = build_model(config)
-    params = away_from_start(model, config)
+    task = vae_task(config)
+    params = away_from_start(task.model, config)
     # Three layers, one after the other.
     enlarged = jax.tree.map(lambda leaf: leaf.at[block].multiply(1e15), params[stack][branch])
     params[stack][branch] = enlarged
-    why = explain_not_finite(model, config, params, np.asarray(pictures(config, 30)), at=0)
+    images = np.asarray(pictures(config, 30))
+    why = explain_not_finite(task, config, {NET: params}, images, at=0)
     assert f"tensor that is not finite: {named}" in why and f", block {block};" in why

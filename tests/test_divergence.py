@@ -12,9 +12,9 @@ from stops import stopping_at
 from tiny import CONFIG_FILE, tiny
 
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.training import reports
-from vaejax.training.divergence import explain_divergence, loss_bits
-from vaejax.training.health import Health
+from vaejax.tasks.vae import task
+from vaejax.tasks.vae.divergence import explain_divergence, loss_bits
+from vaejax.tasks.vae.health import Health
 from vaejax.training.loop import Outcome, train
 
 
@@ -109,7 +109,7 @@ def disturb(monkeypatch, at: set[int]) -> None:
             return "training has diverged"
         return explain_divergence(config, step, values, lowest)
 
-    monkeypatch.setattr(reports, "explain_divergence", explain_more)
+    monkeypatch.setattr(task, "explain_divergence", explain_more)
 
 
 def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from vaejax.models.ladder_blocks import Bottleneck
 from vaejax.models.noise import picture_keys
 from vaejax.runtime.mesh import single_device_mesh
 from vaejax.tasks.vae import NET, vae_task
-from vaejax.training.evaluation import make_eval_step
+from vaejax.tasks.vae.evaluation import make_eval_step
 from vaejax.training.state import Carry, initial_carry
 from vaejax.training.step import make_train_step
 

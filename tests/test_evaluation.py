@@ -12,8 +12,8 @@ from tiny import tiny, tiny_ladder
 from vaejax.models import build_model, init_params
 from vaejax.runtime.mesh import single_device_mesh
 from vaejax.tasks.vae import NET, vae_task
+from vaejax.tasks.vae.evaluation import make_eval_step
 from vaejax.trained.model import TrainedModel
-from vaejax.training.evaluation import make_eval_step
 from vaejax.training.state import shapes
 
 

@@ -17,9 +17,9 @@ from vaejax.config import Config
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import Ladder, build_model
 from vaejax.runtime.mesh import make_mesh
-from vaejax.tasks.evidence import Evidence, evidence
 from vaejax.tasks.vae import NET, vae_task
-from vaejax.training.evaluation import make_importance_bound
+from vaejax.tasks.vae.evaluation import make_importance_bound
+from vaejax.tasks.vae.evidence import Evidence, evidence
 from vaejax.training.state import initial_carry
 from vaejax.training.step import make_train_step
 

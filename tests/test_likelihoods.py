@@ -25,7 +25,7 @@ from vaejax.likelihoods import (
     to_unit,
 )
 from vaejax.models import Inference
-from vaejax.tasks.evidence import Evidence, sums_of
+from vaejax.tasks.vae.evidence import Evidence, sums_of
 
 LIKELIHOODS = {
     "logistic": DiscretizedLogistic(),

@@ -97,7 +97,7 @@ def test_bfloat16_stays_inside_the_networks():
     ],
 )
 def test_every_parameter_gets_a_gradient(name, prior):
-    from vaejax.tasks.evidence import evidence
+    from vaejax.tasks.vae.evidence import evidence
 
     scale = "fixed" if name == "bernoulli" else "shared"
     config = tiny(likelihood={"name": name, "scale": scale}, prior={"name": prior})

@@ -14,8 +14,9 @@ from vaejax.models import build_model, init_params
 from vaejax.records import pictures, progress
 from vaejax.records.goodput import Clock
 from vaejax.records.metric_log import MetricsFile, Reporter
-from vaejax.training.gallery import Gallery
-from vaejax.training.health import Health
+from vaejax.tasks.vae import NET, vae_task
+from vaejax.tasks.vae.gallery import Gallery
+from vaejax.tasks.vae.health import Health
 
 HEALTHY = {
     "kl_nats": 20.0,
@@ -45,7 +46,7 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     training = progress.Training(0, 100, 8, Clock())
     training.advance(50)
     values = {"elbo_bits_per_dim": 5.125, "kl_nats": 20.0, "psnr_pooled": 21.5}
-    training.line(values, 100.0)
+    training.line(vae_task(tiny()).describe(values), 100.0)
     training.close()
     said = capsys.readouterr().err
     assert "5.125 bits/dim" in said and "100 images/s" in said and "21.50" in said
@@ -121,7 +122,7 @@ def test_fewer_faces_than_a_row_holds_stand_above_their_likenesses(faces, tmp_pa
     model, dataset = build_model(config), open_dataset(config.data)
     params = init_params(model, config, jax.random.key(0))
     reporter = Reporter(tmp_path, 0)
-    Gallery(config, dataset, tmp_path).draw(0, params, reporter)
+    Gallery(config, dataset, tmp_path).draw(0, {NET: params}, reporter)
     reporter.close()
     sheet = np.asarray(Image.open(tmp_path / "reconstructions_00000000.png"))
     cell = 3 * 28 + pictures.GAP

@@ -12,8 +12,9 @@ from tiny import tiny, tiny_ladder
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.runtime.mesh import single_device_mesh
-from vaejax.tasks.evidence import evidence
-from vaejax.tasks.vae import NET, beta_at, mirror, vae_task
+from vaejax.tasks.vae import NET, vae_task
+from vaejax.tasks.vae.evidence import evidence
+from vaejax.tasks.vae.task import beta_at, mirror
 from vaejax.training.state import Carry, initial_carry
 from vaejax.training.step import make_train_step, step_keys
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from states import final_state
 from stops import stopping_at
-from tiny import tiny
+from tiny import metrics, tiny
 
 from vaejax.config import OptimizerConfig, TrainConfig
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.goodput import Clock
 from vaejax.runtime.mesh import make_mesh, state_shardings
 from vaejax.tasks.vae import VAETask
 from vaejax.training.loop import Outcome, train
+from vaejax.training.reports import Reports
 from vaejax.training.saved_state import WINDOW, from_items, to_items
 from vaejax.training.state import Carry, Net, Task, initial_carry, shapes
 from vaejax.training.step import make_train_step
@@ -24,6 +26,16 @@ SETTINGS = OptimizerConfig(
     weight_decay=0.0, ema_decay=0.5,
 )  # fmt: skip
 LOOP = TrainConfig(batch_size=8, steps=40, log_every=4)
+
+
+class Silent:
+    """Health of which there is nothing to say."""
+
+    def training(self, step, values):
+        return []
+
+    def validation(self, train, valid):
+        return []
 
 
 class Adversaries:
@@ -49,6 +61,33 @@ class Adversaries:
         zero = jnp.zeros(())
         trained = {"player": {"distance": zero}, "adversary": {"count": zero}}
         return {name: trained[name] for name in trained if self.optimizers[name]}
+
+    def summarize(self, sums, step):
+        return {"distance": float(sums["player"]["distance"])}
+
+    def describe(self, values):
+        return f"distance {values['distance']:.3f}"
+
+    def describe_validation(self, values):
+        return self.describe(values)
+
+    def health(self):
+        return Silent()
+
+    def divergence(self, step, values, lowest):
+        return "it has diverged" if values["distance"] > 100 * lowest else ""
+
+    def loss_of(self, values):
+        return values["distance"]
+
+    def evaluator(self, mesh):
+        raise NotImplementedError
+
+    def gallery(self, dataset, directory):
+        raise NotImplementedError
+
+    def first_not_finite(self, params, batch, keys, parts):
+        return None
 
 
 def batches(count: int, nan_at: int = -1):
@@ -120,6 +159,18 @@ def test_what_is_not_finite_is_skipped_by_each_network_and_counts_in_no_window()
         )
         assert state.nets[name].skipped == state.nets[name].skipped_in_row == 1
     assert state.skipped_in_row() == 1 and window.updates == 2 and state.step == 3
+
+
+def test_reports_name_the_networks(tmp_path):
+    carry, _ = run(Adversaries())
+    reports = Reports(Adversaries(), LOOP, tmp_path, Clock(), speaks=True)
+    reports.open(0, False)
+    assert reports.training(6, carry) == ""
+    reports.close()
+    (line,) = metrics(tmp_path)
+    assert line["learning_rate_player"] == line["learning_rate_adversary"] == pytest.approx(0.1)
+    assert line["gradient_norm_player"] > 0 and line["skipped"] == 0 and "fixed" not in str(line)
+    assert reports.lowest_loss == line["distance"]
 
 
 def test_a_network_is_frozen_by_one_line():

@@ -15,7 +15,7 @@ from tiny import metrics, tiny
 from vaejax.cost.estimates import traced_step
 from vaejax.errors import UserError
 from vaejax.runtime.mesh import make_mesh
-from vaejax.tasks.vae import vae_task
+from vaejax.tasks.vae import evaluation, vae_task
 from vaejax.training import loop
 from vaejax.training.loop import Outcome, train
 from vaejax.training.state import initial_carry
@@ -97,7 +97,7 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
 def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):
     """Asked to stop in the first of three batches, at either validation."""
     config, stop, calls = tiny(), loop.Stop(), []
-    make = loop.make_eval_step
+    make = evaluation.make_eval_step
 
     def make_stopping(*args):
         real = make(*args)
@@ -109,7 +109,7 @@ def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monke
 
         return eval_step
 
-    monkeypatch.setattr(loop, "make_eval_step", make_stopping)
+    monkeypatch.setattr(evaluation, "make_eval_step", make_stopping)
     monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(stop))
     for stopped_at in (6, 12):
         assert train(config, tmp_path) is Outcome.INTERRUPTED

@@ -18,8 +18,8 @@ from vaejax.errors import UserError
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.models.noise import normal
-from vaejax.tasks.evidence import evidence
 from vaejax.tasks.vae import VAETask
+from vaejax.tasks.vae.evidence import evidence
 
 
 def versus(out, *flags: str) -> list[dict]:

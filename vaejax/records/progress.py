@@ -121,12 +121,8 @@ class Training:
         steps, elapsed = self._step - self._mark_step, time.monotonic() - self._mark
         return steps * self._batch_size / max(elapsed, 1e-9) if steps else None
 
-    def line(self, values: dict[str, float], rate: float | None) -> None:
-        """Shows the training metrics of the last window, and its rate if there is one."""
-        short = (
-            f"{values['elbo_bits_per_dim']:.3f} bits/dim  {values['kl_nats']:.0f} nats KL  "
-            f"PSNR {values['psnr_pooled']:.2f}"
-        )
+    def line(self, short: str, rate: float | None) -> None:
+        """Shows the training metrics of the last window in words, and its rate if there is one."""
         speed = [f"{rate:.0f} images/s"] if rate else []
         if self._bar:
             self._bar.set_postfix_str("  ".join([*speed, short]))

@@ -18,9 +18,9 @@ from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.models import EXACT
 from vaejax.records.progress import counting, say
 from vaejax.runtime.mesh import make_mesh, replicated, round_up
+from vaejax.tasks.vae.evaluation import evaluate, make_eval_step, summarize
 from vaejax.trained.loading import open_data
 from vaejax.trained.model import OWN_PRIOR, TrainedModel
-from vaejax.training.evaluation import evaluate, make_eval_step, summarize
 
 # Samples of the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500

@@ -20,9 +20,9 @@ from vaejax.models import EXACT, build_model
 from vaejax.models.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
 from vaejax.runtime.compiling import jit, precise
+from vaejax.tasks.vae.evaluation import make_importance_bound
 from vaejax.trained.batching import in_batches, joined
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
-from vaejax.training.evaluation import make_importance_bound
 
 # z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
 Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]

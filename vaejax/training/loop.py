@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+from jaxtyping import PyTree
 
 from vaejax import data
 from vaejax.config import Config
@@ -36,14 +37,12 @@ from vaejax.runtime.mesh import (
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.runtime.signals import Stop, stop_on_signal
 from vaejax.runtime.watchdog import Watchdog
-from vaejax.tasks.vae import NET, vae_task
+from vaejax.tasks import build_task
 from vaejax.training import step
-from vaejax.training.diagnosis import explain_not_finite
-from vaejax.training.evaluation import Totals, evaluate, make_eval_step
 from vaejax.training.feeding import Feed
-from vaejax.training.gallery import Gallery
 from vaejax.training.preflight import check_enough, check_room
 from vaejax.training.recovery import MAX_ROLLBACKS, advice, recovered, slowed
+from vaejax.training.replay import explain_not_finite
 from vaejax.training.reports import Reports
 from vaejax.training.resuming import open_checkpoints, restore_newest
 from vaejax.training.same_data import remember_names
@@ -111,7 +110,7 @@ class Run:
         self.config, self.workdir, self.group = config, workdir, group
         group.check_alike(versions(), remedy=REMEDY)
         group.check_alike(common(config))
-        self.task = vae_task(config)
+        self.task = build_task(config)
         self.shapes = shapes(self.task)
         memory = group.least(device_memory())
         with group.together():
@@ -128,11 +127,11 @@ class Run:
         self.train_step = step.make_train_step(
             self.task, config.train, self.mesh, on_device=bool(self.feed.resident)
         )
-        self.eval_step = make_eval_step(config, self.mesh)
-        self.gallery = Gallery(config, self.dataset, workdir / "pictures")
+        self.evaluator = self.task.evaluator(self.mesh)
+        self.gallery = self.task.gallery(self.dataset, workdir / "pictures")
         self.watchdog = Watchdog(config.train.hang_timeout)
         speaks = group.index == 0
-        self.reports = Reports(self.task.model, config, workdir, self.clock, speaks=speaks)
+        self.reports = Reports(self.task, config.train, workdir, self.clock, speaks=speaks)
         self.anyone_stops = SharedFlag(self.mesh)
         self.checkpoints = open_checkpoints(workdir, config.train.keep, group)
         opened.callback(self.checkpoints.close)
@@ -257,16 +256,20 @@ class Run:
 
         In this order: a checkpoint of an evaluated step promises that its metrics are written.
         """
-        params = gathered(self.carry.state.nets[NET].average, self.mesh)
+        nets = self.carry.state.nets
+        params = gathered({name: net.average for name, net in nets.items()}, self.mesh)
         if self.group.index == 0:
             self.gallery.draw(self.step, own_copy(params), self.reports.reporter)
         totals = self._validate(params, stop)
         if not self.anyone_stops.ask(stop.requested):
             self.evaluation_due = False
-            self._save(self.reports.validation(self.step, totals) if totals else None)
+            values = self.evaluator.summarize(totals) if totals else None
+            if values:
+                self.reports.validation(self.step, values)
+            self._save(values)
         self.reports.progress.restart_clock()
 
-    def _validate(self, params: dict, stop: Stop) -> Totals | None:
+    def _validate(self, params: dict[str, PyTree], stop: Stop) -> Any:
         """Sums over the validation split, or over a part of it if asked to stop meanwhile."""
         if "valid" not in self.dataset.splits:
             return None
@@ -279,7 +282,7 @@ class Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        return evaluate(self.eval_step, params, takewhile(self._goes_on(stop), batches), self.mesh)
+        return self.evaluator(params, takewhile(self._goes_on(stop), batches))
 
     def _goes_on(self, stop: Stop) -> Callable[[object], bool]:
         """Whether to take the next batch: until asked to stop. Each shows that things move."""
@@ -366,8 +369,9 @@ class Run:
         state = self.carry.state
         if state.skipped_in_row():
             images = self.dataset.splits["train"].images
-            params = own_copy(gathered(state.nets[NET].params, self.mesh))
-            why = explain_not_finite(self.task.model, self.config, params, images, self.step - 1)
+            params = {name: net.params for name, net in state.nets.items()}
+            params = own_copy(gathered(params, self.mesh))
+            why = explain_not_finite(self.task, self.config, params, images, self.step - 1)
         else:
             why = advice(self.config.optimizer)
         self.group.leave()

@@ -2,25 +2,18 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from vaejax.config import Config
+from vaejax.config import TrainConfig
 from vaejax.records import progress
-from vaejax.records.checkpoint_files import METRIC
 from vaejax.records.goodput import Clock
 from vaejax.records.metric_log import NoReporter, Reporter
 from vaejax.records.progress import say
-from vaejax.tasks.evidence import per_factor
-from vaejax.tasks.evidence import summarize as evidence_summary
-from vaejax.tasks.vae import NET, beta_at
-from vaejax.training.divergence import explain_divergence, loss_bits
-from vaejax.training.evaluation import Totals, summarize
-from vaejax.training.health import Health
 from vaejax.training.optimizer import learning_rate
-from vaejax.training.state import Carry, TrainState, Window
+from vaejax.training.state import Carry, Task, TrainState, Values, Window
 
 
 class Reports:
@@ -29,29 +22,31 @@ class Reports:
     Attributes:
       reporter: for pictures.
       progress: to be told of each step.
-      lowest_loss: the lowest of the windows so far, in bits/dim; it is saved with the run.
+      lowest_loss: the lowest `Task.loss_of` of the windows so far; it is saved with the run.
     """
 
-    def __init__(self, model: nn.Module, config: Config, workdir: Path, clock: Clock, speaks: bool):
+    def __init__(
+        self, task: Task, settings: TrainConfig, workdir: Path, clock: Clock, speaks: bool
+    ):
         """Opens nothing yet.
 
         Args:
-          model: of the run.
-          config: of the run.
+          task: what is learned.
+          settings: of the loop.
           workdir: where its metrics are kept.
           clock: of the run, which `progress` tells of the waits.
           speaks: of several processes one does.
         """
-        self._model, self._config = model, config
+        self._task, self._settings = task, settings
         self._workdir, self._clock = workdir, clock
         self._kind = Reporter if speaks else NoReporter
-        self._health = Health(config)
+        self._health = task.health()
         self.lowest_loss = math.inf
-        self._train_values: dict[str, float] | None = None
+        self._train_values: Values | None = None
 
     def open(self, at: int, evaluation_due: bool) -> None:
         """Begins at step `at`, without what was told from after it."""
-        settings = self._config.train
+        settings = self._settings
         self.reporter = self._kind(self._workdir, at, evaluation_due)
         self.progress = progress.Training(at, settings.steps, settings.batch_size, self._clock)
 
@@ -76,10 +71,10 @@ class Reports:
         # The clock's figures are not part of what a resumed run repeats.
         clock = {"images_per_second": rate, "data_wait": data_wait} if rate else {}
         self.reporter.write(at, "train", {**values, **clock})
-        self.progress.line(values, rate)
+        self.progress.line(self._task.describe(values), rate)
         self._train_values = values
-        diverged = explain_divergence(self._config, at, values, self.lowest_loss)
-        self.lowest_loss = min(self.lowest_loss, loss_bits(self._config, values))
+        diverged = self._task.divergence(at, values, self.lowest_loss)
+        self.lowest_loss = min(self.lowest_loss, self._task.loss_of(values))
         if diverged:
             return diverged
         for complaint in self._health.training(at, values):
@@ -92,33 +87,23 @@ class Reports:
         if window.updates == 0:
             return False
         values = self._window_values(at, carry.state, window)
-        return bool(explain_divergence(self._config, at, values, self.lowest_loss))
+        return bool(self._task.divergence(at, values, self.lowest_loss))
 
-    def validation(self, at: int, totals: Totals) -> dict[str, float]:
-        """Tells of the validation at step `at`, and gives its figures."""
-        values = summarize(totals, self._model, self._config)
+    def validation(self, at: int, values: Values) -> None:
+        """Tells of the validation at step `at`."""
         self.reporter.write(at, "valid", values)
-        say(
-            f"step {at}  validation: {values[METRIC]:.4f} bits/dim (ELBO)  "
-            f"{values['kl_nats']:.0f} nats KL  PSNR {values['psnr']:.2f}  SSIM {values['ssim']:.3f}"
-        )
+        say(f"step {at}  validation: {self._task.describe_validation(values)}")
         for complaint in self._health.validation(self._train_values, values):
             say(f"health: {complaint}")
-        return values
 
-    def _window_values(
-        self, at: int, state: TrainState, window: Window
-    ) -> dict[str, float | list[float]]:
-        config, last = self._config, jnp.asarray(at - 1)
-        beta = float(beta_at(config.objective, last))
-        rate = float(learning_rate(config.optimizer, config.train.steps, last))
-        sums = window.sums[NET]
-        return {
-            **evidence_summary(sums, math.prod(config.data.shape), beta),
-            "gradient_norm": float(window.gradient_norm[NET] / window.updates),
-            "beta": beta,
-            "learning_rate": rate * float(state.learning_rate_scale),
-            "skipped": state.skipped(),
-            "rollbacks": int(state.rollbacks),
-            **per_factor(sums),
-        }
+    def _window_values(self, at: int, state: TrainState, window: Window) -> Values:
+        scale, last = float(state.learning_rate_scale), jnp.asarray(at - 1)
+        values: dict[str, Any] = self._task.summarize(window.sums, at)
+        # Of one network without its name.
+        names = {name: f"_{name}" if len(window.sums) > 1 else "" for name in window.sums}
+        for name, suffix in names.items():
+            rate = learning_rate(self._task.optimizers[name], self._settings.steps, last)
+            norm = window.gradient_norm[name] / window.updates
+            values[f"gradient_norm{suffix}"] = float(norm)
+            values[f"learning_rate{suffix}"] = float(rate) * scale
+        return {**values, "skipped": state.skipped(), "rollbacks": int(state.rollbacks)}

@@ -1,19 +1,24 @@
 """What an update changes: networks and their optimisers' state; and the metrics it adds up."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax.config import OptimizerConfig
+from vaejax.data import Dataset
 from vaejax.training.optimizer import no_moments
 
 Batch = dict[str, Any]
 """Arrays by name, the first axis of each the example: `image`, labels, ..."""
+Values = dict[str, Any]
+"""Metrics by name: numbers, and lists of numbers."""
 
 
 @runtime_checkable
@@ -51,6 +56,50 @@ class Task(Protocol):
 
     def no_metrics(self) -> dict[str, PyTree]:
         """The sums of `loss` over no batch, for each network that is trained."""
+        ...
+
+    def summarize(self, sums: dict[str, PyTree], step: int) -> Values:
+        """What a person reads of the sums of some updates, the last of which was `step`'s."""
+        ...
+
+    def describe(self, values: Values) -> str:
+        """The training metrics in a few words."""
+        ...
+
+    def describe_validation(self, values: Values) -> str:
+        """The metrics of a validation in a few words."""
+        ...
+
+    def health(self) -> Any:
+        """What watches over the metrics, as `tasks.vae.health.Health` does."""
+        ...
+
+    def divergence(self, step: int, values: Values, lowest: float) -> str:
+        """Why training has diverged though its numbers are finite; empty where it has not.
+
+        Args:
+          step: updates so far.
+          values: training metrics.
+          lowest: the lowest `loss_of` of those before.
+        """
+        ...
+
+    def loss_of(self, values: Values) -> float:
+        """The loss of training metrics."""
+        ...
+
+    def evaluator(self, mesh: Mesh) -> Any:
+        """Evaluates during training, as `tasks.vae.evaluation.Evaluator` does."""
+        ...
+
+    def gallery(self, dataset: Dataset, directory: Path) -> Any:
+        """Draws what is learned, as `tasks.vae.gallery.Gallery` does."""
+        ...
+
+    def first_not_finite(
+        self, params: dict[str, PyTree], batch: Batch, keys: Array, parts: Sequence
+    ) -> tuple[str, Any] | None:
+        """The name of the first tensor of an update that is not finite, and the rows it is of."""
         ...
 
 

@@ -1,59 +1,47 @@
 """Where a loss that is not finite comes from."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, PyTree, UInt8
+from jaxtyping import Array, Int64, PyTree
 
-from vaejax.config import Config
-from vaejax.data.feed.order import batch_indices
-from vaejax.likelihoods import Images, Likelihood, build_likelihood
+from vaejax.likelihoods import Images, Likelihood
 from vaejax.models.noise import Keys
-from vaejax.tasks.evidence import Evidence, evidence
-from vaejax.tasks.vae import mirror
-from vaejax.training.step import step_keys
+from vaejax.tasks.vae.evidence import Evidence, evidence
 
 
-def explain_not_finite(
+def first_not_finite(
     model: nn.Module,
-    config: Config,
+    likelihood: Likelihood,
     params: dict,
-    images: UInt8[np.ndarray, "picture height width channel"],
-    at: int,
-) -> str:
-    """Names the first tensor that is not finite in the update of step `at`, and its examples.
+    images: Images,
+    keys: Keys,
+    parts: Sequence[Int64[np.ndarray, "row"]],
+) -> tuple[str, Int64[np.ndarray, "row"]] | None:
+    """The name of the first tensor of an update that is not finite, and the rows it is of.
+
+    None where all are finite.
 
     Args:
       model: the VAE.
-      config: of the run.
+      likelihood: of its pictures.
       params: before the update.
-      images: the training split.
-      at: the step.
+      images: of the batch, as they were trained on.
+      keys: of their noise.
+      parts: rows of the batch to look at together: as many as a device has in training.
     """
-    size = config.train.batch_size
-    positions = np.arange(at * size, (at + 1) * size)
-    index = batch_indices(config.train.seed, positions, len(images))
-    # As many at a time as a device has in training, which may have no room for all.
-    parts = np.array_split(np.arange(size), config.train.accumulate * jax.device_count())
-    flip_key, noise_key = step_keys(jax.random.key(config.train.seed), jnp.asarray(at))
-    batch, keys = jnp.asarray(images[index]), jax.random.split(noise_key, size)
-    if config.data.flip:
-        batch = mirror(batch, flip_key)
-    for name, look in _stages(model, build_likelihood(config)).items():
+    for name, look in _stages(model, likelihood).items():
         # Parameters are the same for all.
         for rows in parts[:1] if name == "parameters" else parts:
-            found = _first(look(params, batch[rows], keys[rows]))
+            found = _first(look(params, images[rows], keys[rows]))
             if found is not None:
-                return (
-                    f"first tensor that is not finite: {name}{found}; examples of that batch: "
-                    f"{index[rows].tolist()}; look at them, or lower config.optimizer.learning_rate"
-                )
-    return "the batch is finite now: look for numbers that differ from run to run"
+                return f"{name}{found}", rows
+    return None
 
 
 def _stages(model: nn.Module, likelihood: Likelihood) -> dict[str, Callable]:

@@ -51,9 +51,16 @@ class Gallery:
 
         self._draw = draw
 
-    def draw(self, step: int, params: dict, reporter: Reporter) -> None:
-        """Writes reconstructions, samples and interpolations, and shows them in TensorBoard."""
-        likenesses, samples, between = jax.device_get(self._draw(params, self._faces))
+    def draw(self, step: int, params: dict[str, dict], reporter: Reporter) -> None:
+        """Writes reconstructions, samples and interpolations, and shows them in TensorBoard.
+
+        Args:
+          step: updates so far.
+          params: of the run's networks, on this process's first device.
+          reporter: of the run.
+        """
+        (vae,) = params.values()
+        likenesses, samples, between = jax.device_get(self._draw(vae, self._faces))
         sheets = {
             "reconstructions": pictures.interleave_rows(self._faces, likenesses, self._columns),
             "samples": samples,

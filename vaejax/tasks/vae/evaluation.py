@@ -19,8 +19,8 @@ from vaejax.models import EXACT, build_model
 from vaejax.models.noise import picture_keys
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, split_batch, to_devices
-from vaejax.tasks.evidence import Sums, evidence, evidence_from, sums_of
-from vaejax.tasks.evidence import summarize as evidence_summary
+from vaejax.tasks.vae.evidence import Sums, evidence, evidence_from, sums_of
+from vaejax.tasks.vae.evidence import summarize as evidence_summary
 
 # Noise of evaluations, apart from that of any training seed's first steps.
 EVALUATION_SEED = 2**31 - 1
@@ -141,6 +141,31 @@ def evaluate(
         one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(one))
         totals = one if totals is None else jax.tree.map(np.add, totals, one)
     return totals
+
+
+class Evaluator:
+    """Evaluates a model under training."""
+
+    def __init__(self, config: Config, model: nn.Module, mesh: Mesh):
+        """Compiles lazily; arguments as `make_eval_step` has them."""
+        self._config, self._model, self._mesh = config, model, mesh
+        self._step = make_eval_step(config, mesh)
+
+    def __call__(
+        self, params: dict[str, dict], batches: Iterable[dict[str, np.ndarray]]
+    ) -> Totals | None:
+        """Sums over the batches; None if there are none.
+
+        Args:
+          params: of the run's networks, whole on every device.
+          batches: of `data.pipeline.eval_batches`.
+        """
+        (vae,) = params.values()
+        return evaluate(self._step, vae, batches, self._mesh)
+
+    def summarize(self, totals: Totals) -> dict[str, float]:
+        """What a person reads of the sums."""
+        return summarize(totals, self._model, self._config)
 
 
 def summarize(

@@ -1,17 +1,35 @@
 """A VAE trained by the evidence lower bound (Kingma and Welling 2014)."""
 
 import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax import objectives
 from vaejax.config import Config, ObjectiveConfig, OptimizerConfig
+from vaejax.data import Dataset
 from vaejax.likelihoods import Images, build_likelihood
 from vaejax.models import build_model, init_params
-from vaejax.tasks.evidence import Sums, empty_sums, evidence, sums_of
+from vaejax.tasks.vae.diagnosis import first_not_finite
+from vaejax.tasks.vae.divergence import explain_divergence, loss_bits
+from vaejax.tasks.vae.evaluation import Evaluator
+from vaejax.tasks.vae.evidence import (
+    Sums,
+    empty_sums,
+    evidence,
+    per_factor,
+    summarize,
+    sums_of,
+)
+from vaejax.tasks.vae.gallery import Gallery
+from vaejax.tasks.vae.health import Health
 
 NET = "vae"
 
@@ -74,6 +92,57 @@ class VAETask:
     def no_metrics(self) -> dict[str, Sums]:
         """The sums of no pictures."""
         return {NET: empty_sums(len(self.model.factors()), self.model.code_size())}
+
+    def summarize(self, sums: dict[str, Sums], step: int) -> dict[str, float | list[float]]:
+        """What a person reads of the sums of some updates, the last of which was `step`'s."""
+        dimensions = math.prod(self.config.data.shape)
+        beta = float(beta_at(self.config.objective, jnp.asarray(step - 1)))
+        return {
+            **summarize(sums[NET], dimensions, beta),
+            "beta": beta,
+            **per_factor(sums[NET]),
+        }
+
+    def describe(self, values: dict[str, float | list[float]]) -> str:
+        """The training metrics in a few words."""
+        return (
+            f"{values['elbo_bits_per_dim']:.3f} bits/dim  {values['kl_nats']:.0f} nats KL  "
+            f"PSNR {values['psnr_pooled']:.2f}"
+        )
+
+    def describe_validation(self, values: dict[str, float]) -> str:
+        """The metrics of a validation in a few words."""
+        return (
+            f"{values['elbo_bits_per_dim']:.4f} bits/dim (ELBO)  {values['kl_nats']:.0f} nats KL  "
+            f"PSNR {values['psnr']:.2f}  SSIM {values['ssim']:.3f}"
+        )
+
+    def health(self) -> Health:
+        """What watches over the metrics of a run."""
+        return Health(self.config)
+
+    def divergence(self, step: int, values: dict, lowest: float) -> str:
+        """Why training has diverged, as `explain_divergence` has it; empty where it has not."""
+        return explain_divergence(self.config, step, values, lowest)
+
+    def loss_of(self, values: dict) -> float:
+        """The loss of training metrics, in bits/dim, of which `divergence` takes the lowest."""
+        return loss_bits(self.config, values)
+
+    def evaluator(self, mesh: Mesh) -> Evaluator:
+        """Evaluates on the validation split during training."""
+        return Evaluator(self.config, self.model, mesh)
+
+    def gallery(self, dataset: Dataset, directory: Path) -> Gallery:
+        """Draws what is learned as it is learned."""
+        return Gallery(self.config, dataset, directory)
+
+    def first_not_finite(
+        self, params: dict[str, PyTree], batch: dict[str, Array], keys: Array, parts: Sequence
+    ) -> tuple[str, Any] | None:
+        """The first tensor of an update that is not finite, as `diagnosis` has it."""
+        images = batch["image"]
+        return first_not_finite(self.model, self._likelihood, params[NET], images, keys, parts)
 
 
 @functools.cache

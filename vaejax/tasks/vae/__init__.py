@@ -1,0 +1,5 @@
+"""A VAE trained by the evidence lower bound."""
+
+from vaejax.tasks.vae.task import NET, VAETask, vae_task
+
+__all__ = ["NET", "VAETask", "vae_task"]
