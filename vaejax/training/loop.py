@@ -106,6 +106,9 @@ class Run:
           opened: finishes at its end what is under way, and lets go of everything.
         """
         self.clock = Clock()
+        self.state: step.TrainState
+        self.step: int
+        self.evaluation_due: bool
         self.config, self.workdir, self.group = config, workdir, group
         group.check_alike(versions(), remedy=REMEDY)
         group.check_alike(common(config))
@@ -197,7 +200,6 @@ class Run:
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
-        self.state = None  # a device may have no room for two
         restored = restore_newest(
             self.checkpoints,
             self.shapes,
@@ -343,6 +345,7 @@ class Run:
         for at in self.checkpoints.steps():
             if self.checkpoints.meta(at).get(SUSPECT):
                 self.checkpoints.delete(at)
+        del self.state  # a device may have no room for two
         self._restore()
         self.state = slowed(self.state, self.config.train, self.mesh, rollbacks=rollbacks)
         self.trouble_step = failed

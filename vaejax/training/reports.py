@@ -71,17 +71,17 @@ class Reports:
         self.progress.restart_clock()
         if window.updates == 0:
             return ""
-        values = self._window_values(at, state, window)
+        values, parts = self._window_values(at, state, window), per_factor(window.sums)
         # The clock's figures are not part of what a resumed run repeats.
         clock = {"images_per_second": rate, "data_wait": data_wait} if rate else {}
-        self.reporter.write(at, "train", {**values, **clock})
+        self.reporter.write(at, "train", {**values, **parts, **clock})
         self.progress.line(values, rate)
         self._train_values = values
         diverged = explain_divergence(self._config, at, values, self.lowest_loss)
         self.lowest_loss = min(self.lowest_loss, loss_bits(self._config, values))
         if diverged:
             return diverged
-        for complaint in self._health.training(at, values):
+        for complaint in self._health.training(at, {**values, **parts}):
             say(f"health: {complaint}")
         return ""
 
@@ -107,7 +107,7 @@ class Reports:
 
     def _window_values(
         self, at: int, state: step.TrainState, window: step.Window
-    ) -> dict[str, float | list[float]]:
+    ) -> dict[str, float]:
         config, last = self._config, jnp.asarray(at - 1)
         beta = float(step.beta_at(config, last))
         return {
@@ -117,5 +117,4 @@ class Reports:
             "learning_rate": float(learning_rate(config, last)) * float(state.learning_rate_scale),
             "skipped": int(state.skipped),
             "rollbacks": int(state.rollbacks),
-            **per_factor(window.sums),
         }

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,19 @@ def init_state(model: nn.Module, config: Config, key: PRNGKeyArray) -> TrainStat
     return jax.tree.map(jnp.copy, state)
 
 
+@runtime_checkable
+class TrainStep(Protocol):
+    """What `make_train_step` compiles."""
+
+    def __call__(
+        self, state: TrainState, batches: Array, *pictures: Images
+    ) -> tuple[TrainState, Float[Array, ""]]:
+        """The state after the updates, and the last loss."""
+
+    def trace(self, *inputs: PyTree) -> jax.stages.Traced:
+        """The program for inputs of these shapes, not yet compiled."""
+
+
 @functools.cache
 def starting(model: nn.Module, config: Config) -> Callable[[PRNGKeyArray], TrainState]:
     """`init_state` of a key; one function for each model, which JAX then traces only once."""
@@ -136,7 +149,7 @@ def mirror(images: Images, key: PRNGKeyArray) -> Images:
 
 def make_train_step(
     model: nn.Module, config: Config, mesh: Mesh, *, on_device: bool = False
-) -> Callable[..., tuple[TrainState, Float[Array, ""]]]:
+) -> TrainStep:
     """Compiles lazily: (state, images [dispatch, batch, ...]) -> (state, last loss).
 
     One call makes `config.train.steps_per_dispatch` updates. The state is donated. The loss,
