@@ -18,8 +18,9 @@ from vaejax.tasks.vae import VAETask
 from vaejax.training.loop import Outcome, train
 from vaejax.training.reports import Reports
 from vaejax.training.saved_state import WINDOW, from_items, to_items
-from vaejax.training.state import Carry, Net, Task, initial_carry, shapes
+from vaejax.training.state import Carry, Net, initial_carry, shapes
 from vaejax.training.step import make_train_step
+from vaejax.training.task import Task
 
 SETTINGS = OptimizerConfig(
     learning_rate=0.1, warmup_steps=0, final_fraction=1.0, clip_norm=0.0, guard=0.0,

@@ -4,6 +4,7 @@ The real training step is compiled for them and nothing is run. TPUs need only t
 `pip install -e '.[tpu]'`; without --topology the step is compiled for the devices at hand.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ def main() -> None:
         check_writable(out, "--out")
     # A program for devices that are not here is kept, but cannot be read again.
     jax.config.update("jax_enable_compilation_cache", False)
-    names = COMPARE.value or [TOPOLOGY.value]
+    names: Sequence[str | None] = COMPARE.value or [TOPOLOGY.value]
     if names != [None]:
         jax.config.update("jax_platforms", "cpu")  # whatever is at hand is not asked
     places = [(name or "here", topology_devices(name) if name else jax.devices()) for name in names]

@@ -89,7 +89,7 @@ def short_reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return str(error) or "of this process"
     if isinstance(error, OSError) and error.strerror:
-        return _IN_THE_WAY.get(error.errno, error.strerror)
+        return _IN_THE_WAY.get(error.errno or 0, error.strerror)
     text = next(iter(str(error).strip().splitlines()), "")
     return ": ".join(filter(None, (type(error).__name__, text.partition(". See full ")[0][:120])))
 

@@ -21,7 +21,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 
 def main() -> None:
     """Evaluates, prints, and writes JSON into `evaluations/` of the work directory."""
-    workdir = cli.existing_run(WORKDIR.value)
+    workdir = cli.existing_run(cli.given(WORKDIR))
     from vaejax.trained.loading import load
     from vaejax.trained.measuring import measure
 

@@ -18,7 +18,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 
 def main() -> None:
     """Draws three sheets."""
-    workdir = cli.existing_run(WORKDIR.value)
+    workdir = cli.existing_run(cli.given(WORKDIR))
     out = local_path("--out", OUT.value or workdir / "explored")
     from vaejax.trained.exploring import explore
     from vaejax.trained.loading import load

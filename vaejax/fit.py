@@ -16,14 +16,15 @@ SEED = flags.DEFINE_integer(
 
 def main() -> None:
     """Fits and saves."""
-    workdir = cli.existing_run(WORKDIR.value)
+    workdir = cli.existing_run(cli.given(WORKDIR))
     from vaejax.trained.finishing import check_priors, fit
     from vaejax.trained.loading import load, open_data
 
     trained = load(workdir, CHECKPOINT.value)
-    check_priors(trained, PRIOR.value)
+    priors = cli.given(PRIOR)
+    check_priors(trained, priors)
     dataset = open_data(trained, DATA_PATH.value, CACHE_DIR.value)
-    fit(trained, PRIOR.value, dataset, seed=SEED.value)
+    fit(trained, priors, dataset, seed=SEED.value)
 
 
 if __name__ == "__main__":

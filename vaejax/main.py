@@ -66,14 +66,14 @@ def _join() -> "Group":
     """The processes that the flags name, or this one alone."""
     from vaejax.runtime import processes
 
-    explicit = [COORDINATOR.value, PROCESSES.value, PROCESS.value]
+    coordinator, count, index = COORDINATOR.value, PROCESSES.value, PROCESS.value
     if DISTRIBUTED.value:
         return processes.start_detected(START_TIMEOUT.value)
-    if explicit == [None, None, None]:
+    if coordinator is None and count is None and index is None:
         return processes.ALONE
-    if None in explicit:
+    if coordinator is None or count is None or index is None:
         raise UserError("--coordinator, --processes and --process go together; name all three")
-    return processes.start(Meeting(*explicit, START_TIMEOUT.value))
+    return processes.start(Meeting(coordinator, count, index, START_TIMEOUT.value))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.
 
 def main() -> None:
     """Samples and writes."""
-    workdir = cli.existing_run(WORKDIR.value)
+    workdir = cli.existing_run(cli.given(WORKDIR))
     import numpy as np
 
     from vaejax.config.settings import load_json

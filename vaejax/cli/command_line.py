@@ -125,7 +125,7 @@ def _value(key: str, text: str) -> str:
     Raises:
       UserError: it is none of the setting's type.
     """
-    kind = field_of(key).type
+    kind: Any = field_of(key).type
     if typing.get_origin(kind) is not tuple:
         return _word(key, text, kind)
     inner = typing.get_args(kind)[0]

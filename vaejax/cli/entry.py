@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -20,6 +20,8 @@ from vaejax.runtime.huge_pages import use_large_pages
 from vaejax.runtime.quiet import quiet_libraries
 from vaejax.runtime.signals import interrupt_on_signal
 from vaejax.runtime.streams import flush, open_closed_streams, print_error, report_error
+
+Value = TypeVar("Value")
 
 # What is defined here is listed by --help among the flags of the command that asked for it.
 flags.disclaim_key_flags()
@@ -143,6 +145,17 @@ def _check_values() -> None:
 def _end(status: int) -> NoReturn:
     flush()
     os._exit(status)
+
+
+def given(flag: flags.FlagHolder[Value | None]) -> Value:
+    """The value of a flag without a default.
+
+    Raises:
+      UserError: it is not given.
+    """
+    if flag.value is None:
+        raise UserError(f"--{flag.name} is missing; see --help")
+    return flag.value
 
 
 def existing_run(workdir: str) -> Path:

@@ -29,7 +29,7 @@ CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_thr
               "eval.grid", "prior.fitted")  # fmt: skip
 
 
-_SECTIONS = {section.name: section.type for section in dataclasses.fields(Config)}
+_SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
 _FIELDS = {
     f"{section}.{setting.name}": setting
     for section, kind in _SECTIONS.items()
@@ -90,8 +90,8 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
     for name in values:
         if name not in _SECTIONS:
             check_key(name)
-    for section in dataclasses.fields(Config):
-        sections[section.name] = _section(section.type, section.name, values.get(section.name, {}))
+    for name, kind in _SECTIONS.items():
+        sections[name] = _section(kind, name, values.get(name, {}))
     config = _resolve_crop(Config(**sections))
     check_together(config)
     return config

@@ -23,8 +23,9 @@ from vaejax.records.tables import Row
 from vaejax.runtime.chips import Chip, chip_of
 from vaejax.runtime.mesh import fitting_fsdp, make_mesh
 from vaejax.tasks.vae import vae_task
-from vaejax.training.state import Task, shapes
+from vaejax.training.state import shapes
 from vaejax.training.step import make_train_step
+from vaejax.training.task import Task
 
 # The compiler's words for what a program needs and what there is: "Used 20.31G of 15.75G hbm".
 _SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")

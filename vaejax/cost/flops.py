@@ -6,7 +6,8 @@ gradient accumulation or several updates in one call would seem to cost a part o
 
 import math
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 
 def matmul_flops(program: ClosedJaxpr) -> int:
@@ -37,9 +38,9 @@ def _of_equation(equation: JaxprEqn) -> int:
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
+        left = _shape(equation.invars[0])
         summed = math.prod(left[axis] for axis in contracted)
-        return 2 * summed * math.prod(equation.outvars[0].aval.shape)
+        return 2 * summed * math.prod(_shape(equation.outvars[0]))
     if name == "conv_general_dilated":
         return _of_convolution(equation)
     inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(equation)]
@@ -47,7 +48,7 @@ def _of_equation(equation: JaxprEqn) -> int:
         return equation.params["length"] * sum(inner)
     if name == "cond":
         return max(inner)
-    if name == "while" and sum(inner):
+    if name == "while" and any(inner):
         raise ValueError("matrix products in a while loop: nobody knows how often it runs")
     return sum(inner)
 
@@ -55,8 +56,8 @@ def _of_equation(equation: JaxprEqn) -> int:
 def _of_convolution(equation: JaxprEqn) -> int:
     """Products with a place outside the padded border, or in a gap of dilation, do not count."""
     numbers = equation.params["dimension_numbers"]
-    left, right = (variable.aval.shape for variable in equation.invars)
-    out = equation.outvars[0].aval.shape
+    left, right = map(_shape, equation.invars)
+    out = _shape(equation.outvars[0])
     pairs = 1
     for axis, (stride, padding, gap, kernel_gap) in enumerate(
         zip(
@@ -80,6 +81,12 @@ def _of_convolution(equation: JaxprEqn) -> int:
     batch, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
     # The kernel's input features are those of one group already.
     return 2 * pairs * batch * features * right[numbers.rhs_spec[1]]
+
+
+def _shape(variable: Var | Literal) -> tuple[int, ...]:
+    """The shape of an operand or a result of matrix work, which are arrays."""
+    assert isinstance(variable.aval, jax.core.ShapedArray)
+    return variable.aval.shape
 
 
 def _inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:

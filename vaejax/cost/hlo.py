@@ -107,8 +107,8 @@ def buffers(kind: str) -> list[Buffer]:
     for name, written, layout in _ARRAY.findall(kind):
         number, space = _SIZES.get(name, 0), _SPACE.search(layout)
         sides = _sides(written)
-        sizes = [number * math.prod(each) for each in (sides, _in_tiles(sides, layout))]
-        found.append(Buffer(*sizes, space[1] if space else ""))
+        size, stored = (number * math.prod(each) for each in (sides, _in_tiles(sides, layout)))
+        found.append(Buffer(size, stored, space[1] if space else ""))
     return found
 
 

@@ -88,7 +88,7 @@ def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, gra
         # Never farther than a straight line can be trusted, nor where nothing would be learned.
         middle = min(max(guess, low + grain), 16 * low if high is None else high - grain)
     middle -= middle % grain
-    return middle if middle not in needs else (low + high) // 2 // grain * grain
+    return middle if high is None or middle not in needs else (low + high) // 2 // grain * grain
 
 
 def remedies(

@@ -1,5 +1,6 @@
 """What every source of pictures offers: named items, in a fixed order, in chunks."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -26,7 +27,8 @@ class Chunk(NamedTuple):
     items: Callable[[], Iterable[Item]]
 
 
-class Contents(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Contents:
     """A source, listed."""
 
     count: int

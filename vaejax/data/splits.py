@@ -51,7 +51,7 @@ def assign(digests: Sequence[bytes], holdout: tuple[float, float], seed: int) ->
             f"config.data.holdout={tuple(holdout)} leaves nothing to train on: there are"
             f" {len(digests)} usable pictures; ask for fewer"
         )
-    for digest in sorted(places, key=places.get, reverse=True):
+    for digest in sorted(places, key=places.__getitem__, reverse=True):
         rows = rows_of[digest]
         if names[rows[0]] != "train":
             continue

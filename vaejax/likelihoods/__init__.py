@@ -1,5 +1,7 @@
 """p(x given z) of 8-bit pictures: each sums to one over the levels of every value."""
 
+from collections.abc import Callable
+
 from vaejax.config import Config
 from vaejax.likelihoods.bernoulli import Bernoulli
 from vaejax.likelihoods.gaussian import DiscretizedGaussian
@@ -47,4 +49,8 @@ def build_likelihood(config: Config) -> Likelihood:
         return MixtureOfLogistics(config.data.channels, settings.bits)
     if settings.name == "logistic":
         return DiscretizedLogistic(settings.bits)
-    return {"gaussian": DiscretizedGaussian, "bernoulli": Bernoulli}[settings.name]()
+    plain: dict[str, Callable[[], Likelihood]] = {
+        "gaussian": DiscretizedGaussian,
+        "bernoulli": Bernoulli,
+    }
+    return plain[settings.name]()

@@ -105,7 +105,8 @@ class MixtureOfLogistics:
             moments = [of_channel(*own) for own in _moments_of_components(mixture)]
             shape, identity = (*pixels.hidden.shape[:3], self.channels), jnp.eye(self.channels)
             rows = [jnp.stack(part) for part in zip(*moments)]
-            return tuple(_product(each.T, identity).reshape(shape) for each in rows)
+            mean, variance = (_product(each.T, identity).reshape(shape) for each in rows)
+            return mean, variance
 
         return _in_strips(of_rows, pixels)
 

@@ -54,7 +54,9 @@ def ssim(a: Images, b: Images) -> Float[Array, "batch"]:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def _window_sum(x: Float[Array, "batch height width channel"]):
+def _window_sum(
+    x: Float[Array | np.ndarray, "batch height width channel"],
+) -> Float[Array | np.ndarray, "batch rows columns channel"]:
     """Sums over all 7×7 windows inside the picture, one axis after the other."""
     for window in ((1, _WINDOW, 1, 1), (1, 1, _WINDOW, 1)):
         x = lax.reduce_window(x, 0.0, lax.add, window, (1, 1, 1, 1), "VALID")

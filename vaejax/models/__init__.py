@@ -1,9 +1,11 @@
 """Networks, and the one function that builds a model from a config."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import PRNGKeyArray
 
 from vaejax.config import Config
@@ -32,7 +34,8 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
       dtype: of the activations; None takes the config's, in which it is trained.
     """
     model, data = config.model, config.data
-    dtype = jnp.dtype(dtype or model.dtype)
+    activations = jnp.dtype(dtype or model.dtype)
+    head: MixtureHead | PixelHead
     if config.likelihood.name == "mixture":
         # Between what a position's width has for each of its pixels, width / patch^2, and the width
         # itself, with which this map would be the largest of all.
@@ -41,15 +44,15 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
     else:
         head = PixelHead(data.channels, config.likelihood.scale, config.likelihood.fixed_scale)
     if model.name == "ladder":
-        own = dataclasses.asdict(config.ladder)
+        own: dict[str, Any] = dataclasses.asdict(config.ladder)
         own["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
         levels = Levels(data.shape, model.patch, model.blocks, own.pop("latent"))
-        return Ladder(levels, model.widths, head=head, dtype=dtype, **own)
-    shape = {
+        return Ladder(levels, model.widths, head=head, dtype=activations, **own)
+    shape: dict[str, Any] = {
         "widths": model.widths,
         "blocks": model.blocks,
         "patch": model.patch,
-        "dtype": dtype,
+        "dtype": activations,
     }
     return VAE(
         encoder=ConvEncoder(latent_size=model.latent_size, **shape),
@@ -61,7 +64,7 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
     )
 
 
-def init_params(model: VAE | Ladder, config: Config, key: PRNGKeyArray) -> dict:
+def init_params(model: nn.Module, config: Config, key: PRNGKeyArray) -> dict:
     """Fresh parameters, float32."""
     images = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.uint8)
     return model.lazy_init(key, images)["params"]

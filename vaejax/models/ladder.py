@@ -77,7 +77,7 @@ class Ladder(nn.Module):
         self.bottom_up = [self._stack(EncoderBlock, level, 1, reverse=True) for level in levels]
         self.start = self.param("start", nn.initializers.normal(0.1), self.widths[-1:], jnp.float32)
         # Numbered as data meets them, from the top.
-        of_group = {"latent": self.levels.latent, "spread": self.spread}
+        of_group: dict[str, Any] = {"latent": self.levels.latent, "spread": self.spread}
         self.top_down = [
             self._stack(DecoderBlock, level, 2, **of_group) for level in reversed(levels)
         ]
@@ -140,8 +140,9 @@ class Ladder(nn.Module):
             rows, columns = self.levels.size(level)
             x = _extended(x, rows * block, columns * block)
             x = self.downs[level](space_to_depth(x, block))
-            if depth:
-                x, left = self.bottom_up[level](x, first + jnp.arange(depth), dropout)
+            stack = self.bottom_up[level]
+            if stack is not None:
+                x, left = stack(x, first + jnp.arange(depth), dropout)
                 if self.skips == "level":
                     left = jnp.broadcast_to(x, left.shape)
                 skips.append(left)
@@ -165,8 +166,9 @@ class Ladder(nn.Module):
                 rows, columns = self.levels.size(level)
                 x = self.ups[top - 1 - level](x)
                 x = x.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
-            if self.levels.blocks[level]:
-                x, group = self.top_down[top - level](x, steps.pop(0), keys, dropout)
+            stack = self.top_down[top - level]
+            if stack is not None:
+                x, group = stack(x, steps.pop(0), keys, dropout)
                 groups.append(group)
         height, width, _ = self.levels.image_shape
         hidden = depth_to_space(self.out(activation(x)), self.levels.patch)[:, :height, :width]
@@ -182,7 +184,7 @@ class Ladder(nn.Module):
         """
         pixels, groups = self._inferred(features, keys, dropout)
         kl = jnp.concatenate([group.kl for group in groups]).T
-        log_ratio = sum(jnp.sum(group.log_ratio, axis=0) for group in groups)
+        log_ratio = jnp.asarray(sum(jnp.sum(group.log_ratio, axis=0) for group in groups))
         return Inference(kl, log_ratio, pixels, None)
 
     def likeness(self, images: UInt8[Array, "batch height width channel"]) -> Any:

@@ -140,9 +140,9 @@ class DecoderBlock(nn.Module):
           x: features from above.
           step: what to do with the group.
           keys: of the posterior's noise; without them its mean is taken.
-          dropout: of the channels that are left out, if any are.
+          dropout: of the channels that are left out, if any are: only with a picture.
         """
-        if dropout is not None:
+        if dropout is not None and isinstance(step, FromPosterior):
             dropout = fold_in(dropout, _DECODER_DROPOUT + step.group)
 
         def bottleneck(name: str) -> Bottleneck:

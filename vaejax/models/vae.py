@@ -81,9 +81,8 @@ class VAE(nn.Module):
         """
         mean, log_std = features
         z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
-        own = log_prior is None
-        at_z = self.log_prior(z) if own else log_prior(z)
-        if own and isinstance(self.prior, StandardNormal):
+        at_z = self.log_prior(z) if log_prior is None else log_prior(z)
+        if log_prior is None and isinstance(self.prior, StandardNormal):
             kl = objectives.standard_kl(mean, log_std)
         else:
             kl = (-objectives.gaussian_entropy(log_std) - at_z)[:, None]

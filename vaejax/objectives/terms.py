@@ -90,7 +90,8 @@ def bits_per_dim(nats: float, dimensions: int) -> float:
 class LatentMoments(NamedTuple):
     """Sums over pictures from which `latent_usage` reads how each latent is used."""
 
-    count: Float[Array, ""]
+    # A field by the name of a method of tuples, which nobody calls.
+    count: Float[Array, ""]  # type: ignore[assignment]
     mean: Float[Array, "latent"]
     mean_squared: Float[Array, "latent"]
     variance: Float[Array, "latent"]

@@ -51,13 +51,13 @@ def fit_prior(
         raise UserError(f"no prior {name!r} can be fitted; choose from {', '.join(FITTED_PRIORS)}")
     if name == "gaussian":
         return fit_gaussian([codes])
-    codes = jax.device_put(np.asarray(codes, np.float32))
+    placed: Array = jax.device_put(np.asarray(codes, np.float32))
     if name == "mixture":
-        return fit_mixture(codes, key, progress=_tenths(progress, name, "nats per code"))
+        return fit_mixture(placed, key, progress=_tenths(progress, name, "nats per code"))
     # A few codes are learned by heart in the steps that many need.
     steps = min(max(len(codes) * FLOW_EPOCHS // FLOW_BATCH, 200), 2_000)
     return fit_flow_matching(
-        codes, key, steps=steps, batch_size=FLOW_BATCH, progress=_tenths(progress, name, "loss")
+        placed, key, steps=steps, batch_size=FLOW_BATCH, progress=_tenths(progress, name, "loss")
     )
 
 
@@ -68,6 +68,7 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
     """
     path = Path(path)
     header: dict[str, Any] = {"meta": meta}
+    arrays: dict[str, Any]
     if isinstance(prior, Gaussian):
         header["kind"] = "gaussian"
         arrays = {"mean": prior.mean, "cholesky": prior.cholesky}
@@ -84,10 +85,11 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
             "gaussian": {"mean": prior.gaussian.mean, "cholesky": prior.gaussian.cholesky},
             "params": prior.params,
         }
-    flat = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
+    flat: dict[str, Any] = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
+    flat[_HEADER] = np.array(json.dumps(header))
     # An open file, as NumPy would append .npz to a name without it.
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **flat, **{_HEADER: np.array(json.dumps(header))})
+        np.savez(file, **flat)
         file.flush()
         os.fsync(file.fileno())
 

@@ -122,7 +122,10 @@ class FlowMatching:
         self, x: Float[Array, "batch latent"], time: Float[Array, ""]
     ) -> Float[Array, "batch latent"]:
         times = jnp.broadcast_to(time, x.shape[:1])
-        return Velocity(self.width, self.blocks).apply({"params": self.params}, x, times)
+        network = Velocity(self.width, self.blocks)
+        # Linen declares that `apply` may return a pair, which it does only for `mutable` variables.
+        velocity: Any = network.apply({"params": self.params}, x, times)
+        return velocity
 
 
 def fit_flow_matching(
@@ -196,7 +199,7 @@ def flow_matching_loss(
     times = (jax.random.uniform(time_key) + jnp.arange(count, dtype=jnp.float32) / count) % 1.0
     along = times[:, None]
     x = (1.0 - along) * noise + along * white
-    velocity = network.apply({"params": params}, x, times)
+    velocity: Any = network.apply({"params": params}, x, times)
     return jnp.mean((velocity - (white - noise)) ** 2)
 
 

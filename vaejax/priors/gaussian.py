@@ -69,7 +69,10 @@ def fit_gaussian(batches: Iterable[Float[Array | np.ndarray, "_ latent"]]) -> Ga
     Raises:
       UserError: fewer than two codes, or some that are not finite.
     """
-    count, mean, scatter = 0, 0.0, 0.0
+    count = 0
+    # Of no codes; the first batch brings their dimensions.
+    mean: np.ndarray = np.zeros(())
+    scatter: np.ndarray = np.zeros(())
     for batch in batches:
         codes = np.asarray(batch, np.float64)
         if len(codes) == 0:

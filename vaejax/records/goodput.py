@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from vaejax.files.atomic import naming
 from vaejax.files.strict_json import dumps
@@ -23,7 +24,8 @@ class Clock:
         """Starts in the phase `start`."""
         self._since, self._mark, self._phase = time.time(), time.monotonic(), "start"
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._file, self._first, self._saved = None, 0, 0
+        self._file: TextIO | None = None
+        self._first = self._saved = 0
 
     def open(self, workdir: Path, first_step: int) -> None:
         """Ends the phase `start`; from here on `note` appends to the file.
@@ -71,8 +73,9 @@ class Clock:
                 self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file, if it was opened."""
+        if self._file:
+            self._file.close()
 
     def _enter(self, name: str) -> str:
         """Leaves the current phase for `name`, and says which it was."""

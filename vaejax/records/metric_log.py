@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class MetricsFile:
             temporary.write_text("".join(line + "\n" for line in kept))
         self._path, self._file = path, path.open("a")
 
-    def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
+    def write(self, step: int, split: str, values: Mapping[str, float | list[float]]) -> None:
         """Appends one line and flushes it."""
         with naming(self._path):
             self._file.write(dumps({"step": step, "split": split, **values}) + "\n")
@@ -74,7 +74,7 @@ class Reporter:
         self._file = MetricsFile(workdir / "metrics.jsonl", resume_step, evaluation_due)
         self._board = _Board(workdir / "tensorboard", resume_step + 1)
 
-    def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
+    def write(self, step: int, split: str, values: Mapping[str, float | list[float]]) -> None:
         """Records `values`; lists go to the file alone."""
         self._file.write(step, split, values)
         for name, value in values.items():
@@ -122,7 +122,7 @@ class NoReporter:
     def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
         """Opens nothing."""
 
-    def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
+    def write(self, step: int, split: str, values: Mapping[str, float | list[float]]) -> None:
         """Nothing."""
 
     def picture(self, step: int, name: str, image) -> None:

@@ -16,7 +16,7 @@ CELL = 96
 GAP = 2
 SOFTWARE = "vaejax"
 # By suffix: Pillow's name of the format, and how it is written.
-FORMATS = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),

@@ -104,7 +104,8 @@ class Training:
         """
         start = time.monotonic()
         yield
-        if queued is None or queued.is_ready():
+        # JAX's stub of its arrays leaves `is_ready` out.
+        if queued is None or queued.is_ready():  # type: ignore[attr-defined]
             seconds = time.monotonic() - start
             self._waited += seconds
             self._clock.move(seconds, "data_wait")

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -72,7 +72,7 @@ def topology_devices(name: str) -> list[jax.Device]:
     if not match:
         raise UserError(f"{name!r} is no TPU topology; name one such as {_EXAMPLES}")
     kind, shape, slices = match.groups()
-    options = {}
+    options: dict[str, Any] = {}
     if set(shape.split("x")) == {"1"}:
         options["chips_per_host_bounds"] = (1, 1, 1)
     if kind == "v4":

@@ -24,7 +24,7 @@ COMPILER_OPTIONS = {
 }
 
 
-def jit(function: Callable, *, mesh: Mesh | None = None, **settings: Any) -> Callable:
+def jit(function: Callable, *, mesh: Mesh | None = None, **settings: Any) -> jax.stages.Wrapped:
     """`jax.jit` with the options of the devices of `mesh`, or of those JAX computes on."""
     device = (mesh.local_devices or mesh.devices.flat)[0] if mesh else jax.local_devices()[0]
     return jax.jit(function, compiler_options=_options(device), **settings)

@@ -19,7 +19,7 @@ DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 # What is sharded, by the last name of its path in the state: the axes to split, the first that
 # divides. A parameter, its average and its moments share that name. All else is small, and lies
 # whole on every device.
-SHARDED_AXES = {"kernel": (-1, -2)}
+SHARDED_AXES: dict[str, tuple[int, ...]] = {"kernel": (-1, -2)}
 
 # The state may take this share of a device's memory; gradients and activations need the rest.
 _STATE_SHARE = 0.4
@@ -36,7 +36,9 @@ def check_devices() -> None:
             jax.devices()
     # JAX raises whatever its plugins do, an AssertionError where a plugin is missing.
     except Exception as error:
-        named = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+        # JAX adds its settings when it is imported: its types know none of them.
+        set_here = jax.config.jax_platforms  # type: ignore[attr-defined]
+        named = os.environ.get("JAX_PLATFORMS") or set_here
         wanted = f"JAX_PLATFORMS={named}" if named else "JAX"
         raise UserError(
             f"{wanted} finds no device that can be used ({short_reason(error)}); unset "
@@ -136,11 +138,11 @@ def state_shardings(mesh: Mesh, state: PyTree) -> PyTree:
     fsdp = mesh.shape[FSDP_AXIS]
 
     def place(path, leaf) -> NamedSharding:
-        axes = SHARDED_AXES.get(getattr(path[-1], "key", None), ())
+        axes = SHARDED_AXES.get(getattr(path[-1], "key", ""), ())
         axis = next((axis for axis in axes if leaf.shape[axis] % fsdp == 0), None)
         if fsdp == 1 or axis is None:
             return replicated(mesh)
-        spec = [None] * len(leaf.shape)
+        spec: list[str | None] = [None] * len(leaf.shape)
         spec[axis] = FSDP_AXIS
         return NamedSharding(mesh, PartitionSpec(*spec))
 

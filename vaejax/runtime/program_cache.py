@@ -35,14 +35,15 @@ def keep_compiled_programs() -> None:
 
     The least recently used go where they take more than `PROGRAMS_BYTES`.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    # JAX adds its settings when it is imported: its types know none of them.
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         with contextlib.suppress(UserError):
             folder = programs_folder()
             jax.config.update("jax_compilation_cache_dir", str(folder))
             # To keep within a limit JAX locks the directory, or else keeps nothing at all.
             if _tidied(folder):
                 jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
-    if directory := jax.config.jax_compilation_cache_dir:
+    if directory := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         _replace_torn_programs(Path(directory))
 
 

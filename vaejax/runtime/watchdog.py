@@ -59,7 +59,8 @@ class Watchdog:
             "(config.train.hang_timeout); where each thread stands follows. Run the same command "
             "to go on from the newest checkpoint"
         )
-        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
         # The main thread may never come back, and with it no other way to end.
         os._exit(TRY_AGAIN)
 

@@ -49,8 +49,8 @@ def explore(
             "config.model.name=ladder has resolutions to look at"
         )
     check_writable(directory / "progressive.png", "--out")
-    shown = open_data(trained, data_path, cache_dir).shown()
-    originals = np.asarray(shown[random_rows(len(shown), faces)])
+    known = open_data(trained, data_path, cache_dir).shown()
+    originals = np.asarray(known[random_rows(len(known), faces)])
     names = list(dict.fromkeys(trained.model.resolutions()))
     shown = " | ".join(names)
     sheets = {

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from vaejax.config import FITTED_PRIORS
 from vaejax.data import Dataset
@@ -65,7 +66,8 @@ def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: 
       UserError: the codes are too few.
       OSError: a prior cannot be written.
     """
-    codes = trained.sample_posterior(dataset.splits["train"].images, seed=seed)
+    # One array: no prior is fitted to a ladder, which has one for each resolution.
+    codes = np.asarray(trained.sample_posterior(dataset.splits["train"].images, seed=seed))
     for name in names:
         started = time.monotonic()
         prior = fit_prior(name, codes, jax.random.key(seed), progress=say)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from vaejax import data
 from vaejax.config import Config
@@ -78,14 +79,12 @@ def open_data(
             f"--data_path={path} is not read: the run's pictures are synthetic; leave it out"
         )
     given = {"path": path, "cache_dir": cache_dir}
-    config = dataclasses.replace(
-        trained.config.data,
-        **{
-            key: str(local_path(_FLAGS[key], value))
-            for key, value in given.items()
-            if value is not None
-        },
-    )
+    changes: dict[str, Any] = {
+        key: str(local_path(_FLAGS[key], value))
+        for key, value in given.items()
+        if value is not None
+    }
+    config = dataclasses.replace(trained.config.data, **changes)
     try:
         dataset = data.open_dataset(config, cache_setting=_FLAGS["cache_dir"])
     except UserError as error:
@@ -99,7 +98,8 @@ def _choose(checkpoints: Checkpoints, name: str | int, workdir: Path) -> int:
     if not steps:
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
     if name == "best":
-        return checkpoints.best_step()
+        best = checkpoints.best_step()
+        return steps[-1] if best is None else best
     if name == "latest":
         return steps[-1]
     if not str(name).isdecimal() or int(name) not in steps:

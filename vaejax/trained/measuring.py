@@ -90,6 +90,7 @@ def measure(
     params = jax.device_put(trained.params, replicated(mesh))
     with counting("evaluating", len(chosen)) as advance:
         totals = evaluate(step, params, _counted(batches, advance), mesh)
+    assert totals is not None, "two pictures are at least one batch"
     results = summarize(totals, trained.model, config, importance_samples)
     results |= _thumbnail_frechet(trained, images, chosen, dataset.splits["train"].images, prior)
     protocol = _protocol(trained, dataset, split, importance_samples, prior)

@@ -185,7 +185,7 @@ class TrainedModel:
 
     def redraw(
         self,
-        z: Groups,
+        z: Latents,
         *,
         keep: Bool[np.ndarray, "group"],
         seed: int = 0,
@@ -225,10 +225,10 @@ class TrainedModel:
     ) -> Iterator[PyTree]:
         """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
         _check_count(count)
-        temperature, key = self._temperatures(temperature), _key(seed)
+        spread, key = self._temperatures(temperature), _key(seed)
 
         def of_batch(index: Array, *inputs: PyTree) -> PyTree:
-            return function(self.params, picture_keys(key, index), temperature, *inputs)
+            return function(self.params, picture_keys(key, index), spread, *inputs)
 
         return self._batches(of_batch, np.arange(count), *inputs)
 
@@ -285,7 +285,7 @@ class TrainedModel:
         try:
             values = np.squeeze(np.asarray(temperature, np.float64))
         except (TypeError, ValueError):
-            values = np.float64(np.nan)
+            values = np.array(np.nan)
         if not np.all((values >= 0) & (values <= np.finfo(np.float32).max)):
             raise UserError(f"temperature={temperature} must be a number from 0 on")
         values = values.astype(np.float32)

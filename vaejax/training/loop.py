@@ -107,6 +107,9 @@ class Run:
           opened: finishes at its end what is under way, and lets go of everything.
         """
         self.clock = Clock()
+        self.carry: Carry
+        self.step: int
+        self.evaluation_due: bool
         self.config, self.workdir, self.group = config, workdir, group
         group.check_alike(versions(), remedy=REMEDY)
         group.check_alike(common(config))
@@ -199,7 +202,6 @@ class Run:
 
     def _restore(self) -> None:
         """Takes up the newest checkpoint's state, or a fresh one."""
-        self.carry = None  # a device may have no room for two
         restored = restore_newest(
             self.checkpoints,
             self.shapes,
@@ -353,6 +355,7 @@ class Run:
         for at in self.checkpoints.steps():
             if self.checkpoints.meta(at).get(SUSPECT):
                 self.checkpoints.delete(at)
+        del self.carry  # a device may have no room for two
         self._restore()
         state = slowed(self.carry.state, self.config.train, self.mesh, rollbacks=rollbacks)
         self.carry, self.trouble_step = self.carry._replace(state=state), failed

@@ -7,8 +7,8 @@ from jaxtyping import PyTree, UInt8
 
 from vaejax.config import Config
 from vaejax.data.feed.order import batch_indices
-from vaejax.training.state import Task
 from vaejax.training.step import step_keys
+from vaejax.training.task import Task
 
 
 def explain_not_finite(

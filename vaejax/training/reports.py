@@ -13,7 +13,8 @@ from vaejax.records.goodput import Clock
 from vaejax.records.metric_log import NoReporter, Reporter
 from vaejax.records.progress import say
 from vaejax.training.optimizer import learning_rate
-from vaejax.training.state import Carry, Task, TrainState, Values, Window
+from vaejax.training.state import Carry, TrainState, Window
+from vaejax.training.task import Task, Values
 
 
 class Reports:
@@ -99,10 +100,11 @@ class Reports:
     def _window_values(self, at: int, state: TrainState, window: Window) -> Values:
         scale, last = float(state.learning_rate_scale), jnp.asarray(at - 1)
         values: dict[str, Any] = self._task.summarize(window.sums, at)
-        # Of one network without its name.
-        names = {name: f"_{name}" if len(window.sums) > 1 else "" for name in window.sums}
-        for name, suffix in names.items():
-            rate = learning_rate(self._task.optimizers[name], self._settings.steps, last)
+        trained = {name: own for name, own in self._task.optimizers.items() if own}
+        for name, own in trained.items():
+            # Of one network without its name.
+            suffix = f"_{name}" if len(trained) > 1 else ""
+            rate = learning_rate(own, self._settings.steps, last)
             norm = window.gradient_norm[name] / window.updates
             values[f"gradient_norm{suffix}"] = float(norm)
             values[f"learning_rate{suffix}"] = float(rate) * scale

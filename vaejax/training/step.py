@@ -1,6 +1,8 @@
 """One update on the devices, of any task."""
 
+import functools
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,8 @@ from vaejax.config import OptimizerConfig, TrainConfig
 from vaejax.runtime.compiling import jit
 from vaejax.runtime.mesh import replicated, split_batch, state_shardings
 from vaejax.training.optimizer import gradient_norm_ema, gradient_scale, learning_rate, update
-from vaejax.training.state import Batch, Carry, Net, Task, Window, shapes
+from vaejax.training.state import Carry, Net, Window, shapes
+from vaejax.training.task import Batch, Task
 
 # Purposes folded into the key of a step; each random number has one.
 AUGMENT, NOISE = 0, 1
@@ -27,9 +30,22 @@ def step_keys(root: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PRNGKeyArray, P
     return jax.random.fold_in(key, AUGMENT), jax.random.fold_in(key, NOISE)
 
 
+@runtime_checkable
+class TrainStep(Protocol):
+    """What `make_train_step` compiles."""
+
+    def __call__(
+        self, carry: Carry, batches: Batch, *resident: Batch
+    ) -> tuple[Carry, Float[Array, ""]]:
+        """What the updates leave to the next, and the last loss."""
+
+    def trace(self, *inputs: PyTree) -> jax.stages.Traced:
+        """The program for inputs of these shapes, not yet compiled."""
+
+
 def make_train_step(
     task: Task, settings: TrainConfig, mesh: Mesh, *, on_device: bool = False
-) -> Callable[..., tuple[Carry, Float[Array, ""]]]:
+) -> TrainStep:
     """Compiles lazily: (carry, batches [dispatch, batch, ...]) -> (carry, last loss).
 
     One call makes `settings.steps_per_dispatch` updates of every network that is trained. The carry
@@ -79,7 +95,7 @@ def make_train_step(
         old = _restarted(window, state.step % settings.log_every == 0)
         new = jax.tree.map(jnp.add, old, Window(jnp.ones((), jnp.float32), norms, sums))
         state = state.replace(step=state.step + 1, nets=nets)
-        return Carry(state, _where(applied, new, old)), sum(losses)
+        return Carry(state, _where(applied, new, old)), functools.reduce(jnp.add, losses)
 
     def dispatch(carry: Carry, batches: Batch, *resident: Batch) -> tuple[Carry, Float[Array, ""]]:
         def one(carry: Carry, batch: Batch) -> tuple[Carry, Float[Array, ""]]:

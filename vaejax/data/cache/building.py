@@ -93,7 +93,8 @@ def build(
       AllSetAside: there is nothing to train on.
       UserError: the holdout leaves nothing to train on.
     """
-    set_aside, remarks = dict(contents.set_aside), {}
+    set_aside = dict(contents.set_aside)
+    remarks: dict[str, str] = {}
     columns: dict[str, _Columns] = {}
     writers: dict[str, npy.NpyWriter] = {}
     step = min(_PICTURES_PER_CHUNK, npy.rows_per_chunk(config.shape))
@@ -191,7 +192,9 @@ def _decode_chunk(decode_one, chunk: Chunk) -> _Decoded:
         decoded.names.append(item.name)
         decoded.labels.append(dict(item.labels))
         if chunk.split is None:
-            decoded.digests.append(hashlib.sha256(content).digest())
+            # NumPy's types say only from Python 3.12 on that an array is a buffer.
+            digest = hashlib.sha256(content)  # type: ignore[arg-type]
+            decoded.digests.append(digest.digest())
     return decoded
 
 

@@ -100,7 +100,7 @@ def crop_and_resize(image: Image.Image, preset: str, image_size: tuple[int, int]
     size = f"{image.width}x{image.height} pixels (width x height)"
     if crop.celeba_only and image.size != CELEBA_SIZE:
         raise ValueError(f"{size}, but crop '{preset}' is for 178x218 pictures")
-    if crop.rule == "none":
+    if crop.filter is None:
         if image.size != (width, height):
             raise ValueError(f"{size}, but crop 'none' needs {width}x{height}")
         return image
@@ -110,11 +110,10 @@ def crop_and_resize(image: Image.Image, preset: str, image_size: tuple[int, int]
         shrunk = width * CELEBA_SIZE[1] // CELEBA_SIZE[0]
         top = (shrunk - height) // 2
         return image.resize((width, shrunk), resample).crop((0, top, width, top + height))
-    box = {
-        "box": crop.box,
-        "whole": (0, 0, *image.size),
-        "center": center_box(image.size, (width, height)),
-    }[crop.rule]
+    box = crop.box
+    if box is None:
+        whole = crop.rule == "whole"
+        box = (0, 0, *image.size) if whole else center_box(image.size, (width, height))
     if min(box[2] - box[0], box[3] - box[1]) < 2:
         raise ValueError(f"{size}: too small to show anything")
     return image.crop(box).resize((width, height), resample)

@@ -193,7 +193,7 @@ def flatten(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255, which turns such pictures white.
         wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
+        if np.min(wide) < 0 or np.max(wide) > 65535:
             raise UnusablePicture("32-bit integer pixels, whose range is unknown")
         image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     elif image.has_transparency_data:

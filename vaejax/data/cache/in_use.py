@@ -3,11 +3,11 @@
 import contextlib
 import os
 import pathlib
+import sys
 
-try:
+# On Windows files in use cannot be removed anyway.
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows, where files in use cannot be removed anyway
-    fcntl = None
 
 USED = "last_used"
 
@@ -28,7 +28,7 @@ def mark_used(folder: pathlib.Path) -> None:
         _held[folder] = file
         if before is not None:
             os.close(before)
-        if fcntl:
+        if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
@@ -40,7 +40,7 @@ def last_used(folder: pathlib.Path) -> float:
 
 def is_used(folder: pathlib.Path) -> bool:
     """Whether a process uses a cache now; False where the file system has no locks."""
-    if not fcntl or not (folder / USED).exists():
+    if sys.platform == "win32" or not (folder / USED).exists():
         return False
     with open(folder / USED, "rb") as file:
         try:

@@ -8,7 +8,7 @@ on from any step, and any number of processes cut the same global batches.
 import atexit
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -22,7 +22,7 @@ from vaejax.data.lazy_tensorflow import tensorflow
 _CHUNK_BYTES, _CHUNK_BATCHES = 8_000_000, 8
 _PREFETCHED_CHUNKS = 2
 
-Feed = Callable[..., Iterator[dict[str, np.ndarray]]]
+Feed = Callable[..., Generator[dict[str, np.ndarray], None, None]]
 """`loaded_ahead` of one of the two modules that have it."""
 
 

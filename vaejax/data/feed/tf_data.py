@@ -1,6 +1,6 @@
 """Arrays loaded ahead by tf.data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import numpy as np
 from jaxtyping import Shaped
@@ -13,9 +13,11 @@ def loaded_ahead(
     types: Mapping[str, type[np.generic]],
     numbers: range,
     ahead: int,
-) -> Iterator[dict[str, Shaped[np.ndarray, "..."]]]:
+) -> Generator[dict[str, Shaped[np.ndarray, "..."]], None, None]:
     """As `thread_feed.loaded_ahead`, to the byte. TensorFlow must be installed."""
     tf = tensorflow()
+    if tf is None:
+        raise ImportError("tf.data needs TensorFlow, which is not installed")
     failures: list[Exception] = []
 
     def loaded(number: np.int64) -> tuple[np.ndarray, ...]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -15,7 +15,7 @@ def loaded_ahead(
     types: Mapping[str, type[np.generic]],
     numbers: range,
     ahead: int,
-) -> Iterator[dict[str, Shaped[np.ndarray, "..."]]]:
+) -> Generator[dict[str, Shaped[np.ndarray, "..."]], None, None]:
     """The arrays that `load` gives for each number, in order.
 
     Closing the iterator, dropping it, or an interpreter that ends, ends its thread.

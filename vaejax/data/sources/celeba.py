@@ -83,7 +83,7 @@ class CelebA(Source):
             name: f"listed in {self._partition.name} but missing"
             for name in sorted(self._rows.keys() - there)
         }
-        names_of = {split: [] for split in SPLITS}
+        names_of: dict[str, list[str]] = {split: [] for split in SPLITS}
         for name in names:
             row = self._matched.get(name, "")
             if name not in self._matched:
@@ -205,7 +205,7 @@ def read_table(path: pathlib.Path) -> Table:
     elif table and len(table[0]) == 1:  # a count, then the names of the columns
         columns, start = table[1] if len(table) > 1 else [], 2
     width = len(columns) or 1
-    rows = {}
+    rows: dict[str, list[int]] = {}
     for number, fields in enumerate(table[start:], start + 1):
         if not any(fields):
             continue

@@ -8,7 +8,7 @@ the only function that may.
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -38,8 +38,8 @@ class Tfds(Source):
     def __init__(self, name: str, data_dir: str = "", manual_dir: str = ""):
         self.kind = f"tfds:{name}"
         self._tfds = tensorflow_datasets()
-        self._directory = prepared_directory(name, data_directory(data_dir))
-        if self._directory is None:
+        directory = prepared_directory(name, data_directory(data_dir))
+        if directory is None:
             _refuse_unknown(name)
             raise UserError(
                 f"config.data.source='tfds:{name}' is not prepared in"
@@ -47,6 +47,7 @@ class Tfds(Source):
                 " `python -m vaejax.prepare` with this config, or set"
                 f" config.data.path to its data_dir"
             )
+        self._directory = directory
         with self._readable():
             self._builder = self._tfds.builder_from_directory(str(self._directory))
 
@@ -78,8 +79,9 @@ class Tfds(Source):
         features = dict(self._builder.info.features.items())
         image = _image_feature(self.kind, features, self._tfds)
         attributes = features.get("attributes")
-        nested = isinstance(attributes, self._tfds.features.FeaturesDict)
-        columns = sorted(attributes) if nested else ()
+        columns: Sequence[str] = ()
+        if isinstance(attributes, self._tfds.features.FeaturesDict):
+            columns = sorted(attributes)
         sizes = {
             split: info.num_examples
             for split, info in self._builder.info.splits.items()
@@ -215,9 +217,8 @@ def _label(value: Any) -> np.ndarray | None:
     """A number, a row of a nested dict's numbers by name; None for all else (text, masks, ...)."""
     if isinstance(value, Mapping):
         columns = [_label(value[name]) for name in sorted(value)]
-        if any(column is None or column.ndim for column in columns):
-            return None
-        return np.stack(columns)
+        numbers = [column for column in columns if column is not None and not column.ndim]
+        return np.stack(numbers) if len(numbers) == len(columns) else None
     array = np.asarray(value)
     if array.dtype.kind not in "buif" or array.ndim > 1:
         return None

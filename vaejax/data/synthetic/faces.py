@@ -8,6 +8,7 @@ between two faces is a named factor (`FACTORS`), and the labels are the factors'
 
 import functools
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def faces(
 
 
 def render(
-    factors: dict[str, Shaped[np.ndarray | Array, " batch"]], height: int, width: int
+    factors: Mapping[str, Shaped[np.ndarray | Array, " batch"]], height: int, width: int
 ) -> UInt8[np.ndarray, "batch {height} {width} 3"]:
     """Paints faces with given factors, always on the CPU.
 
@@ -97,20 +98,21 @@ def _cpu() -> jax.Device:
         ) from error
 
 
-def _checked(factors: dict) -> dict[str, np.ndarray]:
+def _checked(factors: Mapping[str, np.ndarray | Array]) -> dict[str, np.ndarray]:
     """The factors as NumPy arrays of the declared types, or a clear refusal."""
     names = [factor.name for factor in FACTORS]
     if wrong := sorted(set(factors) ^ set(names)):
-        kind = "unknown" if wrong[0] in factors else "missing"
-        raise UserError(f"factor {wrong[0]!r} is {kind}: give exactly those of FACTORS")
+        trouble = "unknown" if wrong[0] in factors else "missing"
+        raise UserError(f"factor {wrong[0]!r} is {trouble}: give exactly those of FACTORS")
     columns = {}
     for factor in FACTORS:
         values = np.asarray(jax.device_get(factors[factor.name]))
-        kind = np.integer if factor.kind == "categorical" else np.floating
+        whole = factor.kind == "categorical"
+        kind = np.integer if whole else np.floating
         if values.ndim != 1 or not np.issubdtype(values.dtype, kind):
             raise UserError(
                 f"factor {factor.name!r} is {values.dtype}{list(values.shape)}: give one"
-                f" {'whole number' if kind is np.integer else 'float'} a picture"
+                f" {'whole number' if whole else 'float'} a picture"
             )
         # Written so that NaN is out of range; the slack is float32's rounding of the bounds.
         slack = 1e-6 * max(abs(factor.low), abs(factor.high))
@@ -120,10 +122,11 @@ def _checked(factors: dict) -> dict[str, np.ndarray]:
                 f"factor {factor.name!r} has the value {values[~inside][0]}: it goes from"
                 f" {factor.low:g} to {factor.high:g}"
             )
-        columns[factor.name] = values.astype(np.int32 if kind is np.integer else np.float32)
+        columns[factor.name] = values.astype(np.int32 if whole else np.float32)
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        least, most = min(lengths, key=lengths.get), max(lengths, key=lengths.get)
+        least = min(lengths, key=lengths.__getitem__)
+        most = max(lengths, key=lengths.__getitem__)
         raise UserError(
             f"factor {least!r} has {lengths[least]} values but {most!r} has {lengths[most]}:"
             " give as many of each"
@@ -155,7 +158,7 @@ def _paint_batch(
     return jax.vmap(words)(factors, colours)
 
 
-def _byte(channel: Float[Array, "*picture"]) -> UInt32[Array, "*picture"]:
+def _byte(channel: Float[Array, "*picture"] | float) -> UInt32[Array, "*picture"]:
     return (jnp.clip(channel, 0.0, 1.0) * 255 + 0.5).astype(jnp.uint32)
 
 

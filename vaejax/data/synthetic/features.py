@@ -183,14 +183,14 @@ def age_lines(canvas: Colour, f: Factors, v: View, head: Plane) -> Colour:
     mirrored = jnp.abs(v.u)
     sway = 0.03 * blob(v.u, 0 * v.u, 0.3, 1.0)
     across = cover(mirrored - 0.19, 0.12)
-    forehead = 0.0
+    forehead: Plane | float = 0.0
     for height in (-0.27, -0.335):
         forehead = forehead + band(v.y - height + sway, 0.009, 0.022) * across
     fold_u = 0.085 + 0.62 * (v.y - 0.18) - 0.5 * (v.y - 0.18) ** 2
     folds = band(mirrored - fold_u, 0.012, 0.04) * band(v.y - 0.275, 0.085, 0.09)
     bag_y = 0.085 - 2.2 * (mirrored - 0.18) ** 2
     bags = band(v.y - bag_y, 0.009, 0.022) * cover(jnp.abs(mirrored - 0.18) - 0.085, 0.05)
-    feet = 0.0
+    feet: Plane | float = 0.0
     for slope in (-0.45, 0.35):
         ray = v.y - 0.005 - slope * (mirrored - 0.27)
         feet = feet + band(ray, 0.008, 0.018) * cover(jnp.abs(mirrored - 0.325) - 0.035, 0.03)

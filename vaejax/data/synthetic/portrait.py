@@ -222,7 +222,8 @@ def _ears(f: Factors, v: View, head: Plane) -> Ears:
         rooted = 1 - on_head * (1 - ramp(x, -0.055, -0.02))
         seen = cover(shape, v.edge) * (1 - hidden) * rooted
         ears.append(Ear(seen, band(shape, 0.010, 0.03), x, y))
-    return tuple(ears)
+    left, right = ears
+    return left, right
 
 
 def _paint_ears(

@@ -19,9 +19,9 @@ class Colour(NamedTuple):
     Three planes instead of a last axis: XLA then draws a picture in one pass over its pixels.
     """
 
-    red: Plane
-    green: Plane
-    blue: Plane
+    red: Plane | float
+    green: Plane | float
+    blue: Plane | float
 
 
 def scale(colour: Colour, factor: Colour | Plane | float) -> Colour:

@@ -41,25 +41,25 @@ TURN_RADIUS = 0.48
 class Cut(NamedTuple):
     """A hair style. Lengths are in half short sides, heights y relative to the eyes."""
 
-    opacity: float  # 0 bald
-    top: float  # volume above the skull
-    side: float  # volume beside it
-    back: float  # where the hair behind the head ends
-    round: float  # radius of its lower corners
-    flare: float  # how much wider it grows downwards
-    wave: float  # depth of the waves along its sides
-    curl: float  # depth of the curls all round
-    line: float  # the hairline over the forehead
-    opening: float  # half-width of the face that the hair leaves free
-    sides: float  # where the hair beside the face ends
-    ears: float  # 0 ears are seen, 1 they are covered
-    flat: float  # hairline: 0 an arch, 1 straight as a fringe
-    part: float  # slope of the hairline
-    bun: float  # radius of a knot
+    opacity: Plane  # 0 bald
+    top: Plane  # volume above the skull
+    side: Plane  # volume beside it
+    back: Plane  # where the hair behind the head ends
+    round: Plane  # radius of its lower corners
+    flare: Plane  # how much wider it grows downwards
+    wave: Plane  # depth of the waves along its sides
+    curl: Plane  # depth of the curls all round
+    line: Plane  # the hairline over the forehead
+    opening: Plane  # half-width of the face that the hair leaves free
+    sides: Plane  # where the hair beside the face ends
+    ears: Plane  # 0 ears are seen, 1 they are covered
+    flat: Plane  # hairline: 0 an arch, 1 straight as a fringe
+    part: Plane  # slope of the hairline
+    bun: Plane  # radius of a knot
 
 
 # A column each, in the order of FACTORS.
-CUTS = Cut(
+CUTS = dict(
     #            bald   buzz  short  afro   bob    long   wavy   bun
     opacity=(0.0, 0.85, 1.00, 1.00, 1.00, 1.00, 1.00, 1.00),
     top=(0.01, 0.03, 0.13, 0.235, 0.12, 0.10, 0.14, 0.06),
@@ -122,7 +122,7 @@ def palette(f: Factors) -> Palette:
             f["clothes_hue"], 0.75 - 0.25 * f["clothes_shade"], 0.3 + 0.6 * f["clothes_shade"]
         ),
         backdrop=hue_colour(f["background_hue"], 0.55 - 0.25 * shade, 0.42 + 0.5 * shade),
-        cut=Cut(*[jnp.asarray(row, jnp.float32)[f["hair_style"]] for row in CUTS]),
+        cut=Cut(*[jnp.asarray(CUTS[name], jnp.float32)[f["hair_style"]] for name in Cut._fields]),
     )
 
 

@@ -89,7 +89,7 @@ def _in_order(tensors: Callable[..., PyTree]) -> Callable[..., dict[str, np.ndar
 
     JAX sorts dictionaries by name, so the order is taken down while it traces.
     """
-    names = []
+    names: list[str] = []
 
     @jax.jit
     def leaves(*inputs: PyTree) -> list[Array]:
@@ -125,7 +125,7 @@ def _first(tensors: dict[str, np.ndarray]) -> str | None:
     rows = {
         name: _first_row(leaf[::turn]) for name, leaf in bad.items() if name.startswith(stack[0])
     }
-    first = min(rows, key=rows.get)
+    first = min(rows, key=rows.__getitem__)
     return f"{first}, block {range(len(bad[first]))[::turn][rows[first]]}"
 
 

@@ -95,7 +95,7 @@ def make_eval_step(
     """
     model, likelihood = build_model(config, EXACT), build_likelihood(config)
     root = jax.random.key(EVALUATION_SEED)
-    how = {} if prior is None else {"log_prior": prior}
+    how: dict[str, Any] = {} if prior is None else {"log_prior": prior}
     bound = make_importance_bound(model, likelihood, importance_samples, **how)
 
     @precise
@@ -178,21 +178,22 @@ def summarize(
     part of the bits/dim that each resolution of a ladder's latents takes.
     """
     dimensions = math.prod(config.data.shape)
-    count = totals.sums.count
+    count = float(totals.sums.count)
     values = evidence_summary(totals.sums, dimensions, config.objective.beta)
-    variance = max(totals.elbo_squared / count - values["elbo_nats"] ** 2, 0.0)
-    error = -objectives.bits_per_dim(np.sqrt(variance / count), dimensions)
+    variance = max(float(totals.elbo_squared) / count - values["elbo_nats"] ** 2, 0.0)
+    error = -objectives.bits_per_dim(math.sqrt(variance / count), dimensions)
     values |= {
         "pictures": count,
         "elbo_bits_per_dim_standard_error": error,
-        "psnr": totals.psnr / count,
-        "ssim": totals.ssim / count,
+        "psnr": float(totals.psnr) / count,
+        "ssim": float(totals.ssim) / count,
     }
     for resolution, kl in zip(model.resolutions(), totals.sums.kl):
         name = f"kl_{resolution}_bits_per_dim"
-        values[name] = values.get(name, 0.0) - objectives.bits_per_dim(kl / count, dimensions)
+        bits = objectives.bits_per_dim(float(kl) / count, dimensions)
+        values[name] = values.get(name, 0.0) - bits
     if importance_samples:
-        bound = totals.importance / count
+        bound = float(totals.importance) / count
         values["importance_nats"] = bound
         values["importance_bits_per_dim"] = objectives.bits_per_dim(bound, dimensions)
-    return {name: float(value) for name, value in values.items()}
+    return values

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -70,7 +71,8 @@ def evidence_from(
     **how: Any,
 ) -> Evidence:
     """The same from what the model's encoder makes of the pictures, its `features`."""
-    inference = model.apply({"params": params}, features, keys, method="infer", **how)
+    # Linen declares that `apply` may return a pair, which it does only for `mutable` variables.
+    inference: Any = model.apply({"params": params}, features, keys, method="infer", **how)
     return Evidence(likelihood.log_prob(images, inference.pixels), inference)
 
 
@@ -87,7 +89,8 @@ class Sums(NamedTuple):
       moments: of the codes; None where the model has none.
     """
 
-    count: Float[Array, ""]
+    # A field by the name of a method of tuples, which nobody calls.
+    count: Float[Array, ""]  # type: ignore[assignment]
     log_likelihood: Float[Array, ""]
     kl: Float[Array, "factor"]
     squared_error: Float[Array, ""]
@@ -146,17 +149,17 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
       Where there are codes, active_units and information_nats, what they tell about the
       pictures, summed over dimensions.
     """
-    sums = Sums(*(np.asarray(value, np.float64) for value in sums[:-1]), sums.moments)
-    likelihood, kl = sums.log_likelihood / sums.count, np.sum(sums.kl) / sums.count
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums._replace(moments=None))
+    likelihood, kl = exact.log_likelihood / exact.count, np.sum(exact.kl) / exact.count
     elbo = likelihood - kl
     values = {
         "elbo_nats": elbo,
         "elbo_bits_per_dim": objectives.bits_per_dim(elbo, dimensions),
         "log_likelihood_nats": likelihood,
         "kl_nats": kl,
-        "psnr_pooled": -10.0 * np.log10(max(sums.squared_error / sums.count, 1e-12)),
-        "effective_beta": beta / (sums.squared_z / sums.count),
-        "log_std": sums.log_std / sums.count,
+        "psnr_pooled": -10.0 * np.log10(max(exact.squared_error / exact.count, 1e-12)),
+        "effective_beta": beta / (exact.squared_z / exact.count),
+        "log_std": exact.log_std / exact.count,
     }
     if sums.moments is not None:
         usage = objectives.latent_usage(sums.moments)

@@ -14,7 +14,7 @@ from vaejax.data.feed.subsets import random_rows
 from vaejax.likelihoods import build_likelihood, to_picture
 from vaejax.models import EXACT, build_model
 from vaejax.records import pictures
-from vaejax.records.metric_log import Reporter
+from vaejax.records.metric_log import NoReporter, Reporter
 from vaejax.runtime.compiling import jit, precise
 
 # A stream of its own, so that a gallery never shares noise with a training step.
@@ -51,7 +51,7 @@ class Gallery:
 
         self._draw = draw
 
-    def draw(self, step: int, params: dict[str, dict], reporter: Reporter) -> None:
+    def draw(self, step: int, params: dict[str, dict], reporter: Reporter | NoReporter) -> None:
         """Writes reconstructions, samples and interpolations, and shows them in TensorBoard.
 
         Args:

@@ -25,7 +25,10 @@ class Health:
         """New complaints about a window of training metrics."""
         warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
         last = step >= self._config.train.steps
-        return self._new(self._training(values, last)) if warm else []
+        figures = {name: value for name, value in values.items() if not isinstance(value, list)}
+        groups = values.get("kl_per_group")
+        quiet = self._training(figures, groups if isinstance(groups, list) else [], last)
+        return self._new(quiet) if warm else []
 
     def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
         """New complaints about validation metrics beside the newest training ones, if any."""
@@ -38,9 +41,8 @@ class Health:
         return [text for _, text in fresh]
 
     def _training(
-        self, values: dict[str, float | list[float]], last: bool
+        self, values: dict[str, float], groups: list[float], last: bool
     ) -> Iterator[tuple[str, str]]:
-        groups = values.get("kl_per_group", [])
         quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
         # A ladder has no units to count.
         size = self._config.model.latent_size
