@@ -100,7 +100,7 @@ def rival_quality(config: Config, settings: pathlib.Path, minutes: float) -> rep
     images = data.open_dataset(config.data).splits["valid"].images
     say(f"pythae trains for {minutes:g} minutes")
     with tempfile.TemporaryDirectory() as directory:
-        out = pathlib.Path(directory, "likenesses.npz")
+        out = pathlib.Path(directory, "reconstructions.npz")
         command = [
             sys.executable, "-m", *RIVALS["pythae"], str(settings),
             f"--batch={PYTHAE_BATCH.value}", f"--minutes={minutes}", f"--out={out}",

@@ -15,8 +15,11 @@ import vaejax
 
 PACKAGE = Path(vaejax.__file__).parent
 MODULES = ("main", "prepare", "sample", "evaluate", "fit", "explore", "aot")
-DEFINED = re.compile(r'flags\.DEFINE_\w+\(\s*"(\w+)"')
-NAMES = {module: DEFINED.findall((PACKAGE / f"{module}.py").read_text()) for module in MODULES}
+DEFINED = re.compile(r'flags\.DEFINE_\w+\(\s*"(\w+)"|cli\.define_(?!config)(\w+)\(')
+NAMES = {
+    module: ["".join(names) for names in DEFINED.findall((PACKAGE / f"{module}.py").read_text())]
+    for module in MODULES
+}
 # What people write for another kind of value, for none, or by mistake.
 WRITTEN = (
     *("", " ", "0", "1", "2", "-1", "12", "1.5", "1e3", "1e400", "nan", "inf", "9" * 25, "0x10"),

@@ -44,5 +44,5 @@ def test_a_command_asks_for_them(tmp_path, given, becomes):
 def test_nothing_is_done_where_they_are_not_offered(tmp_path, monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(huge_pages, "_OFFERED", tmp_path / "absent")
-    huge_pages.use_large_pages()
+    huge_pages.use_huge_pages()
     assert "GLIBC_TUNABLES" not in os.environ

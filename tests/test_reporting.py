@@ -117,7 +117,7 @@ def test_rows_alternate():
 
 
 @pytest.mark.parametrize("faces", [1, 3])
-def test_fewer_faces_than_a_row_holds_stand_above_their_likenesses(faces, tmp_path):
+def test_fewer_faces_than_a_row_holds_stand_above_their_reconstructions(faces, tmp_path):
     config = tiny(data={"synthetic_counts": (8, faces, 0)})
     model, dataset = build_model(config), open_dataset(config.data)
     params = init_params(model, config, jax.random.key(0))

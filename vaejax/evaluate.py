@@ -4,7 +4,7 @@ from absl import flags
 
 from vaejax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
+WORKDIR = cli.define_workdir()
 SPLIT = flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "Which pictures.")
 PICTURES = flags.DEFINE_integer(
     "pictures", 0, "So many of the split, chosen at random; 0: all.", lower_bound=0
@@ -14,9 +14,9 @@ SAMPLES = flags.DEFINE_integer(
     lower_bound=0,
 )  # fmt: skip
 PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
-DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if it has moved.")
-CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+DATA_PATH = cli.define_data_path()
+CACHE_DIR = cli.define_cache_dir()
+CHECKPOINT = cli.define_checkpoint()
 
 
 def main() -> None:

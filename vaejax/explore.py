@@ -5,15 +5,13 @@ from absl import flags
 from vaejax import cli
 from vaejax.files.paths import local_path
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Of a run with config.model.name=ladder.")
+WORKDIR = cli.define_workdir()
 OUT = flags.DEFINE_string("out", None, "A directory (default: explored in the work directory).")
 FACES = flags.DEFINE_integer("faces", 6, "How many.", lower_bound=1, upper_bound=64)
-SEED = flags.DEFINE_integer(
-    "seed", 0, "The same seed draws the same.", lower_bound=0, upper_bound=2**32 - 1
-)
-DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if it has moved.")
-CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+SEED = cli.define_seed("The same seed draws the same.")
+DATA_PATH = cli.define_data_path()
+CACHE_DIR = cli.define_cache_dir()
+CHECKPOINT = cli.define_checkpoint()
 
 
 def main() -> None:

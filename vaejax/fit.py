@@ -4,14 +4,12 @@ from absl import flags
 
 from vaejax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
+WORKDIR = cli.define_workdir()
 PRIOR = flags.DEFINE_list("prior", None, "gaussian, mixture, flow_matching, or several.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
-DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies, if it was moved.")
-CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
-SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the codes and the fit.", lower_bound=0, upper_bound=2**32 - 1
-)
+CHECKPOINT = cli.define_checkpoint()
+DATA_PATH = cli.define_data_path()
+CACHE_DIR = cli.define_cache_dir()
+SEED = cli.define_seed("The seed of the codes and of the fit.")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from vaejax import cli
 from vaejax.errors import UserError
 from vaejax.files.paths import local_path
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.")
+WORKDIR = cli.define_workdir()
 COUNT = flags.DEFINE_integer("count", 64, "How many faces.", lower_bound=1)
 OUT = flags.DEFINE_string(
     "out",
@@ -24,10 +24,8 @@ PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian,
 TEMPERATURE = flags.DEFINE_list(
     "temperature", ["1"], "Spread of the noise; of a ladder also one for each resolution or group."
 )
-SEED = flags.DEFINE_integer(
-    "seed", 0, "The same seed gives the same faces.", lower_bound=0, upper_bound=2**32 - 1
-)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
+SEED = cli.define_seed("The same seed gives the same faces.")
+CHECKPOINT = cli.define_checkpoint()
 
 
 def main() -> None:

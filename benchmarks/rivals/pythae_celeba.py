@@ -25,7 +25,7 @@ from vaejax import data
 from vaejax.data.cache.building import available_cores
 from vaejax.errors import UserError
 
-# Pictures whose likenesses are made at once.
+# Pictures whose reconstructions are made at once.
 AT_ONCE = 100
 
 
@@ -79,7 +79,7 @@ def to_pythae(images: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def likenesses(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
+def reconstructions(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
     """What it makes of pictures, one row for each.
 
     Returns:
@@ -123,7 +123,7 @@ def main() -> None:
     try:
         train(splits["train"].images, batch, StopAfter(float(options["minutes"])), model)
     except TimeIsUp:
-        np.savez(options["out"], **likenesses(model, splits["valid"].images))
+        np.savez(options["out"], **reconstructions(model, splits["valid"].images))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from vaejax.config.checks import check_read
 from vaejax.config.settings import resolve
 from vaejax.errors import UserError, one_line
 from vaejax.files.paths import check_no_address, local_path
-from vaejax.runtime.huge_pages import use_large_pages
+from vaejax.runtime.huge_pages import use_huge_pages
 from vaejax.runtime.quiet import quiet_libraries
 from vaejax.runtime.signals import interrupt_on_signal
 from vaejax.runtime.streams import flush, open_closed_streams, print_error, report_error
@@ -79,7 +79,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
                 return command()
 
     open_closed_streams()
-    use_large_pages()
+    use_huge_pages()
     app.run(main, flags_parser=parse)
 
 

@@ -27,11 +27,11 @@ class Traffic(NamedTuple):
     near: int
 
     def times(self, count: int) -> "Traffic":
-        """Of so many runs."""
+        """The traffic of so many runs."""
         return Traffic(count * self.hbm, count * self.near)
 
     def plus(self, other: "Traffic") -> "Traffic":
-        """Of both."""
+        """The traffic of both."""
         return Traffic(self.hbm + other.hbm, self.near + other.near)
 
 

@@ -56,7 +56,7 @@ def parameters_per_pixel(channels: int, components: int) -> int:
 
 
 def _rows(channels: int) -> int:
-    """Of parameters, for each component: a weight, locations, scales, and pairs of channels."""
+    """Parameters of each component: a weight, locations, scales, and pairs of channels."""
     return 1 + 2 * channels + channels * (channels - 1) // 2
 
 

@@ -187,7 +187,7 @@ class Ladder(nn.Module):
         log_ratio = jnp.asarray(sum(jnp.sum(group.log_ratio, axis=0) for group in groups))
         return Inference(kl, log_ratio, pixels, None)
 
-    def likeness(self, images: UInt8[Array, "batch height width channel"]) -> Any:
+    def reconstruct(self, images: UInt8[Array, "batch height width channel"]) -> Any:
         """The pixels where every group is the mean of its posterior."""
         return self._inferred(self.features(images))[0]
 

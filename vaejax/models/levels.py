@@ -36,7 +36,7 @@ class Levels(NamedTuple):
         return [(*self.size(level), self.latent) for level in self.inhabited()]
 
     def group_numbers(self) -> list[Int[Array, "group"]]:
-        """Of each inhabited level, counted from the top."""
+        """The numbers of the groups of each inhabited level, counted from the top."""
         numbers, first = [], 0
         for level in self.inhabited():
             numbers.append(first + jnp.arange(self.blocks[level]))

@@ -104,7 +104,7 @@ class VAE(nn.Module):
             z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
         return z, jnp.exp(log_std)
 
-    def likeness(
+    def reconstruct(
         self, images: UInt8[Array, "batch height width channel"]
     ) -> Pixels | MixturePixels:
         """The pixels at the posterior mean of each picture."""

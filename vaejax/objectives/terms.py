@@ -53,7 +53,7 @@ def free_bits(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float
 
 
 def balance(
-    kl: Float[Array, "factor"], sizes: Float[Array, "factor"], warmth: Float[Array, ""]
+    kl: Float[Array, "factor"], sizes: Float[Array, "factor"], warmup: Float[Array, ""]
 ) -> Float[Array, "factor"]:
     """Weights of the factors' KL terms during the warm-up (Vahdat and Kautz 2020, appendix A).
 
@@ -63,10 +63,10 @@ def balance(
     Args:
       kl: of each factor, nats.
       sizes: dimensions of each.
-      warmth: share of the warm-up that is over; at 1 all weights are 1.
+      warmup: the share of the KL term's warm-up that is over; at 1 all weights are 1.
     """
-    told = jax.lax.stop_gradient(kl) / sizes + 1e-6
-    return warmth + (1.0 - warmth) * told / jnp.mean(told)
+    relative = jax.lax.stop_gradient(kl) / sizes + 1e-6
+    return warmup + (1.0 - warmup) * relative / jnp.mean(relative)
 
 
 def importance_bound(log_weights: Float[Array, "sample batch"]) -> PerExample:

@@ -43,7 +43,7 @@ def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns chan
 def interleave_rows(
     first: Pictures, second: Pictures, columns: int
 ) -> UInt8[np.ndarray, "both height width channel"]:
-    """Rows of `columns` from each in turn: originals above, their likenesses below."""
+    """Rows of `columns` from each in turn: originals above, their reconstructions below."""
     pairs = []
     for start in range(0, len(first), columns):
         pairs += [first[start : start + columns], second[start : start + columns]]

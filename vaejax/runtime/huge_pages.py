@@ -1,4 +1,4 @@
-"""Memory in large pages, where the system gives them to who asks."""
+"""Memory in huge pages, where the system gives them to who asks."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ _OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _VARIABLE, _ASK = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
 
-def use_large_pages() -> None:
-    """Starts this program again with an allocator that asks for large pages, if it does not yet.
+def use_huge_pages() -> None:
+    """Starts this program again with an allocator that asks for huge pages, if it does not yet.
 
     XLA takes the memory for a CPU's step anew each time, and the kernel gives it page by page, each
     one cleared: of a ladder's step that was over a quarter of the CPU time with pages of 4 KiB, and
@@ -28,7 +28,7 @@ def use_large_pages() -> None:
 
 
 def _offered() -> bool:
-    """Whether large pages go to those, and only those, who ask for them (Linux)."""
+    """Whether huge pages go to those, and only those, who ask for them (Linux)."""
     try:
         return "[madvise]" in _OFFERED.read_text()
     except OSError:

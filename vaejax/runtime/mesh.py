@@ -173,7 +173,7 @@ def _same(tree: PyTree) -> PyTree:
 
 
 def own_copy(tree: PyTree) -> PyTree:
-    """Of arrays that lie whole on every device, those on this process's first."""
+    """The copies on this process's first device of arrays that lie whole on every device."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 

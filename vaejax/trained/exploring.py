@@ -88,7 +88,7 @@ def progressive(trained: TrainedModel, originals: Faces) -> Sheet:
 
 
 def resampled(trained: TrainedModel, originals: Faces, seed: int) -> Sheet:
-    """Rows of a face's likeness, and the same with one resolution's latents drawn anew.
+    """Rows of a face's reconstruction, and the same with one resolution's latents drawn anew.
 
     The latents of all other resolutions stay, so that what changes is what that one decides.
     """

@@ -30,11 +30,11 @@ class Totals(NamedTuple):
     """Sums over the evaluated pictures.
 
     Attributes:
-      sums: of the ELBO's terms; its squared error is of the posterior mean's likeness, and from
-        all 8 bits, as `psnr` is.
+      sums: of the ELBO's terms; its squared error is of the posterior mean's reconstruction, and
+        from all 8 bits, as `psnr` is.
       elbo_squared: for the standard error.
       importance: of the importance-weighted bound, nats.
-      psnr, ssim: of the posterior mean's likeness.
+      psnr, ssim: of the posterior mean's reconstruction.
     """
 
     sums: Sums
@@ -104,8 +104,8 @@ def make_eval_step(
         importance = jnp.zeros_like(terms.log_likelihood)
         if importance_samples:
             importance = bound(params, images, index, root)
-        likeness = model.apply({"params": params}, images, method="likeness")
-        shown = to_picture(likelihood, likeness)
+        reconstruction = model.apply({"params": params}, images, method="reconstruct")
+        shown = to_picture(likelihood, reconstruction)
         sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
         squared = jnp.mean(difference**2, axis=(1, 2, 3))

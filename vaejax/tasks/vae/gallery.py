@@ -46,8 +46,8 @@ class Gallery:
             # straight line between codes may leave the region that the prior knows.
             noise = apply(codes, method="to_noise")
             path = jax.tree.map(lambda leaf: _paths(leaf, self._columns), noise)
-            likenesses, between = apply(codes, method="decode"), apply(path, method="generate")
-            return shown(likenesses), shown(samples), shown(between)
+            reconstructions, between = apply(codes, method="decode"), apply(path, method="generate")
+            return shown(reconstructions), shown(samples), shown(between)
 
         self._draw = draw
 
@@ -60,9 +60,11 @@ class Gallery:
           reporter: of the run.
         """
         (vae,) = params.values()
-        likenesses, samples, between = jax.device_get(self._draw(vae, self._faces))
+        reconstructions, samples, between = jax.device_get(self._draw(vae, self._faces))
         sheets = {
-            "reconstructions": pictures.interleave_rows(self._faces, likenesses, self._columns),
+            "reconstructions": pictures.interleave_rows(
+                self._faces, reconstructions, self._columns
+            ),
             "samples": samples,
             "interpolations": between,
         }
