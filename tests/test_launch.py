@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from test_readme import SHORT, SMALL
+from shown import SHORT, SMALL
 from tiny import COMMAND_TIMEOUT, free_port
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
