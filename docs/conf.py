@@ -4,9 +4,9 @@ import os
 import pathlib
 import sys
 
-HERE = pathlib.Path(__file__).parent
 # This checkout, whatever else may be installed, and `architecture.py` beside this file.
-sys.path[:0] = [str(HERE.parent), str(HERE)]
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import architecture
@@ -34,7 +34,7 @@ autodoc_typehints_description_target = "documented_params"
 autodoc_preserve_defaults = True
 add_module_names = False
 
-# Every cross-reference must resolve, but those to types of other projects, whose pages are not here.
+# Every cross-reference must resolve, but those to types of other projects, which are not here.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!vaejax\b).*")]
 
@@ -45,12 +45,18 @@ html_show_sphinx = False
 
 def _draw(app) -> None:
     """Draws the rooms of the package anew for each build."""
-    generated = HERE / "_generated"
+    generated = pathlib.Path(app.srcdir) / "_generated"
     generated.mkdir(exist_ok=True)
     (generated / "rooms.svg").write_text(architecture.drawing())
     (generated / "rooms.txt").write_text(architecture.table())
 
 
+def _link_pages(app, relative_path, parent, content: list[str]) -> None:
+    """Has files of the repository that are pages here link to each other as pages."""
+    content[0] = content[0].replace("(../launch/README.md", "(launching.md")
+
+
 def setup(app) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", _draw)
+    app.connect("include-read", _link_pages)

@@ -1,4 +1,4 @@
-"""`python -m extended`: uses the extensions that docs/extending.md adds to a copy of the package."""
+"""`python -m extended`: checks what docs/extending.md adds, in a copy of the package."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ def check_likelihood() -> None:
     levels = jnp.arange(256, dtype=jnp.uint8).reshape(256, 1, 1, 1)
     for scale in (5e-3, 0.05, 1.0):
         for location in (-1.2, -1.0, 0.1, 0.98):
-            full = (jnp.full((256, 1, 1, 1), value, jnp.float32) for value in (location, np.log(scale)))
-            pixels = Pixels(*full)
+            shape = (256, 1, 1, 1)
+            pixels = Pixels(jnp.full(shape, location), jnp.full(shape, np.log(scale)))
             log_prob = likelihood.log_prob(levels, pixels)
             np.testing.assert_allclose(float(jnp.sum(jnp.exp(log_prob))), 1.0, rtol=1e-4)
             gradient = jax.grad(lambda p: jnp.sum(likelihood.log_prob(levels, p)))(pixels)
