@@ -10,6 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import architecture
+import settings
 
 import vaejax
 
@@ -28,6 +29,7 @@ myst_heading_anchors = 3
 # Fields of data classes are told in their docstrings, not listed a second time.
 napoleon_use_ivar = True
 
+viewcode_follow_imported_members = False
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
@@ -43,12 +45,13 @@ html_title = "vaejax"
 html_show_sphinx = False
 
 
-def _draw(app) -> None:
-    """Draws the rooms of the package anew for each build."""
+def _generate(app) -> None:
+    """Makes anew what is made from the code: the drawing of the rooms, and tables."""
     generated = pathlib.Path(app.srcdir) / "_generated"
     generated.mkdir(exist_ok=True)
     (generated / "rooms.svg").write_text(architecture.drawing())
     (generated / "rooms.txt").write_text(architecture.table())
+    (generated / "settings.txt").write_text(settings.tables())
 
 
 def _link_pages(app, relative_path, parent, content: list[str]) -> None:
@@ -58,5 +61,5 @@ def _link_pages(app, relative_path, parent, content: list[str]) -> None:
 
 def setup(app) -> None:
     """Called by Sphinx."""
-    app.connect("builder-inited", _draw)
+    app.connect("builder-inited", _generate)
     app.connect("include-read", _link_pages)

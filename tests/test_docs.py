@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 import urllib.parse
 
 import numpy as np
@@ -18,6 +19,8 @@ import test_imports
 from forked import Forked
 from shown import REPOSITORY, SHORT, SMALL, blocks, commands, furnish, lines, run_short, words_of
 from tiny import COMMAND_TIMEOUT
+
+from vaejax.config import settings
 
 DOCS = REPOSITORY / "docs"
 PACKAGE = REPOSITORY / "vaejax"
@@ -54,6 +57,11 @@ def mistakes() -> list:
              for block in blocks(text, "console")
              for pair in re.findall(r"^\$ (.*)\n(error: .*)$", block, re.MULTILINE)]  # fmt: skip
     return [pytest.param(line, said, id=f"{page}: {said[7:60]}") for page, line, said in shown]
+
+
+def without_mistakes(page: str) -> str:
+    """A page without the commands that are shown for the line they end with."""
+    return re.sub(r"^```console.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
 
 
 # The site
@@ -128,8 +136,7 @@ def test_links_to_files_of_the_repository_lead_to_files():
         folder = REPOSITORY if page == "CONTRIBUTING" else DOCS
         for name in re.findall(r"\]\((?!http|#)([^)#]+)[)#]", text):
             assert (folder / name).exists() or "_generated" in name, f"{page}: {name}"
-        # But for mistakes, which are shown with the line that they end with.
-        shown = re.sub(r"^```console.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+        shown = without_mistakes(text)
         for name in re.findall(r"(?:configs|tests|launch|docs|benchmarks)/[\w/]+\.\w+", shown):
             assert (REPOSITORY / name).exists(), f"{page}: {name}"
 
@@ -139,14 +146,36 @@ def test_every_page_is_reachable_from_the_first():
     assert PAGES.keys() - {"index"} <= set(listed)
 
 
-# The drawing
+def script(name: str) -> types.ModuleType:
+    """A script that makes a part of a page from the code."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# What is made from the code
+
+
+def test_the_list_of_settings_is_the_schema():
+    table = script("settings").tables()
+    assert re.findall(r"^\| `(\w+\.\w+)` \|", table, re.MULTILINE) == settings.names()
+    row = "| `train.steps_per_dispatch` | `1` | from 1 |  |"
+    assert row in table
+    assert "| `likelihood.bits` | `8` | `5`, `8` | Of each value that count, the highest;" in table
+
+
+def test_every_setting_that_a_page_names_exists():
+    sections = "|".join({name.split(".")[0] for name in settings.names()})
+    for text in EVERYWHERE.values():
+        named = rf"(?:`|config\.)((?:{sections})\.[a-z_]+)(?![\w.(])"
+        for name in re.findall(named, without_mistakes(text)):
+            settings.check_key(name)
 
 
 def test_the_drawing_shows_the_imports_of_the_code():
     """As `test_imports.py` finds them, and with every room above what it imports."""
-    spec = importlib.util.spec_from_file_location("architecture", DOCS / "architecture.py")
-    architecture = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(architecture)
+    architecture = script("architecture")
     rooms = architecture.rooms()
     expected: dict[str, set[str]] = {room: set() for room in test_imports.FLOOR}
     for path in PACKAGE.rglob("*.py"):
@@ -162,7 +191,7 @@ def test_the_drawing_shows_the_imports_of_the_code():
 
 
 def test_the_page_tells_what_lives_in_every_room():
-    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGES["structure"],
+    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGES["architecture"],
                                                          re.MULTILINE))))  # fmt: skip
     assert told == set(test_imports.FLOOR)
 
