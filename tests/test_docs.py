@@ -29,7 +29,6 @@ PAGES = {
     path.stem: INCLUDED.sub(lambda found: (DOCS / found[1]).read_text(), path.read_text())
     for path in sorted(DOCS.glob("*.md"))
 }
-EVERYWHERE = {**PAGES, "CONTRIBUTING": (REPOSITORY / "CONTRIBUTING.md").read_text()}
 # What a block that is a whole file of the package looks like.
 TITLED = re.compile(
     r"^```{code-block} python\n:caption: (\S+)\n\n(.*?)^```", re.DOTALL | re.MULTILINE
@@ -45,7 +44,7 @@ PYTHON = {
 def every(kind: str) -> list:
     """All commands of all pages that begin so, each once."""
     # What extends the package is parsed, and run, in a package that is extended.
-    found = {line: page for page, text in EVERYWHERE.items() if page != "extending"
+    found = {line: page for page, text in PAGES.items() if page != "extending"
              for line in lines(text)}  # fmt: skip
     return [pytest.param(line, id=f"{page}: {line[:60]}") for line, page in found.items()
             if line.split("&&")[-1].strip().startswith(kind)]  # fmt: skip
@@ -131,11 +130,9 @@ def test_the_api_reference_holds_the_public_names(site):
 
 
 def test_links_to_files_of_the_repository_lead_to_files():
-    for page, text in EVERYWHERE.items():
-        # Pages that are included link from their own folder, which is beside that of the pages.
-        folder = REPOSITORY if page == "CONTRIBUTING" else DOCS
+    for page, text in PAGES.items():
         for name in re.findall(r"\]\((?!http|#)([^)#]+)[)#]", text):
-            assert (folder / name).exists() or "_generated" in name, f"{page}: {name}"
+            assert (DOCS / name).exists() or "_generated" in name, f"{page}: {name}"
         shown = without_mistakes(text)
         for name in re.findall(r"(?:configs|tests|launch|docs|benchmarks)/[\w/]+\.\w+", shown):
             assert (REPOSITORY / name).exists(), f"{page}: {name}"
@@ -167,7 +164,7 @@ def test_the_list_of_settings_is_the_schema():
 
 def test_every_setting_that_a_page_names_exists():
     sections = "|".join({name.split(".")[0] for name in settings.names()})
-    for text in EVERYWHERE.values():
+    for text in PAGES.values():
         named = rf"(?:`|config\.)((?:{sections})\.[a-z_]+)(?![\w.(])"
         for name in re.findall(named, without_mistakes(text)):
             settings.check_key(name)
@@ -224,7 +221,7 @@ def test_no_other_command_is_shown_in_a_shell_block():
     """Else it would not be checked."""
     known = ("python -m vaejax", "python -m benchmarks", "python -m sphinx", "launch/", "pytest",
              "pip install ", "ruff ")  # fmt: skip
-    for page, text in EVERYWHERE.items():
+    for page, text in PAGES.items():
         for line in lines(text):
             assert line.startswith(known), f"{page}: {line}"
 
@@ -314,7 +311,7 @@ def test_the_python_of_the_pages_works(page, home, monkeypatch):
 
 
 def test_every_page_with_python_is_run():
-    assert {page for page, text in EVERYWHERE.items() if blocks(text, "python")} == PYTHON.keys()
+    assert {page for page, text in PAGES.items() if blocks(text, "python")} == PYTHON.keys()
 
 
 # Extending
