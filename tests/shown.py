@@ -13,6 +13,13 @@ from picture_trees import celeba_records, jpeg, write_celeba
 from tiny import command
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+DOCS = REPOSITORY / "docs"
+# Files of the repository that are pages too.
+INCLUDED = re.compile(r"^```{include} (\.\./\S+)\n```", re.MULTILINE)
+PAGES = {
+    path.stem: INCLUDED.sub(lambda found: (DOCS / found[1]).read_text(), path.read_text())
+    for path in sorted(DOCS.glob("*.md"))
+}
 # The same run, made short: a command is not changed otherwise.
 SHORT = [
     "--config.train.steps=4", "--config.train.eval_every=4", "--config.train.save_every=4",
