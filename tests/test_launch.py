@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 from commands import COMMAND_TIMEOUT, free_port
-from test_readme import SHORT, SMALL
+from shown import SHORT, SMALL
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch

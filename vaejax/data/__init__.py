@@ -1,4 +1,4 @@
-"""Pictures: from where they lie to batches of uint8.
+"""Pictures: from where they lie to batches of uint8::
 
     dataset = open_dataset(config.data)
     for batch in pipeline.train_batches(dataset.splits["train"].images, seed=0, batch_size=128):

@@ -40,7 +40,7 @@ def frechet_distance(
 ) -> float:
     """Squared 2-Wasserstein distance between Gaussians with the two sets' moments.
 
-    |m_a - m_b|² + tr(S_a + S_b - 2 (S_a^½ S_b S_a^½)^½), Dowson and Landau (1982), eq. 4, with
+    `|m_a - m_b|² + tr(S_a + S_b - 2 (S_a^½ S_b S_a^½)^½)`, Dowson and Landau (1982), eq. 4, with
     unbiased (N - 1) covariances, in float64. Fewer pictures than features are no obstacle to
     the arithmetic, but bias the distance upwards: compare only sets of equal counts.
 

@@ -55,7 +55,7 @@ class Gaussian:
         return product + self.mean[None]
 
     def log_det(self) -> Float[Array, ""]:
-        """Half the log-determinant of the covariance, log |d z / d noise|."""
+        """Half the log-determinant of the covariance, `log |d z / d noise|`."""
         return jnp.sum(jnp.log(jnp.diagonal(self.cholesky)))
 
 

@@ -4,17 +4,24 @@ The CelebA presets are the boxes published models were trained with. A score com
 of them cannot be compared with a score on another, so the preset's name, box and filter are
 part of every data fingerprint.
 
-| preset | box (left, top, right, bottom) | filter | used by |
-|---|---|---|---|
-| `wae140` | 19, 39, 159, 179 | Lanczos | WAE "closecrop", RAE, TwoStageVAE's celeba140, score_sde |
-| `2svae128` | 25, 45, 153, 173 | bilinear | TwoStageVAE's default |
-| `ddim128` | 25, 57, 153, 185 | bilinear | DDIM and most diffusion models |
-| `ptvae148` | 15, 35, 163, 183 | bilinear | PyTorch-VAE |
-| `nvae148` | 15, 40, 163, 188 | bilinear | NVAE, after Larsen's VAE-GAN |
-| `wae_resizecrop` | shrunk to the target's width, then its middle rows | Lanczos | ALI, AGE |
-| `stretch` | the whole picture, any size | bilinear | disentangling-vae, ADM's reference batch |
-| `center` | the largest centred box of the target's aspect | bilinear | folders of pictures |
-| `none` | the picture already has the target's size | | arrays, synthetic faces |
+================  ==================================  ========  ==================================
+preset            box (left, top, right, bottom)      filter    used by
+================  ==================================  ========  ==================================
+`wae140`          19, 39, 159, 179                    Lanczos   WAE "closecrop", RAE,
+                                                                TwoStageVAE's celeba140, score_sde
+`2svae128`        25, 45, 153, 173                    bilinear  TwoStageVAE's default
+`ddim128`         25, 57, 153, 185                    bilinear  DDIM and most diffusion models
+`ptvae148`        15, 35, 163, 183                    bilinear  PyTorch-VAE
+`nvae148`         15, 40, 163, 188                    bilinear  NVAE, after Larsen's VAE-GAN
+`wae_resizecrop`  shrunk to the target's width, then  Lanczos   ALI, AGE
+                  its middle rows
+`stretch`         the whole picture, any size         bilinear  disentangling-vae, ADM's reference
+                                                                batch
+`center`          the largest centred box of the      bilinear  folders of pictures
+                  target's aspect
+`none`            the picture already has the                   arrays, synthetic faces
+                  target's size
+================  ==================================  ========  ==================================
 
 Pillow does the resampling. Its filters widen with the reduction, that is, they antialias.
 """

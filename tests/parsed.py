@@ -1,0 +1,12 @@
+"""`python -m parsed MODULE FLAGS`: a command that reads its flags as always, and does nothing."""
+
+import runpy
+import sys
+
+from vaejax import cli
+
+if __name__ == "__main__":
+    run = cli.run
+    cli.run = lambda command, required=(): run(lambda: None, required)
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,0 +1,302 @@
+"""The documentation builds without a warning, and what its pages show is true."""
+
+import ast
+import html.parser
+import importlib.util
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import types
+import urllib.parse
+
+import pytest
+import test_imports
+from commands import COMMAND_TIMEOUT
+from forked import Forked
+from shown import DOCS, PAGES, REPOSITORY, blocks, commands, furnish, lines, run_short, words_of
+
+from vaejax.config import settings
+
+PACKAGE = REPOSITORY / "vaejax"
+# Where each page's Python finds what it uses, these of its commands run first.
+PYTHON = {
+    "first_faces": [],
+    "reading_a_run": [],
+    "numbers": ["evaluate"],
+}
+
+
+def every(kind: str) -> list:
+    """All commands of all pages that begin so, each once."""
+    # What extends the package is parsed, and run, in a package that is extended.
+    found = {line: page for page, text in PAGES.items() if page != "extending"
+             for line in lines(text)}  # fmt: skip
+    return [pytest.param(line, id=f"{page}: {line[:60]}") for line, page in found.items()
+            if line.split("&&")[-1].strip().startswith(kind)]  # fmt: skip
+
+
+def mistakes() -> list:
+    """All commands of all pages that are shown with the line they end with."""
+    shown = [(page, *pair) for page, text in PAGES.items()
+             for block in blocks(text, "console")
+             for pair in re.findall(r"^\$ (.*)\n(error: .*)$", block, re.MULTILINE)]  # fmt: skip
+    return [pytest.param(line, said, id=f"{page}: {said[7:60]}") for page, line, said in shown]
+
+
+def without_mistakes(page: str) -> str:
+    """A page without the commands that are shown for the line they end with."""
+    return re.sub(r"^```console.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+# The site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> pathlib.Path:
+    """The site, built as its readers are told to build it."""
+    if not importlib.util.find_spec("sphinx"):
+        pytest.skip("no Sphinx: pip install -e '.[docs]'")
+    out = tmp_path_factory.mktemp("site")
+    # Doctrees of an older build would hide warnings.
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", out],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=COMMAND_TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+class Links(html.parser.HTMLParser):
+    """The links of an HTML page, and the anchors that others may link to."""
+
+    def __init__(self, path: pathlib.Path):
+        """Reads the page."""
+        super().__init__()
+        self.links: set[str] = set()
+        self.anchors: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Takes down one element's."""
+        for name, value in attributes:
+            if name in ("href", "src") and value:
+                self.links.add(value)
+            if name == "id" and value:
+                self.anchors.add(value)
+
+
+def test_every_link_of_the_site_leads_somewhere(site):
+    pages = {path.resolve(): Links(path) for path in site.rglob("*.html")}
+    checked = 0
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urllib.parse.urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = path
+            if parts.path:
+                target = (path.parent / urllib.parse.unquote(parts.path)).resolve()
+            assert target.exists(), f"{path.name}: {link}"
+            if parts.fragment and target in pages:
+                anchor = urllib.parse.unquote(parts.fragment)
+                assert anchor in pages[target].anchors, f"{path.name}: {link}"
+            checked += 1
+    assert checked > 500
+
+
+def test_the_api_reference_holds_the_public_names(site):
+    names = Links(site / "genindex.html").links
+    for name in ("vaejax.load", "vaejax.TrainedModel.sample", "vaejax.data.open_dataset",
+                 "vaejax.config.schema.TrainConfig", "vaejax.errors.UserError",
+                 "vaejax.likelihoods.logistic.DiscretizedLogistic.log_prob",
+                 "vaejax.priors.coupling_flow.CouplingFlow", "vaejax.metrics.image.ssim",
+                 "vaejax.objectives.terms.importance_bound"):  # fmt: skip
+        assert any(link.endswith(f"#{name}") for link in names), name
+
+
+def test_links_to_files_of_the_repository_lead_to_files():
+    for page, text in PAGES.items():
+        for name in re.findall(r"\]\((?!http|#)([^)#]+)[)#]", text):
+            assert (DOCS / name).exists() or "_generated" in name, f"{page}: {name}"
+        shown = without_mistakes(text)
+        for name in re.findall(r"(?:configs|tests|launch|docs|benchmarks)/[\w/]+\.\w+", shown):
+            assert (REPOSITORY / name).exists(), f"{page}: {name}"
+
+
+def test_every_page_is_reachable_from_the_first():
+    listed = " ".join(blocks(PAGES["index"], "{toctree}")).split()
+    assert PAGES.keys() - {"index"} <= set(listed)
+
+
+def script(name: str) -> types.ModuleType:
+    """A script that makes a part of a page from the code."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# What is made from the code
+
+
+def test_the_list_of_settings_is_the_schema():
+    table = script("settings").tables()
+    assert re.findall(r"^\| `(\w+\.\w+)` \|", table, re.MULTILINE) == settings.names()
+    row = "| `train.steps_per_dispatch` | `1` | from 1 |  |"
+    assert row in table
+    assert "| `likelihood.bits` | `8` | `5`, `8` | Of each value that count, the highest;" in table
+
+
+def test_every_setting_that_a_page_names_exists():
+    sections = "|".join({name.split(".")[0] for name in settings.names()})
+    for text in PAGES.values():
+        named = rf"(?:`|config\.)((?:{sections})\.[a-z_]+)(?![\w.(])"
+        for name in re.findall(named, without_mistakes(text)):
+            settings.check_key(name)
+
+
+def test_the_drawing_shows_the_imports_of_the_code():
+    """As `test_imports.py` finds them, and with every room above what it imports."""
+    architecture = script("architecture")
+    rooms = architecture.rooms()
+    expected: dict[str, set[str]] = {room: set() for room in test_imports.FLOOR}
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room != "__init__":
+            expected[room] |= {name.split(".")[0] for name in test_imports.imported(path)} - {room}
+    assert rooms == expected
+    height = {room: depth for depth, floor in enumerate(architecture.floors(rooms))
+              for room in floor}  # fmt: skip
+    assert all(height[room] < height[below] for room in rooms for below in rooms[room])
+    drawing = architecture.drawing()
+    assert all(f">{room}</text>" in drawing for room in rooms)
+
+
+def test_the_page_tells_what_lives_in_every_room():
+    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGES["architecture"],
+                                                         re.MULTILINE))))  # fmt: skip
+    assert told == set(test_imports.FLOOR)
+
+
+# Commands and messages
+
+
+@pytest.mark.parametrize("line", every("python -m vaejax") + every("python -m benchmarks"))
+def test_every_command_is_one_that_the_parsers_take(line, home):
+    module, flags = words_of(line)
+    name = module if module.startswith("benchmarks.") else f"vaejax.{module}"
+    process = Forked("parsed", [name, *flags], os.environ, home)
+    _, said = process.communicate(timeout=COMMAND_TIMEOUT)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.parametrize("line", every("launch/"))
+def test_every_launch_is_one_that_the_scripts_take(line):
+    words = shlex.split(line)
+    if "--dry_run" not in words:
+        words.insert(1, "--dry_run")
+    done = subprocess.run(
+        words, cwd=REPOSITORY, capture_output=True, text=True, timeout=COMMAND_TIMEOUT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "vaejax.main" in done.stdout or "gcloud" in done.stdout
+
+
+def test_no_other_command_is_shown_in_a_shell_block():
+    """Else it would not be checked."""
+    known = ("python -m vaejax", "python -m benchmarks", "python -m sphinx", "launch/", "pytest",
+             "pip install ", "ruff ")  # fmt: skip
+    for page, text in PAGES.items():
+        for line in lines(text):
+            assert line.startswith(known), f"{page}: {line}"
+
+
+@pytest.mark.parametrize(("line", "said"), mistakes())
+def test_every_mistake_ends_with_the_line_that_is_shown(line, said, home):
+    module, flags = words_of(line)
+    process = Forked(f"vaejax.{module}", flags, os.environ, home)
+    _, stderr = process.communicate(timeout=COMMAND_TIMEOUT)
+    assert process.returncode == 2
+    assert stderr.splitlines()[-1] == said
+
+
+def texts(path: pathlib.Path) -> list[str]:
+    """The texts in a file, with … for what is put into them."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(
+                part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+            ))  # fmt: skip
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
+
+
+def said_by_the_code(message: str, code: list[str]) -> bool:
+    """Whether each piece of a message, between its …, stands in a text of the code."""
+    pieces = [piece.strip(" ;,.()") for piece in message.split("…")]
+    return all(any(piece in text for text in code) for piece in pieces if len(piece) > 3)
+
+
+def test_every_message_that_is_quoted_is_one_that_the_code_says():
+    code = [text for path in PACKAGE.rglob("*.py") for text in texts(path)]
+    quoted = 0
+    for page in ("reading_a_run", "troubleshooting"):
+        for quote in re.findall(r"(?:^>.*\n)+", PAGES[page], re.MULTILINE):
+            message = " ".join(line.removeprefix("> ") for line in quote.splitlines())
+            assert said_by_the_code(message, code), f"{page}: {message}"
+            quoted += 1
+    assert quoted > 20
+
+
+def test_every_health_message_is_explained():
+    """Each is a pair of a name and a text that says what is wrong, up to the first … or colon."""
+    page = " ".join(re.findall(r"^> ?(.*)$", PAGES["reading_a_run"], re.MULTILINE))
+    health = ast.parse((PACKAGE / "training" / "health.py").read_text())
+    yields = [node.value for node in ast.walk(health) if isinstance(node, ast.Yield)]
+    assert len(yields) >= 6
+    for node in yields:
+        text = node.elts[1]
+        start = text.values[0].value if isinstance(text, ast.JoinedStr) else text.value
+        assert start.split(":")[0].strip() in page, start
+    for text in texts(PACKAGE / "training" / "divergence.py"):
+        if "diverged:" in text:
+            assert text.split("…")[0].strip() in page
+
+
+# What runs
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> pathlib.Path:
+    """Where a reader works, after the first command of the page for newcomers."""
+    directory = furnish(tmp_path_factory.mktemp("home"))
+    (directory / "empty").mkdir()
+    run_short(commands(PAGES["first_faces"])[0], directory)
+    return directory
+
+
+def test_the_page_for_newcomers_works_from_its_first_command_to_its_last(home):
+    for line in commands(PAGES["first_faces"])[1:-1]:
+        run_short(line, home)
+    assert (home / "more.png").is_file() and len(list((home / "faces").iterdir())) == 5
+
+
+@pytest.mark.parametrize("page", PYTHON)
+def test_the_python_of_the_pages_works(page, home, monkeypatch):
+    for line in commands(PAGES[page]):
+        if words_of(line)[0] in PYTHON[page]:
+            run_short(line, home)
+    monkeypatch.chdir(home)
+    # One after the other, as a reader types them.
+    names: dict = {}
+    for block in blocks(PAGES[page], "python"):
+        exec(block, names)
+
+
+def test_every_page_with_python_is_run():
+    assert {page for page, text in PAGES.items() if blocks(text, "python")} == PYTHON.keys()

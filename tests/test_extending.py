@@ -1,0 +1,84 @@
+"""A source, a likelihood and a prior, added to a copy of the package as docs/extending.md says."""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import COMMAND_TIMEOUT
+from shown import PAGES, REPOSITORY, SHORT, SMALL, blocks, commands
+
+PAGE = PAGES["extending"]
+# What a block that is a whole file of the package looks like.
+TITLED = re.compile(
+    r"^```{code-block} python\n:caption: (\S+)\n\n(.*?)^```", re.DOTALL | re.MULTILINE
+)
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> pathlib.Path:
+    """A copy of the package, changed as docs/extending.md says, to the letter."""
+    directory = tmp_path_factory.mktemp("extended")
+    shutil.copytree(
+        REPOSITORY / "vaejax", directory / "vaejax", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(REPOSITORY / "configs", directory / "configs")
+    for name, code in TITLED.findall(PAGE):
+        assert not (directory / name).exists(), name
+        (directory / name).write_text(code)
+    for edit in blocks(PAGE, "diff"):
+        apply_edit(directory, edit)
+    return directory
+
+
+def run_extended(directory: pathlib.Path, *words: str) -> str:
+    """What a process says on stderr that finds the changed copy in place of the package."""
+    path = f"{directory}{os.pathsep}{pathlib.Path(__file__).parent}"
+    done = subprocess.run(
+        [sys.executable, *words], cwd=directory, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=COMMAND_TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_the_likelihood_and_the_prior_of_the_page_are_what_they_claim(extended):
+    run_extended(extended, "-m", "extended")
+
+
+def test_a_run_with_the_source_the_likelihood_and_the_prior_of_the_page(extended):
+    (extended / "arrays").mkdir()
+    for i in range(40):
+        picture = np.random.default_rng(i).integers(0, 256, (60 + i, 50, 3), np.uint8)
+        np.save(extended / "arrays" / f"{i}.npy", picture)
+    (line,) = commands(PAGE)
+    said = run_extended(extended, *shlex.split(line)[1:], *SHORT, *SMALL)
+    assert "validation: " in said
+    assert (extended / "runs/extended/samples.png").is_file()
+
+
+def test_the_files_of_the_page_pass_the_linter(extended):
+    files = [name for name, _ in TITLED.findall(PAGE)]
+    for action in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *action, "--config", REPOSITORY / "pyproject.toml",
+             *files],
+            cwd=extended, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+def apply_edit(root: pathlib.Path, edit: str) -> None:
+    """Replaces the ` ` and `-` lines of a shown edit by its ` ` and `+` lines, found once."""
+    first, *rest = edit.splitlines()
+    path = root / first.removeprefix("--- ")
+    old, new = ("".join(f"{line[1:]}\n" for line in rest if line[0] in marks)
+                for marks in (" -", " +"))  # fmt: skip
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.relative_to(root)} does not hold once:\n{old}"
+    path.write_text(text.replace(old, new))
