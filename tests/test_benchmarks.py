@@ -251,5 +251,5 @@ def test_stability_counts_what_poison_does(monkeypatch):
     result = stability.run(config, poisoned=True)
     assert not result["broke"] and not result["diverged"] and result["rollbacks"] == 0
     poison = stability.poison(100, stability.poison_seed(config))
-    ruined = [at for at in range(100) if not np.isfinite(poison(config, jnp.int32(at)))]
+    ruined = [at for at in range(100) if not np.isfinite(poison(config.objective, jnp.int32(at)))]
     assert result["skipped"] == len(ruined) > 0

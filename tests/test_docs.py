@@ -256,14 +256,14 @@ def test_every_message_that_is_quoted_is_one_that_the_code_says():
 def test_every_health_message_is_explained():
     """Each is a pair of a name and a text that says what is wrong, up to the first … or colon."""
     page = " ".join(re.findall(r"^> ?(.*)$", PAGES["reading_a_run"], re.MULTILINE))
-    health = ast.parse((PACKAGE / "training" / "health.py").read_text())
+    health = ast.parse((PACKAGE / "tasks" / "vae" / "health.py").read_text())
     yields = [node.value for node in ast.walk(health) if isinstance(node, ast.Yield)]
     assert len(yields) >= 6
     for node in yields:
         text = node.elts[1]
         start = text.values[0].value if isinstance(text, ast.JoinedStr) else text.value
         assert start.split(":")[0].strip() in page, start
-    for text in texts(PACKAGE / "training" / "divergence.py"):
+    for text in texts(PACKAGE / "tasks" / "vae" / "divergence.py"):
         if "diverged:" in text:
             assert text.split("…")[0].strip() in page
 
