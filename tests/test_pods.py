@@ -104,19 +104,19 @@ def test_several_processes_train_as_one(alone, tmp_path):
     assert all("step" not in words for words in said[1:]), "one speaks for all"
 
     # What only process 1 reads cannot be read: both go on from the one before.
-    damage_part_of_device(3, tmp_path / "checkpoints" / "00000012" / "state")
+    damage_part_of_device(3, tmp_path / "checkpoints" / "00000012" / "train")
     said = run_pod(tmp_path, "--config.train.fsdp=4", processes=2, devices=2)
     assert "00000012 is damaged" in said[0] and "training from step 8 to 12" in said[0]
     assert_same_run(alone, tmp_path)
 
 
-def damage_part_of_device(device, state):
-    """Spoils, in a saved state, the part of an array that this device alone holds."""
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{state}/"}).result()
+def damage_part_of_device(device, item):
+    """Spoils, in a saved item, the part of an array that this device alone holds."""
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{item}/"}).result()
     names = [name for name in store.list().result() if name.endswith(f".{device}".encode())]
     # Small ones lie packed among the names.
     part = max((store.read(name).result().value for name in names), key=len)
-    (path,) = [path for path in state.glob("ocdbt.*/d/*") if part in path.read_bytes()]
+    (path,) = [path for path in item.glob("ocdbt.*/d/*") if part in path.read_bytes()]
     path.write_bytes(path.read_bytes().replace(part, bytes(len(part))))
 
 
