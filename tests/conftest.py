@@ -33,6 +33,18 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 REAL_FACES = REPOSITORY.parent / "shared" / "data"
 
 
+# Files whose tests take minutes begin first, so that no worker is left alone with one at the end.
+LONGEST = ("pods", "interruptions", "benchmarks", "readme", "tpu_vm", "checkpoints", "commands",
+           "kills", "versus", "same_data", "exploring", "training", "bad_updates", "launch",
+           "docs", "flags")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files: the longest first, the others as they are."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory):
     """Keeps compiled programs across the processes that the tests start, and no longer."""
