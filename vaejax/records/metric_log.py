@@ -123,10 +123,10 @@ class NoReporter:
         """Opens nothing."""
 
     def write(self, step: int, split: str, values: Mapping[str, float | list[float]]) -> None:
-        """Nothing."""
+        """Records no metrics: another process does."""
 
     def picture(self, step: int, name: str, image) -> None:
-        """Nothing."""
+        """Records no picture: another process does."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Closes nothing: no file is open."""

@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 
 def tell_of_other_versions(saved: dict[str, str]) -> None:
-    """Says in one line which versions a checkpoint was saved with, where they are others now.
+    """Prints in one line which versions a checkpoint was saved with, where they are others now.
 
     Args:
       saved: the `versions` of the process that saved it; empty where it did not record them.

@@ -80,7 +80,7 @@ class Peer:
         self._connection, self._lines = connection, connection.makefile("rb")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Says something to it."""
+        """Sends one message to the other process."""
         self._connection.sendall(encode(message))
 
     def receive(self) -> dict[str, Any] | None:

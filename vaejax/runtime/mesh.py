@@ -184,7 +184,7 @@ class SharedFlag:
     """
 
     def __init__(self, mesh: Mesh):
-        """Nobody has."""
+        """Starts with the flag lowered on every process."""
         self._sharding, self._own = split_batch(mesh), len(mesh.local_devices)
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
         self._asked, self._raised = None, False

@@ -207,7 +207,7 @@ class Group:
             self.part()
 
     def part(self) -> None:
-        """Says good-bye to the others, who all do so now; from here on nobody is missed."""
+        """Disconnects from the others, who all do so now; from here on nobody is missed."""
         self._send(GOODBYE)
         for listener in self._listeners:
             listener.join()
@@ -226,7 +226,7 @@ class Group:
         return said
 
     def _send(self, message: dict, but: Peer | None = None) -> None:
-        """Says something to all who are still there, or to all but one."""
+        """Sends one message to all processes that are still connected, or to all but one."""
         for peer in self._peers.values():
             if peer is not but:
                 with suppress(OSError):
