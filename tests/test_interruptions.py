@@ -74,6 +74,26 @@ def test_a_signal_before_or_after_training_ends_at_once(number, moment, trained,
     assert "run the same command to go on" in err and "Traceback" not in err
 
 
+def test_an_interrupt_in_the_garbage_collector_is_not_lost():
+    """Python drops what is raised there; JAX has a callback there."""
+    script = """
+import gc, os, signal, time
+from vaejax.runtime.signals import interrupt_on_signal
+
+def interrupt(phase, info):
+    gc.callbacks.clear()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+interrupt_on_signal()
+gc.callbacks.append(interrupt)
+gc.collect()
+time.sleep(100)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert ended.returncode == -signal.SIGINT
+    assert b"Exception ignored" not in ended.stderr
+
+
 def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
     """`kill -9` at random moments after training began; nothing but time may be lost."""
     changes = ("--config.train.steps=240", "--config.train.eval_every=60",

@@ -2,8 +2,16 @@
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+_SECONDS_UNTIL_RETRY = 0.1
 
 
 class Stop:
@@ -26,6 +34,22 @@ def interrupt_on_signal() -> None:
     """
     for number in _stopping():
         signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _retry_dropped_interrupt
+
+
+def _retry_dropped_interrupt(dropped: "UnraisableHookArgs") -> None:
+    """Interrupts again where Python has dropped the interrupt, which it otherwise only prints.
+
+    Python drops what is raised in destructors and in callbacks of its garbage collector, and
+    JAX has such a callback.
+    """
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    # Later: an interrupt that is raised in this hook would be dropped as well.
+    retry = threading.Timer(_SECONDS_UNTIL_RETRY, os.kill, (os.getpid(), signal.SIGINT))
+    retry.daemon = True
+    retry.start()
 
 
 @contextmanager
