@@ -65,9 +65,9 @@ def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
 def bits_per_dim(trained: TrainedModel, split: str, importance_samples: int = 0) -> dict:
     """Of a whole split, as `evaluation.summarize` has it."""
     config, mesh = trained.config, single_device_mesh()
-    images = data.open_dataset(config.data).splits[split].images
+    examples = data.open_dataset(config.data).splits[split].arrays()
     step = make_eval_step(config, mesh, importance_samples=importance_samples)
-    batches = pipeline.eval_batches(images, batch_size=config.eval.batch_size)
+    batches = pipeline.eval_batches(examples, batch_size=config.eval.batch_size)
     totals = evaluate(step, trained.params, batches, mesh)
     return summarize(totals, trained.model, config, importance_samples)
 

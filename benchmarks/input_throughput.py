@@ -68,7 +68,10 @@ def building(config: Config) -> tuple[report.Row, data.Dataset]:
 def serving(config: Config, images: np.ndarray, seconds: float, feed: str) -> report.Row:
     """Shuffled batches from the cache, as the training loop asks for them."""
     batches = pipeline.train_batches(
-        images, seed=0, batch_size=config.train.batch_size, feed=pipeline.feeds()[feed]
+        {"image": images},
+        seed=0,
+        batch_size=config.train.batch_size,
+        feed=pipeline.feeds()[feed],
     )
     next(batches)
     done, start = 0, time.perf_counter()

@@ -8,14 +8,15 @@ import sys
 
 from forked import Forked, can_fork
 
+PACKAGE = pathlib.Path(__file__).parents[1] / "vaejax"
 COMMAND_TIMEOUT = 300
 
 
 def start(
     module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
 ) -> subprocess.Popen | Forked:
-    """Starts `python -m vaejax.MODULE`, or of another package if named, without waiting."""
-    module = module if "." in module else f"vaejax.{module}"
+    """Starts `python -m vaejax.MODULE`, or of another module if vaejax has none of that name."""
+    module = f"vaejax.{module}" if (PACKAGE / f"{module}.py").exists() else module
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
     if can_fork(environment):
         return Forked(module, flags, environment, cwd)

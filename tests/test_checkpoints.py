@@ -101,7 +101,7 @@ def test_an_item_is_read_without_the_others(saved):
 
 
 def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints = Checkpoints(tmp_path, best_by="elbo_bits_per_dim", keep=1)
     for step, bits in enumerate((4.5, np.nan, 4.6, 4.7)):
         save(checkpoints, META, step, float(bits))
     checkpoints.wait()
@@ -162,13 +162,13 @@ def test_what_a_killed_save_left_is_no_checkpoint(saved, tmp_path):
 def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):
     """Killed between setting the old aside and the end of saving the new, the old is taken back."""
     shutil.copytree(saved, tmp_path / "checkpoints")
-    checkpoints = open_checkpoints(tmp_path, 1, ALONE)
+    checkpoints = open_checkpoints(tmp_path, "elbo_bits_per_dim", 1, ALONE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoints._manager, "save", Mock(side_effect=KeyboardInterrupt))
         save(checkpoints, {"again": True})
     assert checkpoints.steps() == []
     checkpoints.close()
-    checkpoints = open_checkpoints(tmp_path, 1, ALONE)
+    checkpoints = open_checkpoints(tmp_path, "elbo_bits_per_dim", 1, ALONE)
     assert checkpoints.steps() == [3] and checkpoints.meta(3) == META
     save(checkpoints, {"again": True})
     checkpoints.wait()

@@ -27,5 +27,5 @@ def test_the_block_where_numbers_overflow_is_named(stack, branch, block, named):
     enlarged = jax.tree.map(lambda leaf: leaf.at[block].multiply(1e15), params[stack][branch])
     params[stack][branch] = enlarged
     images = np.asarray(pictures(config, 30))
-    why = explain_not_finite(task, config, {NET: params}, images, at=0)
+    why = explain_not_finite(task, config.train, {NET: params}, {"image": images}, at=0)
     assert f"tensor that is not finite: {named}" in why and f", block {block};" in why

@@ -58,9 +58,10 @@ def test_training_gets_its_rows_from_any_step_on(
     feed, seed, size, local, processes, first, only_index
 ):
     images, batch = pictures(size), local * processes
+    arrays = {"image": images}
     for process in range(processes):
         batches = train_batches(
-            images, seed=seed, batch_size=batch, first_step=first, process_index=process,
+            arrays, seed=seed, batch_size=batch, first_step=first, process_index=process,
             process_count=processes, only_index=only_index, feed=feed,
         )  # fmt: skip
         for step, got in enumerate(itertools.islice(batches, 20), first):
@@ -74,9 +75,10 @@ def test_training_gets_its_rows_from_any_step_on(
 @given(st.integers(0, 70), st.integers(1, 3), st.integers(1, 4))
 def test_evaluation_gets_its_rows(feed, size, local, processes):
     images, batch = pictures(size), local * processes
+    arrays = {"image": images}
     for process in range(processes):
         batches = eval_batches(
-            images, batch_size=batch, process_index=process, process_count=processes, feed=feed
+            arrays, batch_size=batch, process_index=process, process_count=processes, feed=feed
         )
         step = -1
         for step, got in enumerate(batches):
@@ -90,8 +92,10 @@ def test_evaluation_gets_its_rows(feed, size, local, processes):
 def test_bytes_never_change(feed):
     """Whatever feeds, and on whatever machine."""
     digest = hashlib.sha256()
-    train = train_batches(pictures(1000), seed=5, batch_size=24, first_step=123, feed=feed)
-    evaluation = eval_batches(pictures(50), batch_size=24, feed=feed)
+    train = train_batches(
+        {"image": pictures(1000)}, seed=5, batch_size=24, first_step=123, feed=feed
+    )
+    evaluation = eval_batches({"image": pictures(50)}, batch_size=24, feed=feed)
     for batch in itertools.chain(itertools.islice(train, 60), evaluation):
         for name, array in batch.items():
             digest.update(name.encode() + array.tobytes())
@@ -194,7 +198,7 @@ def test_dropped_iterators_leave_no_threads(feed):
 
     def threads_after(count):
         for seed in range(count):
-            next(train_batches(images, seed=seed, batch_size=32, feed=feed))
+            next(train_batches({"image": images}, seed=seed, batch_size=32, feed=feed))
         time.sleep(0.2)  # the system takes a moment to forget one that has ended
         return len(os.listdir("/proc/self/task"))
 
@@ -212,7 +216,7 @@ def test_a_process_ends_cleanly_with_iterators_open(name, end):
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
         "images = np.zeros((500, 64, 64, 3), np.uint8)\n"
         "open_ = [\n"
-        f"    train_batches(images, seed=s, batch_size=64, feed=feeds()[{name!r}])\n"
+        f"    train_batches({{'image': images}}, seed=s, batch_size=64, feed=feeds()[{name!r}])\n"
         "    for s in range(3)\n"
         "]\n"
         "[next(batches) for batches in open_]\n"

@@ -69,7 +69,8 @@ def assert_one_line(error: UserError) -> None:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    checkpoints = Checkpoints(tmp_path_factory.mktemp("run") / "checkpoints")
+    directory = tmp_path_factory.mktemp("run") / "checkpoints"
+    checkpoints = Checkpoints(directory, best_by="elbo_bits_per_dim")
     checkpoints.save(3, ITEMS, META, {"elbo_bits_per_dim": 5.0})
     checkpoints.wait()
     yield checkpoints

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from codes import correlated
+from flows import train_flow
 
 from vaejax.errors import UserError
 from vaejax.priors import (
     Gaussian,
     Mixture,
-    fit_flow_matching,
     fit_gaussian,
     fit_mixture,
     fit_prior,
@@ -26,7 +26,7 @@ def _small_prior(name):
         return fit_gaussian([codes])
     if name == "mixture":
         return fit_mixture(codes, key, components=2, steps=3)
-    return fit_flow_matching(codes, key, steps=2, batch_size=8, width=8, blocks=2)
+    return train_flow(codes, 2, batch_size=8, width=8, blocks=2)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "flow_matching"])
@@ -103,7 +103,7 @@ def test_file_of_something_else(arrays, tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(UserError, match="gaussian, mixture, flow_matching"):
+    with pytest.raises(UserError, match="gaussian, mixture"):
         fit_prior("vamp", correlated(10, 2), jax.random.key(0))
 
 

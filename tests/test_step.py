@@ -12,9 +12,10 @@ from tiny import tiny, tiny_ladder
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.runtime.mesh import single_device_mesh
+from vaejax.tasks.augmentation import mirror
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.tasks.vae.evidence import evidence
-from vaejax.tasks.vae.task import beta_at, mirror
+from vaejax.tasks.vae.task import beta_at
 from vaejax.training.state import Carry, initial_carry
 from vaejax.training.step import make_train_step, step_keys
 
@@ -56,9 +57,13 @@ def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing
     assert state.skipped() == 0
 
 
-def test_half_of_the_pictures_are_mirrored_left_to_right():
-    images = pictures(tiny(), 200)
-    mirrored = mirror(images, jax.random.key(0))
-    same = np.all(mirrored == images, axis=(1, 2, 3))
-    turned = np.all(mirrored == images[:, :, ::-1], axis=(1, 2, 3))
+def test_half_of_the_pictures_are_mirrored_left_to_right_with_what_has_a_side():
+    images, degrees = pictures(tiny(), 200), jnp.linspace(1.0, 30.0, 200)
+    batch = {"image": images, "yaw": degrees, "smile": degrees, "index": jnp.arange(200)}
+    mirrored = mirror(batch, jax.random.key(0), sided=["yaw"])
+    same = np.all(mirrored["image"] == images, axis=(1, 2, 3))
+    turned = np.all(mirrored["image"] == images[:, :, ::-1], axis=(1, 2, 3))
     assert np.all(same ^ turned) and 70 < np.sum(turned) < 130
+    np.testing.assert_array_equal(mirrored["yaw"], np.where(turned, -degrees, degrees))
+    for name in ("smile", "index"):
+        np.testing.assert_array_equal(mirrored[name], batch[name])

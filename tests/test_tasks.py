@@ -1,105 +1,56 @@
 """Any task trains: two networks against each other, one that is frozen, metrics that change."""
 
 import dataclasses
+import pathlib
+import re
+import shutil
+import signal
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
+from commands import COMMAND_TIMEOUT, free_port, start
 from states import final_state
 from stops import stopping_at
 from tiny import metrics, tiny
+from toy import Adversaries, toy_config
 
-from vaejax.config import OptimizerConfig, TrainConfig
+from vaejax.config import TrainConfig
+from vaejax.data import open_dataset
+from vaejax.data.feed.order import batch_indices
+from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.goodput import Clock
 from vaejax.runtime.mesh import make_mesh, state_shardings
 from vaejax.tasks.vae import VAETask
 from vaejax.training.loop import Outcome, train
 from vaejax.training.reports import Reports
-from vaejax.training.saved_state import WINDOW, from_items, to_items
+from vaejax.training.saved_state import WINDOW, from_items, items_like, to_items
 from vaejax.training.state import Carry, Net, initial_carry, shapes
-from vaejax.training.step import make_train_step
+from vaejax.training.step import make_train_step, step_keys
 from vaejax.training.task import Task
 
-SETTINGS = OptimizerConfig(
-    learning_rate=0.1, warmup_steps=0, final_fraction=1.0, clip_norm=0.0, guard=0.0,
-    weight_decay=0.0, ema_decay=0.5,
-)  # fmt: skip
+HERE = pathlib.Path(__file__).parent
 LOOP = TrainConfig(batch_size=8, steps=40, log_every=4)
-
-
-class Silent:
-    """Health of which there is nothing to say."""
-
-    def training(self, step, values):
-        return []
-
-    def validation(self, train, valid):
-        return []
-
-
-class Adversaries:
-    """A player moves towards the examples' mean plus the adversary; the adversary away from it."""
-
-    def __init__(self, adversary: OptimizerConfig | None = SETTINGS):
-        self.optimizers = {"player": SETTINGS, "adversary": adversary, "fixed": None}
-
-    def init(self, key):
-        return {name: {"kernel": jnp.full((2,), 0.5)} for name in self.optimizers}
-
-    def augment(self, batch, key):
-        return batch
-
-    def loss(self, net, params, batch, keys, step):
-        point, against, fixed = (params[name]["kernel"] for name in self.optimizers)
-        distance = jnp.mean((batch["x"] + (against + fixed - point)[None]) ** 2)
-        if net == "adversary":
-            return 0.1 * jnp.sum(against**2) - distance, {"count": jnp.float32(len(batch["x"]))}
-        return distance, {"distance": distance}
-
-    def no_metrics(self):
-        zero = jnp.zeros(())
-        trained = {"player": {"distance": zero}, "adversary": {"count": zero}}
-        return {name: trained[name] for name in trained if self.optimizers[name]}
-
-    def summarize(self, sums, step):
-        return {"distance": float(sums["player"]["distance"])}
-
-    def describe(self, values):
-        return f"distance {values['distance']:.3f}"
-
-    def describe_validation(self, values):
-        return self.describe(values)
-
-    def health(self):
-        return Silent()
-
-    def divergence(self, step, values, lowest):
-        return "it has diverged" if values["distance"] > 100 * lowest else ""
-
-    def loss_of(self, values):
-        return values["distance"]
-
-    def evaluator(self, mesh):
-        raise NotImplementedError
-
-    def gallery(self, dataset, directory):
-        raise NotImplementedError
-
-    def first_not_finite(self, params, batch, keys, parts):
-        return None
 
 
 def batches(count: int, nan_at: int = -1):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(count, 1, 8, 2)).astype(np.float32)
+    labels = rng.normal(size=(count, 2, 1, 8)).astype(np.float32)
     if nan_at >= 0:
-        x[nan_at] = np.nan
-    return [{"x": jnp.asarray(one)} for one in x]
+        labels[nan_at] = np.nan
+    images = jnp.zeros((1, 8, 2, 2, 1), jnp.uint8)
+    return [
+        {"image": images, "yaw": jnp.asarray(30.0 * yaw), "smile": jnp.asarray(smile)}
+        for yaw, smile in labels
+    ]
 
 
-def run(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1, devices: int = 1):
+def steps(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1, devices: int = 1):
+    """So many updates without the loop."""
     mesh = make_mesh(8, devices=jax.devices()[:devices], accumulate=loop.accumulate)
     carry = jax.device_put(
         initial_carry(task, jax.random.key(0)), state_shardings(mesh, shapes(task))
@@ -110,28 +61,60 @@ def run(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1, 
     return jax.device_get(carry), float(loss)
 
 
-def reference(count: int):
-    """The same game by hand: Adam without its bias and averages would be another."""
-    params = {name: np.full(2, 0.5) for name in ("player", "adversary", "fixed")}
+def played(means):
+    """The players' positions by hand, from the means of the points that each update saw."""
+    params = {name: np.full(2, toy.START) for name in ("player", "adversary", "fixed")}
     moments = {name: (np.zeros(2), np.zeros(2)) for name in ("player", "adversary")}
-    for step, batch in enumerate(batches(count)):
-        gap = np.mean(np.asarray(batch["x"][0], np.float64), axis=0)
-        gap = gap + params["adversary"] + params["fixed"] - params["player"]
+    for step, mean in enumerate(means):
+        gap = mean + params["adversary"] + params["fixed"] - params["player"]
         gradients = {"player": -gap, "adversary": 0.2 * params["adversary"] - gap}
         for name, gradient in gradients.items():
             first, second = moments[name]
-            first = SETTINGS.b1 * first + (1 - SETTINGS.b1) * gradient
-            second = SETTINGS.b2 * second + (1 - SETTINGS.b2) * gradient**2
+            first = toy.SETTINGS.b1 * first + (1 - toy.SETTINGS.b1) * gradient
+            second = toy.SETTINGS.b2 * second + (1 - toy.SETTINGS.b2) * gradient**2
             moments[name] = first, second
-            ages = 1 - SETTINGS.b1 ** (step + 1), 1 - SETTINGS.b2 ** (step + 1)
+            ages = 1 - toy.SETTINGS.b1 ** (step + 1), 1 - toy.SETTINGS.b2 ** (step + 1)
             direction = first / ages[0] / (np.sqrt(second / ages[1]) + 1e-8)
-            params[name] = params[name] - SETTINGS.learning_rate * direction
+            params[name] = params[name] - toy.SETTINGS.learning_rate * direction
     return params
 
 
+def means_of_a_run(config):
+    """What each update of a run sees: labels in the order of the data, mirrored by the step's key.
+
+    Of the points, in the picture's left and right, the mean.
+    """
+    labels = open_dataset(config.data).splits["train"].labels
+    size, means = config.train.batch_size, []
+    for step in range(config.train.steps):
+        places = np.arange(step * size, (step + 1) * size)
+        rows = batch_indices(config.train.seed, places, len(labels["yaw"]))
+        augment_key, _ = step_keys(jax.random.key(config.train.seed), jnp.int32(step))
+        mirrored = np.asarray(jax.random.bernoulli(augment_key, 0.5, (size,)))
+        yaw = np.where(mirrored, -labels["yaw"][rows], labels["yaw"][rows]) / 30.0
+        means.append([np.mean(yaw, dtype=np.float64), np.mean(labels["smile"][rows])])
+    return np.array(means, np.float64)
+
+
+def kernels(workdir, part="params"):
+    """The parameters in a run's last checkpoint, or their average."""
+    with closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        at, like = checkpoints.steps()[-1], shapes(Adversaries())
+        places = state_shardings(make_mesh(8, devices=jax.devices()[:1]), like)
+        items = items_like(checkpoints, at, like, places)
+        state, _ = from_items(jax.device_get(checkpoints.restore(at, *items)))
+    return {name: getattr(net, part)["kernel"] for name, net in state.nets.items()}
+
+
+class Unmirrored(Adversaries):
+    def augment(self, batch, key):
+        return batch
+
+
 def test_two_networks_learn_against_each_other_and_the_frozen_one_stays():
-    (state, window), _ = run(Adversaries())
-    expected = reference(6)
+    (state, window), _ = steps(Unmirrored())
+    points = [np.asarray(toy.points(batch), np.float64) for batch in batches(6)]
+    expected = played([np.mean(some, axis=(0, 2)) for some in points])
     for name, net in state.nets.items():
         np.testing.assert_allclose(net.params["kernel"], expected[name], rtol=1e-4, err_msg=name)
     assert state.nets["fixed"].moments is None
@@ -144,7 +127,8 @@ def test_two_networks_learn_against_each_other_and_the_frozen_one_stays():
 @pytest.mark.parametrize("devices", [1, 2])
 def test_it_is_the_same_in_parts_and_on_several_devices(devices):
     parts = dataclasses.replace(LOOP, accumulate=2)
-    (whole, _), (split, _) = run(Adversaries())[0], run(Adversaries(), parts, devices=devices)[0]
+    (whole, _), _ = steps(Adversaries())
+    (split, _), _ = steps(Adversaries(), parts, devices=devices)
     for name in whole.nets:
         np.testing.assert_allclose(
             split.nets[name].params["kernel"], whole.nets[name].params["kernel"], rtol=1e-5
@@ -152,8 +136,8 @@ def test_it_is_the_same_in_parts_and_on_several_devices(devices):
 
 
 def test_what_is_not_finite_is_skipped_by_each_network_and_counts_in_no_window():
-    (state, window), _ = run(Adversaries(), count=3, nan_at=2)
-    (before, _), _ = run(Adversaries(), count=2)
+    (state, window), _ = steps(Adversaries(), count=3, nan_at=2)
+    (before, _), _ = steps(Adversaries(), count=2)
     for name in ("player", "adversary"):
         jax.tree.map(
             np.testing.assert_array_equal, state.nets[name].params, before.nets[name].params
@@ -163,7 +147,7 @@ def test_what_is_not_finite_is_skipped_by_each_network_and_counts_in_no_window()
 
 
 def test_reports_name_the_networks(tmp_path):
-    carry, _ = run(Adversaries())
+    carry, _ = steps(Adversaries())
     reports = Reports(Adversaries(), LOOP, tmp_path, Clock(), speaks=True)
     reports.open(0, False)
     assert reports.training(6, carry) == ""
@@ -175,13 +159,13 @@ def test_reports_name_the_networks(tmp_path):
 
 
 def test_a_network_is_frozen_by_one_line():
-    (state, window), _ = run(Adversaries(adversary=None))
+    (state, window), _ = steps(Adversaries(adversary=None))
     np.testing.assert_array_equal(state.nets["adversary"].params["kernel"], [0.5, 0.5])
     assert list(window.sums) == ["player"]
 
 
 def test_its_checkpoint_has_each_part_by_name(tmp_path):
-    carry, _ = run(Adversaries())
+    carry, _ = steps(Adversaries())
     items = to_items(carry)
     assert sorted(items) == ["model", "train", "window"]
     assert set(items["train"]["nets"]["fixed"]) == {
@@ -216,3 +200,139 @@ def test_a_run_goes_on_without_its_window(tmp_path, other):
     assert train(config, tmp_path / "torn") is Outcome.FINISHED
     ends = [final_state(tmp_path / name, config) for name in ("whole", "torn")]
     jax.tree.map(np.testing.assert_array_equal, *(end.state for end in ends))
+
+
+def play(workdir, *meeting, devices=1):
+    """A process of a run over a task that is no VAE."""
+    return start("toy", str(workdir), *meeting, devices=devices, cwd=HERE)
+
+
+def pod(workdir):
+    """Two processes of such a run."""
+    coordinator = f"localhost:{free_port()}"
+    return [play(workdir, coordinator, "2", str(index)) for index in range(2)]
+
+
+def ends(members):
+    """What they say from here on, and their statuses."""
+    said = [member.communicate(timeout=COMMAND_TIMEOUT)[1] for member in members]
+    return said, [member.returncode for member in members]
+
+
+def hear(member, words):
+    """Reads what it says until `words` come."""
+    assert any(words in line for line in member.stderr), f"it has ended without {words!r}"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of one device that nothing interrupts; once it goes back."""
+    workdir = tmp_path_factory.mktemp("toy") / "run"
+    (said,), statuses = ends([play(workdir)])
+    assert statuses == [0], said
+    assert "step 20: 4 or more updates in a row were not finite; back to step 12" in said
+    return workdir
+
+
+def test_the_loop_trains_any_task(tmp_path):
+    """With the labels that it asks for, mirrored with their pictures, in the order of the data."""
+    config = toy_config()
+    assert train(config, tmp_path, task=Adversaries()) is Outcome.FINISHED
+    expected = played(means_of_a_run(config))
+    for name, kernel in kernels(tmp_path).items():
+        np.testing.assert_allclose(kernel, expected[name], rtol=1e-4, err_msg=name)
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines if line["split"] == "train"] == [4, 8, 12, 16, 20, 24]
+    valid = {line["step"]: line["distance"] for line in lines if line["split"] == "valid"}
+    assert list(valid) == [8, 16, 24] and lines[-1]["pictures"] == 24
+    assert len(list((tmp_path / "pictures").glob("board_*.png"))) == 3
+    with closing(Checkpoints(tmp_path / "checkpoints", best_by="distance")) as checkpoints:
+        assert checkpoints.best_step() == min(valid, key=valid.get)
+    average = metrics_of_average(tmp_path, config)
+    np.testing.assert_allclose(valid[24], average, rtol=1e-5)
+
+
+def metrics_of_average(workdir, config):
+    """The validation's distance of the averaged player, by hand."""
+    labels = open_dataset(config.data).splits["valid"].labels
+    at = np.stack([labels["yaw"] / 30.0, labels["smile"]], axis=1)
+    return np.mean(np.sum((at - kernels(workdir, part="average")["player"]) ** 2, axis=1))
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_killed_and_stopped_it_ends_the_same(whole, tmp_path, devices):
+    """On other devices but for the order of sums."""
+    process = play(tmp_path, devices=devices)
+    hear(process, "step 8/24")
+    process.kill()
+    ends([process])
+    for words in ("back to step 12", f"in {tmp_path / 'stages' / 'third'}"):
+        process = play(tmp_path, devices=devices)
+        hear(process, words)
+        process.send_signal(signal.SIGTERM)
+        said, statuses = ends([process])
+        assert statuses == [TRY_AGAIN], said
+    said, statuses = ends([play(tmp_path, devices=devices)])
+    assert statuses == [0], said
+    assert_same_play(tmp_path, whole, exactly=devices == 1)
+
+
+def test_two_processes_play_as_one(whole, tmp_path):
+    members = pod(tmp_path)
+    hear(members[0], "step 8/24")
+    members[1].kill()
+    _, statuses = ends(members)
+    assert statuses[0] == TRY_AGAIN
+    for words in ("back to step 12", f"in {tmp_path / 'stages' / 'third'}"):
+        members = pod(tmp_path)
+        hear(members[0], words)
+        members[1].send_signal(signal.SIGTERM)
+        said, statuses = ends(members)
+        assert statuses == [TRY_AGAIN] * 2, said
+    said, statuses = ends(pod(tmp_path))
+    assert statuses == [0, 0], said
+    assert_same_play(tmp_path, whole, exactly=False)
+
+
+def assert_same_play(one, other, exactly):
+    """In each of three stages."""
+    near = {"rtol": 0.0 if exactly else 1e-5}
+    for stage in ("", "stages/second", "stages/third"):
+        for mine, its in zip(metrics(one / stage), metrics(other / stage), strict=True):
+            assert mine.keys() == its.keys() and mine["step"] == its["step"]
+            np.testing.assert_allclose(mine["distance"], its["distance"], **near)
+        for part in ("params", "average"):
+            mine, its = (kernels(workdir / stage, part=part) for workdir in (one, other))
+            for name in mine:
+                np.testing.assert_allclose(mine[name], its[name], **near)
+
+
+def test_a_stage_begins_where_the_one_before_ended(whole):
+    for before, stage in (("", "stages/second"), ("stages/second", "stages/third")):
+        np.testing.assert_array_equal(
+            kernels(whole / stage)["fixed"], kernels(whole / before, part="average")["player"]
+        )
+
+
+def test_a_stage_does_not_go_on_from_another_foundation(whole, tmp_path):
+    shutil.copytree(whole / "stages" / "second", tmp_path / "second")
+    other = Adversaries(fixed=np.float32([0.1, 0.2]))
+    with pytest.raises(UserError, match=r"builds on \{'digest': \d+\}, and there is .* remove it"):
+        train(toy_config(), tmp_path / "second", task=other)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("beauty",), "the data has no label 'beauty'; it has: age_lines"),
+        (("index",), "a label cannot be called 'index'"),
+        (("name",), "the label 'name' is of <U3; only numbers can be trained on"),
+    ],
+)
+def test_labels_that_cannot_be_trained_on(labels, said):
+    split = open_dataset(toy_config().data).splits["train"]
+    more = {"index": np.arange(len(split.images)), "name": np.full(len(split.images), "Eve")}
+    if labels != ("beauty",):
+        split = dataclasses.replace(split, labels={**split.labels, **more})
+    with pytest.raises(UserError, match=re.escape(said)):
+        split.arrays(labels)

@@ -3,6 +3,7 @@
 from absl import flags
 
 from vaejax import cli
+from vaejax.errors import TRY_AGAIN
 
 WORKDIR = cli.define_workdir()
 PRIOR = flags.DEFINE_list("prior", None, "gaussian, mixture, flow_matching, or several.")
@@ -12,17 +13,19 @@ CACHE_DIR = cli.define_cache_dir()
 SEED = cli.define_seed("The seed of the codes and of the fit.")
 
 
-def main() -> None:
-    """Fits and saves."""
+def main() -> int:
+    """Fits and saves; stopped by a signal, the same command goes on."""
     workdir = cli.existing_run(cli.given(WORKDIR))
     from vaejax.trained.finishing import check_priors, fit
     from vaejax.trained.loading import load, open_data
+    from vaejax.training.loop import Outcome
 
     trained = load(workdir, CHECKPOINT.value)
     priors = cli.given(PRIOR)
     check_priors(trained, priors)
     dataset = open_data(trained, DATA_PATH.value, CACHE_DIR.value)
-    fit(trained, priors, dataset, seed=SEED.value)
+    outcome = fit(trained, priors, dataset, seed=SEED.value)
+    return TRY_AGAIN if outcome is Outcome.INTERRUPTED else 0
 
 
 if __name__ == "__main__":

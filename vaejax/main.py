@@ -42,8 +42,9 @@ def main() -> int:
     from vaejax.records import progress
     from vaejax.records.workdir import claim
     from vaejax.runtime.mesh import check_devices
-    from vaejax.trained.finishing import finish
-    from vaejax.training.loop import Outcome, open_run
+    from vaejax.trained.finishing import finish, planned_stages
+    from vaejax.training.loop import Outcome
+    from vaejax.training.stages import train_in_turn
 
     group = _join()
     check_devices()
@@ -51,9 +52,7 @@ def main() -> int:
         progress.silence()
     # Claimed here as well, so that nobody else trains there while the run is finished.
     with group.watching(), claim(workdir, config, group):
-        with open_run(config, workdir, group) as run:
-            outcome, dataset = run.go(), run.dataset
-        del run  # the trained model shall have the device for itself
+        outcome, dataset = train_in_turn(planned_stages(config, workdir, group), group)
         group.leave()
         if outcome is Outcome.INTERRUPTED:
             return TRY_AGAIN

@@ -1,7 +1,7 @@
 """Pictures: from where they lie to batches of uint8::
 
     dataset = open_dataset(config.data)
-    for batch in pipeline.train_batches(dataset.splits["train"].images, seed=0, batch_size=128):
+    for batch in pipeline.train_batches(dataset.splits["train"].arrays(), seed=0, batch_size=128):
         ...
 
 Importing this package imports neither TensorFlow nor TensorFlow Datasets.
@@ -9,6 +9,7 @@ Importing this package imports neither TensorFlow nor TensorFlow Datasets.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -19,9 +20,12 @@ from vaejax.data.cache.disk import SETTING
 from vaejax.data.items import Source
 from vaejax.data.reasons import count_reasons
 from vaejax.data.sources.opening import open_source
+from vaejax.errors import UserError
 from vaejax.records.progress import say
 
 __all__ = ["Dataset", "Split", "open_dataset", "prepare"]
+
+_PARTS_OF_A_BATCH = ("image", "index", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,28 @@ class Split:
     names: Shaped[np.ndarray, " picture"] = dataclasses.field(
         default_factory=lambda: np.empty(0, np.str_)
     )
+
+    def arrays(self, labels: Sequence[str] = ()) -> dict[str, Shaped[np.ndarray, "picture ..."]]:
+        """What batches are cut from: `image`, and the named labels.
+
+        Raises:
+          UserError: there is no such label, it is not of numbers, or it is called like another
+            part of a batch.
+        """
+        for name in labels:
+            if name not in self.labels:
+                known = ", ".join(sorted(self.labels)) or "none"
+                raise UserError(f"the data has no label {name!r}; it has: {known}")
+            if self.labels[name].dtype.kind not in "biuf":
+                raise UserError(
+                    f"the label {name!r} is of {self.labels[name].dtype}; only numbers can be "
+                    "trained on"
+                )
+            if name in _PARTS_OF_A_BATCH:
+                raise UserError(
+                    f"a label cannot be called {name!r}, as a part of every batch is; rename it"
+                )
+        return {"image": self.images, **{name: self.labels[name] for name in labels}}
 
 
 @dataclasses.dataclass(frozen=True)

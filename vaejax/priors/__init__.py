@@ -16,7 +16,7 @@ import flax.linen as nn
 
 from vaejax.priors.coupling_flow import CouplingFlow
 from vaejax.priors.fitted import fit_prior, load_prior, save_prior
-from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
+from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
 from vaejax.priors.standard_normal import StandardNormal
@@ -28,7 +28,6 @@ __all__ = [
     "Mixture",
     "StandardNormal",
     "build_prior",
-    "fit_flow_matching",
     "fit_gaussian",
     "fit_mixture",
     "fit_prior",

@@ -13,17 +13,13 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vaejax.config import FITTED_PRIORS
 from vaejax.errors import UserError
 from vaejax.files.atomic import replacing
-from vaejax.priors.flow_matching import FlowMatching, fit_flow_matching
+from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
 
 FittedPrior = Gaussian | Mixture | FlowMatching
-
-FLOW_BATCH = 1024
-FLOW_EPOCHS = 128
 
 # The one entry of a file that is not an array of the prior: JSON text.
 _HEADER = "header"
@@ -39,7 +35,7 @@ def fit_prior(
     """Fits the prior of that name to codes z ~ q(z|x), one of each training picture.
 
     Args:
-      name: gaussian, mixture or flow_matching, each under its default settings.
+      name: gaussian or mixture, each under its default settings. `tasks.flow_prior` trains a flow.
       codes: what to fit to, held in memory.
       key: decides whatever is random in the fit; the Gaussian ignores it.
       progress: called with a line of text about ten times in a longer fit.
@@ -47,18 +43,12 @@ def fit_prior(
     Raises:
       UserError: the name is unknown, or the codes are too few or not finite.
     """
-    if name not in FITTED_PRIORS:
-        raise UserError(f"no prior {name!r} can be fitted; choose from {', '.join(FITTED_PRIORS)}")
     if name == "gaussian":
         return fit_gaussian([codes])
-    placed: Array = jax.device_put(np.asarray(codes, np.float32))
     if name == "mixture":
+        placed: Array = jax.device_put(np.asarray(codes, np.float32))
         return fit_mixture(placed, key, progress=_tenths(progress, name, "nats per code"))
-    # A few codes are learned by heart in the steps that many need.
-    steps = min(max(len(codes) * FLOW_EPOCHS // FLOW_BATCH, 200), 2_000)
-    return fit_flow_matching(
-        placed, key, steps=steps, batch_size=FLOW_BATCH, progress=_tenths(progress, name, "loss")
-    )
+    raise UserError(f"no prior {name!r} can be fitted; choose from gaussian, mixture")
 
 
 def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]) -> None:

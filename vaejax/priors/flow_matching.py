@@ -3,20 +3,18 @@
 Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow matching for generative modeling" (ICLR 2023).
 """
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from vaejax.priors.gaussian import Gaussian, fit_gaussian
+from vaejax.priors.gaussian import Gaussian
 from vaejax.priors.standard_normal import standard_normal_log_prob
 
 # Steps of the fourth-order Runge-Kutta solver between noise and code, four evaluations each.
@@ -24,9 +22,6 @@ from vaejax.priors.standard_normal import standard_normal_log_prob
 ODE_STEPS = 20
 # Half periods of time that the velocity can tell apart.
 _FREQUENCIES = 8
-_EMA_DECAY = 0.999
-# Steps between two calls of `progress`.
-_CHUNK = 100
 
 
 class Velocity(nn.Module):
@@ -128,125 +123,26 @@ class FlowMatching:
         return velocity
 
 
-def fit_flow_matching(
-    codes: Float[Array, "count latent"],
-    key: PRNGKeyArray,
-    steps: int = 2_000,
-    batch_size: int = 1024,
-    learning_rate: float = 1e-3,
-    width: int = 512,
-    blocks: int = 2,
-    progress: Callable[[int, int, float], None] | None = None,
-) -> FlowMatching:
-    """Trains the flow on codes held in memory.
-
-    AdamW under a short warm-up and cosine decay; the result has the exponential moving average
-    of the parameters.
+def flow_matching_errors(
+    network: Velocity,
+    params: Any,
+    white: Float[Array, "batch latent"],
+    noise: Float[Array, "batch latent"],
+    times: Float[Array, "batch"],
+) -> Float[Array, "batch"]:
+    """Squared error of the velocity per dimension (Lipman et al., eq. 23 with σ_min = 0).
 
     Args:
-      codes: what to fit to.
-      key: decides initial parameters, batches, noise and times.
-      steps: training steps; they alone bound the time.
-      batch_size: codes in each.
-      learning_rate: the peak.
-      width: hidden units of the network.
-      blocks: its residual blocks.
-      progress: called every hundred steps with (steps done, `steps`, mean loss since the last
-        call per dimension of the velocity).
-
-    Raises:
-      UserError: fewer than two codes, or some that are not finite.
+      network: the velocity.
+      params: of the network.
+      white: whitened codes.
+      noise: standard normal.
+      times: of each code, uniform in 0 to 1.
     """
-    gaussian = fit_gaussian([codes])
-    white = gaussian.to_noise(jnp.asarray(codes))
-    init_key, train_key = jax.random.split(key)
-    network = Velocity(width, blocks)
-    params = network.init(init_key, white[:1], jnp.zeros(1))["params"]
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, min(100, steps // 10), max(1, steps)
-    )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule),
-    )
-    # A copy for the average, because both are donated.
-    state = _State(params, jax.tree.map(jnp.copy, params), optimizer.init(params))
-    for start in range(0, steps, _CHUNK):
-        stop = min(start + _CHUNK, steps)
-        state, loss = _train(
-            state,
-            white,
-            train_key,
-            jnp.int32(start),
-            jnp.int32(stop),
-            network=network,
-            optimizer=optimizer,
-            batch_size=batch_size,
-        )
-        if progress is not None:
-            progress(stop, steps, float(jax.device_get(loss)))
-    return FlowMatching(gaussian, state.average, width, blocks)
-
-
-def flow_matching_loss(
-    network: Velocity, params: Any, white: Float[Array, "batch latent"], key: PRNGKeyArray
-) -> Float[Array, ""]:
-    """Mean squared error of the velocity per dimension (Lipman et al., eq. 23 with σ_min = 0)."""
-    noise_key, time_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, white.shape, jnp.float32)
-    # Times spread evenly from one random start: each is uniform, their mean varies little.
-    count = len(white)
-    times = (jax.random.uniform(time_key) + jnp.arange(count, dtype=jnp.float32) / count) % 1.0
     along = times[:, None]
     x = (1.0 - along) * noise + along * white
     velocity: Any = network.apply({"params": params}, x, times)
-    return jnp.mean((velocity - (white - noise)) ** 2)
-
-
-class _State(NamedTuple):
-    params: Any
-    average: Any
-    optimizer: Any
-
-
-@functools.partial(
-    jax.jit, static_argnames=("network", "optimizer", "batch_size"), donate_argnames="state"
-)
-def _train(
-    state: _State,
-    white: Float[Array, "count latent"],
-    key: PRNGKeyArray,
-    start: Int[Array, ""],
-    stop: Int[Array, ""],
-    *,
-    network: Velocity,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-) -> tuple[_State, Float[Array, ""]]:
-    """Steps `start` to `stop` and their mean loss.
-
-    The bounds are traced, so that a last chunk of another length compiles nothing anew.
-    """
-
-    def step(index, carry):
-        state, total = carry
-        batch_key, loss_key = jax.random.split(jax.random.fold_in(key, index))
-        batch = white[jax.random.randint(batch_key, (batch_size,), 0, len(white))]
-        loss, gradient = jax.value_and_grad(flow_matching_loss, argnums=1)(
-            network, state.params, batch, loss_key
-        )
-        # Optax's bias correction raises a float to an integer power, which strict promotion bars.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # A short memory at first, so that the average forgets the initial parameters.
-        done = index.astype(jnp.float32)
-        decay = jnp.minimum(_EMA_DECAY, (1.0 + done) / (10.0 + done))
-        average = optax.incremental_update(params, state.average, 1.0 - decay)
-        return _State(params, average, optimizer_state), total + loss
-
-    state, total = lax.fori_loop(start, stop, step, (state, jnp.float32(0.0)))
-    return state, total / (stop - start).astype(jnp.float32)
+    return jnp.mean((velocity - (white - noise)) ** 2, axis=-1)
 
 
 def _integrate(field: Callable[[Any, Float[Array, ""]], Any], state: Any, start: float, end: float):

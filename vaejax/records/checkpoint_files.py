@@ -4,8 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-# The validation figure that decides which checkpoint is the best: lower is better.
-METRIC = "elbo_bits_per_dim"
 # Before the name of one that is about to be replaced.
 REPLACED = "replaced."
 
@@ -25,15 +23,20 @@ def settle_replaced(directory: Path) -> None:
             old.rename(new)
 
 
-def unreadable_metrics(directory: Path) -> list[Path]:
-    """Damaged files of validation figures, without which Orbax opens no checkpoint at all."""
+def unreadable_metrics(directory: Path, best_by: str | None) -> list[Path]:
+    """Damaged files of validation figures, without which Orbax opens no checkpoint at all.
+
+    Args:
+      directory: of the checkpoints.
+      best_by: the figure that each must have, if any.
+    """
     paths = [folder / "metrics" / "metrics" for folder in saved(directory)]
-    return [path for path in paths if not _is_metrics(path)]
+    return [path for path in paths if best_by and not _has_figure(path, best_by)]
 
 
-def _is_metrics(path: Path) -> bool:
+def _has_figure(path: Path, name: str) -> bool:
     try:
-        return isinstance(json.loads(path.read_bytes())[METRIC], float)
+        return isinstance(json.loads(path.read_bytes())[name], float)
     except FileNotFoundError:
         return True  # not validated, or deleted meanwhile
     except (OSError, ValueError, KeyError, TypeError):

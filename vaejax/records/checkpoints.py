@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from vaejax.errors import DamagedCheckpoint, UserError
-from vaejax.records.checkpoint_files import METRIC, REPLACED, settle_replaced, unreadable_metrics
+from vaejax.records.checkpoint_files import REPLACED, settle_replaced, unreadable_metrics
 from vaejax.records.digests import digest, json_digest, layout_digest
 from vaejax.runtime.quiet import call_quietly
 
@@ -36,20 +36,36 @@ class Checkpoints:
     where it cannot be read.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        best_by: str | None = None,
+        keep: int = 1,
+        read_only: bool = False,
+    ):
         """Opens `directory`, making it unless `read_only`.
+
+        Args:
+          directory: of the checkpoints.
+          best_by: the validation figure that decides which is the best, lower is better; without
+            one the newest counts as the best.
+          keep: the newest that are kept, beside the best.
+          read_only: whether nothing is to be saved.
 
         Raises:
           DamagedCheckpoint: the validation figure of one cannot be read.
           UserError: the directory cannot be made or listed.
         """
-        for path in unreadable_metrics(directory):
+        for path in unreadable_metrics(directory, best_by):
             raise DamagedCheckpoint(
                 f"{path} is damaged; remove it, and that checkpoint counts as not validated, or "
                 "train on, which does the same"
             )
         self._directory = Path(directory).absolute()
-        self._manager = self._stored(lambda: _open_manager(self._directory, keep, read_only))
+        self._manager = self._stored(
+            lambda: _open_manager(self._directory, best_by, keep, read_only)
+        )
 
     def save(
         self, step: int, items: dict[str, PyTree], meta: dict, metrics: dict[str, float] | None
@@ -94,7 +110,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step with the lowest validation bits/dim; the newest if none was validated."""
+        """The step of the best checkpoint; the newest if none was validated."""
         best = self._manager.best_step()
         return self._manager.latest_step() if best is None else best
 
@@ -272,24 +288,26 @@ class Checkpoints:
         self._stored(self._manager.close)
 
 
-def _rank(metrics: dict[str, float]) -> float:
-    """By which checkpoints are sorted: one whose validation was not finite is never the best."""
-    return metrics[METRIC] if math.isfinite(metrics[METRIC]) else math.inf
+def _open_manager(
+    directory: Path, best_by: str | None, keep: int, read_only: bool
+) -> ocp.CheckpointManager:
+    def rank(metrics: dict[str, float]) -> float:
+        """One whose validation was not finite is never the best."""
+        return metrics[best_by] if best_by and math.isfinite(metrics[best_by]) else math.inf
 
-
-def _open_manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
-    policy = checkpoint_managers.AnyPreservationPolicy(
-        [
-            checkpoint_managers.LatestN(keep),
+    policies = [checkpoint_managers.LatestN(keep)]
+    if best_by:
+        policies.append(
             checkpoint_managers.BestN(
-                get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
-            ),
-        ]
-    )
+                get_metric_fn=rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+            )
+        )
     options = ocp.CheckpointManagerOptions(
         # A manager that may not write takes no policy for what to delete.
-        preservation_policy=None if read_only else policy,
-        best_fn=_rank,
+        preservation_policy=None
+        if read_only
+        else checkpoint_managers.AnyPreservationPolicy(policies),
+        best_fn=rank if best_by else None,
         best_mode="min",
         create=not read_only,
         read_only=read_only,

@@ -10,12 +10,13 @@ from vaejax.config.settings import load_json
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.files.paths import local_path
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.digests import digest
 from vaejax.runtime.mesh import check_devices, replicated, single_device_mesh
 from vaejax.runtime.quiet import quiet_libraries
-from vaejax.tasks.vae import NET, vae_task
+from vaejax.tasks.vae import BEST_BY, NET, vae_task
 from vaejax.trained.model import TrainedModel
 from vaejax.training.same_data import check_same_data
-from vaejax.training.saved_state import restore_average
+from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
 
 _FLAGS = {"path": "--data_path", "cache_dir": "--cache_dir"}
@@ -45,19 +46,19 @@ def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
-    checkpoints = Checkpoints(directory, read_only=True)
+    checkpoints = Checkpoints(directory, best_by=BEST_BY, read_only=True)
     try:
         at = _choose(checkpoints, checkpoint, workdir)
         like, place = shapes(vae_task(config)), replicated(single_device_mesh())
         try:
-            params, digest = restore_average(checkpoints, at, NET, like, place)
+            params = restore_averages(checkpoints, at, like, place)[NET]
         except DamagedCheckpoint as error:
             others = ", ".join(str(step) for step in checkpoints.steps() if step != at) or "none"
             raise DamagedCheckpoint(f"{error}; name another checkpoint: {others}") from error
         fingerprint = checkpoints.meta(at)["data"]
     finally:
         checkpoints.close()
-    return TrainedModel(config, params, at, workdir, fingerprint, digest)
+    return TrainedModel(config, params, at, workdir, fingerprint, digest(params))
 
 
 def open_data(

@@ -86,7 +86,7 @@ def measure(
     mesh = make_mesh(len(devices), devices=devices)
     step = make_eval_step(config, mesh, importance_samples=importance_samples, prior=log_prior)
     batch_size = round_up(config.eval.batch_size, mesh)
-    batches = pipeline.eval_batches(images, batch_size=batch_size, chosen=chosen)
+    batches = pipeline.eval_batches({"image": images}, batch_size=batch_size, chosen=chosen)
     params = jax.device_put(trained.params, replicated(mesh))
     with counting("evaluating", len(chosen)) as advance:
         totals = evaluate(step, params, _counted(batches, advance), mesh)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, UInt8
+from jaxtyping import Array
 
 from vaejax.config import Config
 from vaejax.data.feed import pipeline
@@ -17,44 +17,39 @@ RESIDENT_SHARE = 0.25
 
 
 class Feed:
-    """The training pictures' way to the devices. Both ways give the same batches.
+    """The training examples' way to the devices. Both ways give the same batches.
 
     Attributes:
       resident: the whole split, on every device, for the step to pick from; or nothing, where
         every batch brings its own. `config.data.on_device` says which.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        images: UInt8[np.ndarray, "picture height width channel"],
-        mesh: Mesh,
-        memory: int | None,
-    ):
-        """Copies `images` to the devices of `mesh`, if that is the way.
+    def __init__(self, config: Config, arrays: pipeline.Arrays, mesh: Mesh, memory: int | None):
+        """Copies `arrays` to the devices of `mesh`, if that is the way.
 
         Args:
           config: of the run.
-          images: to train on.
+          arrays: the examples to train on.
           mesh: the devices.
           memory: bytes of one of them, the same number on all processes; None if unknown.
         """
-        self._settings, self._images, self._mesh = config.train, images, mesh
+        self._settings, self._arrays, self._mesh = config.train, arrays, mesh
         self.resident: tuple[dict[str, Array], ...] = ()
-        wanted = config.data.on_device
-        fits = images.nbytes <= RESIDENT_SHARE * (memory or 0)
+        wanted, size = config.data.on_device, sum(array.nbytes for array in arrays.values())
+        fits = size <= RESIDENT_SHARE * (memory or 0)
         if wanted == "always" or (wanted == "auto" and fits):
-            say(f"the training pictures lie on the device: {images.nbytes / 1e9:.2g} GB")
-            self.resident = ({"image": to_every_device(images, mesh)},)
+            say(f"the training pictures lie on the device: {size / 1e9:.2g} GB")
+            whole = {name: to_every_device(array, mesh) for name, array in arrays.items()}
+            self.resident = (whole,)
 
     def batches(self, first_step: int) -> Iterator[dict[str, Array]]:
         """What the step takes from `first_step` on, by name, [dispatch, batch, ...].
 
-        `image`; or `index` alone, the numbers of resident examples.
+        The examples and their `index`; or the `index` alone of resident examples.
         """
         settings = self._settings
         batches = pipeline.train_batches(
-            self._images,
+            self._arrays,
             seed=settings.seed,
             batch_size=settings.batch_size,
             first_step=first_step,
@@ -62,8 +57,8 @@ class Feed:
             process_count=jax.process_count(),
             only_index=bool(self.resident),
         )
-        name = "index" if self.resident else "image"
         sharding = split_batch(self._mesh, leading_axes=1)
         while True:
-            rows = np.stack([next(batches)[name] for _ in range(settings.steps_per_dispatch)])
-            yield to_devices({name: rows}, sharding)
+            some = [next(batches) for _ in range(settings.steps_per_dispatch)]
+            stacked = {name: np.stack([batch[name] for batch in some]) for name in some[0]}
+            yield to_devices(stacked, sharding)

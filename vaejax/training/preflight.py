@@ -1,4 +1,4 @@
-"""What can be known before training: pictures enough for what follows it, room for a checkpoint."""
+"""What can be known before training: whether anything is validated, room for a checkpoint."""
 
 import shutil
 from pathlib import Path
@@ -6,27 +6,14 @@ from pathlib import Path
 import jax
 from jaxtyping import PyTree
 
-from vaejax.config import Config
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.files.atomic import check_directory
-from vaejax.priors.gaussian import MIN_CODES
 from vaejax.records.progress import say
 
 
-def check_enough(config: Config, dataset: Dataset) -> None:
-    """Says so if nothing can be validated.
-
-    Raises:
-      UserError: the priors that are to be fitted need more training pictures.
-    """
-    count = len(dataset.splits["train"].images)
-    if config.prior.fitted and count < MIN_CODES:
-        raise UserError(
-            f"config.prior.fitted={config.prior.fitted} needs the codes of at least {MIN_CODES} "
-            f"training pictures, and there is {count}; add pictures, or set --config.prior.fitted="
-            " to nothing"
-        )
+def warn_without_validation(dataset: Dataset) -> None:
+    """Warns if no picture is held out."""
     if "valid" not in dataset.splits:
         say(
             "no picture is held out: nothing is validated, and the best checkpoint is the newest; "

@@ -7,7 +7,7 @@ these functions change them on the host.
 import numpy as np
 from jax.sharding import Mesh
 
-from vaejax.config import OptimizerConfig, TrainConfig
+from vaejax.config import TrainConfig
 from vaejax.runtime.mesh import to_every_device
 from vaejax.training.state import TrainState
 
@@ -41,11 +41,3 @@ def recovered(
     if not rollbacks or step - trouble_step < settings.rollback_memory:
         return None
     return slowed(state, settings, mesh, rollbacks=rollbacks - 1)
-
-
-def advice(settings: OptimizerConfig) -> str:
-    """What to change where training diverges again and again."""
-    words = f"lower config.optimizer.learning_rate={settings.learning_rate:g}"
-    if not settings.clip_norm:
-        words += ", or shorten gradients with config.optimizer.clip_norm=1"
-    return words

@@ -1,6 +1,6 @@
 """Where a run goes on: at its newest checkpoint that is sound."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from vaejax.training.saved_state import from_items, items_like
 from vaejax.training.state import Carry, TrainState, Window
 
 CHECKPOINTS = "checkpoints"
+# In what is saved beside a state: what it has from an earlier stage.
+BUILDS_ON = "builds_on"
 _RESTORE_DATA = "make the data what it was, or choose a new --workdir to train on what it is now"
 
 
-def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
+def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Checkpoints:
     """The checkpoints of a run, to go on from and to add to.
 
     A damaged validation figure is reported and moved away: its checkpoint is still good. One that
@@ -32,16 +34,17 @@ def open_checkpoints(workdir: Path, keep: int, group: Group) -> Checkpoints:
 
     Args:
       workdir: of the run.
+      best_by: the validation figure that decides which is the best.
       keep: the newest that are kept.
       group: the processes, which all open them.
     """
     if group.index == 0:
         settle_replaced(workdir / CHECKPOINTS)
-        for path in unreadable_metrics(workdir / CHECKPOINTS):
+        for path in unreadable_metrics(workdir / CHECKPOINTS, best_by):
             moved = _move_aside(path, workdir)
             say(f"{path} is damaged; moved to {moved}, that step counts as not validated")
     group.agree("")  # waits for process 0
-    return Checkpoints(workdir / CHECKPOINTS, keep=keep)
+    return Checkpoints(workdir / CHECKPOINTS, best_by=best_by, keep=keep)
 
 
 def restore_newest(
@@ -50,6 +53,7 @@ def restore_newest(
     shardings: Carry,
     *,
     config: Config,
+    builds_on: Mapping[str, Any],
     dataset: Dataset,
     workdir: Path,
     group: Group,
@@ -65,6 +69,7 @@ def restore_newest(
       like: shapes of the state and of its window.
       shardings: where each of its arrays is to lie, whatever devices it was saved from.
       config: of the run, to which the checkpoint must belong.
+      builds_on: what the task has from an earlier stage, likewise.
       dataset: to train on, likewise.
       workdir: of the run.
       group: the processes, which all come to the same answer.
@@ -77,6 +82,12 @@ def restore_newest(
         meta = reader.meta(at)
         check_same_run(workdir, resolve(meta["config"]), config)
         check_same_data(workdir, meta["data"], dataset, _RESTORE_DATA)
+        # Runs of version 0.1 build on nothing.
+        if meta.get(BUILDS_ON, {}) != builds_on:
+            raise UserError(
+                f"{workdir} builds on {meta[BUILDS_ON]}, and there is {dict(builds_on)} now; "
+                "remove it to train this stage anew"
+            )
         return reader.restore(at, *items_like(reader, at, like, shardings)), meta
 
     damaged: dict[int, str] = {}

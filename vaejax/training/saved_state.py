@@ -12,13 +12,11 @@ from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 from vaejax.records.checkpoints import STATE_OF_0_1, Checkpoints
-from vaejax.records.digests import digest
-from vaejax.tasks.vae import NET
 from vaejax.training.state import Carry, Net, TrainState, Window
 
 # The items of a checkpoint: averaged parameters by network; all else of the state; the window.
 MODEL, TRAIN, WINDOW = "model", "train", "window"
-AVERAGE_OF_0_1 = "ema_params"
+NET_OF_0_1, AVERAGE_OF_0_1 = "vae", "ema_params"
 
 
 class WindowOf01(NamedTuple):
@@ -97,17 +95,16 @@ def items_like(
     return wanted, places
 
 
-def restore_average(
-    checkpoints: Checkpoints, step: int, net: str, like: Carry, sharding: NamedSharding
-) -> tuple[PyTree, int]:
-    """The averaged parameters of a network, verified, and their digest; nothing else is read.
+def restore_averages(
+    checkpoints: Checkpoints, step: int, like: Carry, sharding: NamedSharding
+) -> dict[str, PyTree]:
+    """The averaged parameters of each network, verified; nothing else is read.
 
     Of checkpoints of version 0.1 that hold one digest of the whole state, all of it is.
 
     Args:
       checkpoints: of the run.
       step: one of its steps.
-      net: which network.
       like: shapes of the state and its window.
       sharding: where each array is to lie.
 
@@ -116,14 +113,13 @@ def restore_average(
       UserError: another version of vaejax saved it, whose state has other names or shapes.
     """
     if STATE_OF_0_1 not in checkpoints.items(step):
-        average = _restored(checkpoints, step, {MODEL: to_items(like)[MODEL]}, sharding)[MODEL][net]
-        return average, digest(average)
+        return _restored(checkpoints, step, {MODEL: to_items(like)[MODEL]}, sharding)[MODEL]
     old = _as_01(like)
     average = checkpoints.restore_part(step, STATE_OF_0_1, AVERAGE_OF_0_1, old, sharding)
     if average is None:
         whole = _restored(checkpoints, step, {STATE_OF_0_1: old}, sharding)
         average = whole[STATE_OF_0_1].ema_params
-    return average, digest(average)
+    return {NET_OF_0_1: average}
 
 
 def _restored(
@@ -136,7 +132,7 @@ def _restored(
 
 def _as_01(carry: Carry) -> StateOf01:
     state, window = carry
-    net = state.nets[NET]
+    net = state.nets[NET_OF_0_1]
     return StateOf01(
         step=state.step,
         key=state.key,
@@ -148,7 +144,9 @@ def _as_01(carry: Carry) -> StateOf01:
         typical_norm=net.gradient_norm_ema,
         rollbacks=state.rollbacks,
         learning_rate_scale=state.learning_rate_scale,
-        window=WindowOf01(window.updates, window.gradient_norm[NET], window.sums[NET]),
+        window=WindowOf01(
+            window.updates, window.gradient_norm[NET_OF_0_1], window.sums[NET_OF_0_1]
+        ),
     )
 
 
@@ -164,9 +162,11 @@ def _from_01(old: StateOf01) -> tuple[TrainState, Window]:
     state = TrainState(
         step=old.step,
         key=old.key,
-        nets={NET: net},
+        nets={NET_OF_0_1: net},
         rollbacks=old.rollbacks,
         learning_rate_scale=old.learning_rate_scale,
     )
     window = old.window
-    return state, Window(window.updates, {NET: window.gradient_norm}, {NET: window.sums})
+    return state, Window(
+        window.updates, {NET_OF_0_1: window.gradient_norm}, {NET_OF_0_1: window.sums}
+    )

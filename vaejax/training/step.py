@@ -101,9 +101,10 @@ def make_train_step(
         def one(carry: Carry, batch: Batch) -> tuple[Carry, Float[Array, ""]]:
             if on_device:
                 rows = batch["index"]
-                batch = jax.tree.map(
+                examples = jax.tree.map(
                     lambda split: split.at[rows].get(mode="promise_in_bounds"), resident[0]
                 )
+                batch = {**examples, **batch}
             return advance(carry, batch)
 
         if settings.steps_per_dispatch == 1:

@@ -1,6 +1,6 @@
 """What the loop asks of a task: whatever has these methods can be trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,11 +9,58 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax.config import OptimizerConfig
 from vaejax.data import Dataset
+from vaejax.data.feed.pipeline import Arrays
 
 Batch = dict[str, Any]
-"""Arrays by name, the first axis of each the example: `image`, labels, ..."""
+"""Arrays by name, the first axis of each the example: those of `Task.examples`, and `index`."""
 Values = dict[str, Any]
 """Metrics by name: numbers, and lists of numbers."""
+
+
+@runtime_checkable
+class Health(Protocol):
+    """Watches the metrics of a run, and says of each ailment once what to do."""
+
+    def training(self, step: int, values: Values) -> list[str]:
+        """New complaints about the training metrics of some updates, the last of them `step`'s."""
+        ...
+
+    def validation(self, train: Values | None, valid: Values) -> list[str]:
+        """New complaints about a validation beside the newest training metrics, if any."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Evaluates networks during training."""
+
+    def __call__(self, params: dict[str, PyTree], batches: Iterable[Batch]) -> Any:
+        """Sums over the batches of `pipeline.eval_batches`; None if there are none.
+
+        Args:
+          params: of each network, whole on every device.
+          batches: of this process.
+        """
+        ...
+
+    def summarize(self, totals: Any) -> Values:
+        """What a person reads of the sums."""
+        ...
+
+
+@runtime_checkable
+class Gallery(Protocol):
+    """Draws what is learned."""
+
+    def draw(self, step: int, params: dict[str, PyTree], reporter: Any) -> None:
+        """Draws the networks after so many updates.
+
+        Args:
+          step: updates so far.
+          params: of each network, on this process's first device.
+          reporter: for pictures, a `records.metric_log.Reporter`.
+        """
+        ...
 
 
 @runtime_checkable
@@ -28,8 +75,26 @@ class Task(Protocol):
         """The settings of each network's optimiser; None for a network that is not trained."""
         ...
 
+    @property
+    def best_by(self) -> str:
+        """The validation figure that decides which checkpoint is the best: lower is better."""
+        ...
+
     def __hash__(self) -> int:
         """One task, one hash: what is compiled for it is kept by it."""
+        ...
+
+    @property
+    def builds_on(self) -> Mapping[str, Any]:
+        """What the task has from an earlier stage, such as its digest, as JSON; else nothing."""
+        ...
+
+    def examples(self, dataset: Dataset) -> Mapping[str, Arrays]:
+        """The arrays that batches are cut from, by split, with a row for each picture.
+
+        Raises:
+          UserError: the data does not suit the task.
+        """
         ...
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
@@ -70,8 +135,8 @@ class Task(Protocol):
         """The metrics of a validation in a few words."""
         ...
 
-    def health(self) -> Any:
-        """What watches over the metrics, as `tasks.vae.health.Health` does."""
+    def health(self) -> Health:
+        """What watches over the metrics of a run."""
         ...
 
     def divergence(self, step: int, values: Values, lowest: float) -> str:
@@ -88,12 +153,16 @@ class Task(Protocol):
         """The loss of training metrics."""
         ...
 
-    def evaluator(self, mesh: Mesh) -> Any:
-        """Evaluates during training, as `tasks.vae.evaluation.Evaluator` does."""
+    def advice(self) -> str:
+        """What to change where training diverges again and again."""
         ...
 
-    def gallery(self, dataset: Dataset, directory: Path) -> Any:
-        """Draws what is learned, as `tasks.vae.gallery.Gallery` does."""
+    def evaluator(self, mesh: Mesh) -> Evaluator:
+        """What evaluates the networks on the validation split."""
+        ...
+
+    def gallery(self, dataset: Dataset, directory: Path) -> Gallery:
+        """What draws the networks into files of `directory`."""
         ...
 
     def first_not_finite(

@@ -1,4 +1,6 @@
-"""Batches of pictures, in an order that is a function of the seed and the position.
+"""Batches of examples, in an order that is a function of the seed and the position.
+
+A batch is a dict of arrays whose first axis is the example: `image`, labels by name, `index`.
 
 Training positions count pictures since the beginning: position p lies in epoch p // size and,
 there, at place p % size of that epoch's permutation. Nothing has to be saved or replayed to go
@@ -7,11 +9,12 @@ on from any step, and any number of processes cut the same global batches.
 
 import atexit
 import contextlib
+import math
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Shaped
 
 from vaejax.data.feed import tf_data, threads
 from vaejax.data.feed.order import batch_indices
@@ -22,6 +25,8 @@ from vaejax.data.lazy_tensorflow import tensorflow
 _CHUNK_BYTES, _CHUNK_BATCHES = 8_000_000, 8
 _PREFETCHED_CHUNKS = 2
 
+Arrays = Mapping[str, Shaped[np.ndarray, "example ..."]]
+"""The examples of a split: arrays by name, with a row for each example."""
 Feed = Callable[..., Generator[dict[str, np.ndarray], None, None]]
 """`loaded_ahead` of one of the two modules that have it."""
 
@@ -33,7 +38,7 @@ def feeds() -> dict[str, Feed]:
 
 
 def train_batches(
-    images: UInt8[np.ndarray, "picture height width channel"],
+    arrays: Arrays,
     *,
     seed: int,
     batch_size: int,
@@ -46,38 +51,38 @@ def train_batches(
     """Shuffled batches without end.
 
     Args:
-      images: the split's pictures.
+      arrays: the split's examples.
       seed: of the order.
       batch_size: of all processes together, a multiple of `process_count`.
       first_step: the step to go on from.
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
-      only_index: leave out `image`: whoever reads the batches has the pictures already.
+      only_index: leave out `arrays`: whoever reads the batches has them already.
       feed: another than the first of `feeds()`, to compare them. All give the same batches.
 
     Returns:
-      An iterator over dicts: `image`, uint8 `[batch_size / process_count, height, width,
-      channel]`, and `index`, int64, the pictures' rows in `images`. The arrays are read-only.
+      An iterator over dicts: rows of each of `arrays`, `[batch_size / process_count, ...]`, and
+      `index`, int64, which rows they are. The arrays are read-only.
 
     Raises:
-      ValueError: there are no pictures, or the batch does not divide.
+      ValueError: there are no examples, or the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    size = len(images)
+    size = _size(arrays)
     if size < 1:
-        raise ValueError("no pictures to train on")
+        raise ValueError("no examples to train on")
 
     def load(steps: np.ndarray) -> tuple[np.ndarray, ...]:
         index = batch_indices(seed, steps[:, None] * batch_size + rows, size)
-        return (index,) if only_index else (images[index], index)
+        return (index,) if only_index else (*(array[index] for array in arrays.values()), index)
 
     last_step = np.iinfo(np.int64).max // batch_size
-    names = ("index",) if only_index else ("image", "index")
-    return _prefetched(load, range(first_step, last_step), names, _chunk(images, rows), feed)
+    types = {**({} if only_index else _types(arrays)), "index": np.int64}
+    return _prefetched(load, range(first_step, last_step), types, _chunk(arrays, rows), feed)
 
 
 def eval_batches(
-    images: UInt8[np.ndarray, "picture height width channel"],
+    arrays: Arrays,
     *,
     batch_size: int,
     chosen: Int64[np.ndarray, "chosen"] | None = None,
@@ -85,10 +90,10 @@ def eval_batches(
     process_count: int = 1,
     feed: Feed | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Every picture once, in order, over all processes.
+    """Every example once, in order, over all processes.
 
     Args:
-      images: the split's pictures.
+      arrays: the split's examples.
       chosen: the rows of those that are wanted; None for all.
       batch_size: of all processes together, a multiple of `process_count`.
       process_index: this process takes its run of rows of every global batch.
@@ -96,24 +101,32 @@ def eval_batches(
       feed: as `train_batches` has it.
 
     Returns:
-      An iterator over dicts: `image` and `index` as `train_batches` has them, and `mask`, bool:
-      False in rows that only fill the last batch (they repeat the last picture). All processes
+      An iterator over dicts: `arrays` and `index` as `train_batches` has them, and `mask`, bool:
+      False in rows that only fill the last batch (they repeat the last example). All processes
       see as many batches.
 
     Raises:
       ValueError: the batch does not divide.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    chosen = np.arange(len(images)) if chosen is None else chosen
+    chosen = np.arange(_size(arrays)) if chosen is None else chosen
     size = len(chosen)
 
     def load(steps: np.ndarray) -> tuple[np.ndarray, ...]:
         positions = steps[:, None] * batch_size + rows
         index = chosen[np.minimum(positions, size - 1)]
-        return images[index], index, positions < size
+        return *(array[index] for array in arrays.values()), index, positions < size
 
-    steps, names = range(-(-size // batch_size)), ("image", "index", "mask")
-    return _prefetched(load, steps, names, _chunk(images, rows), feed)
+    types = {**_types(arrays), "index": np.int64, "mask": np.bool_}
+    return _prefetched(load, range(-(-size // batch_size)), types, _chunk(arrays, rows), feed)
+
+
+def _size(arrays: Arrays) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _types(arrays: Arrays) -> dict[str, type[np.generic]]:
+    return {name: array.dtype.type for name, array in arrays.items()}
 
 
 def _local_rows(
@@ -127,10 +140,10 @@ def _local_rows(
     return np.arange(process_index * local, (process_index + 1) * local, dtype=np.int64)
 
 
-def _chunk(images: np.ndarray, rows: np.ndarray) -> int:
+def _chunk(arrays: Arrays, rows: np.ndarray) -> int:
     """How many batches are read at a time."""
-    picture = int(np.prod(images.shape[1:])) * images.itemsize
-    return min(max(1, _CHUNK_BYTES // (len(rows) * picture)), _CHUNK_BATCHES)
+    example = sum(math.prod(array.shape[1:]) * array.itemsize for array in arrays.values())
+    return min(max(1, _CHUNK_BYTES // (len(rows) * example)), _CHUNK_BATCHES)
 
 
 # Iterators that are still open. TensorFlow's threads call Python, and must have stopped before
@@ -145,30 +158,26 @@ def _close_iterators() -> None:
             iterator.close()
 
 
-_TYPES = {"image": np.uint8, "index": np.int64, "mask": np.bool_}
-
-
 def _prefetched(
     load: Callable[[np.ndarray], tuple[np.ndarray, ...]],
     steps: range,
-    names: tuple[str, ...],
+    types: Mapping[str, type[np.generic]],
     chunk: int,
     feed: Feed | None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The arrays `load` gives for each step, by name, `chunk` steps loaded ahead at a time."""
-    iterator = _iterate(load, steps, names, chunk, feed)
+    iterator = _iterate(load, steps, types, chunk, feed)
     _open_iterators.add(iterator)
     return iterator
 
 
-def _iterate(load, steps: range, names, chunk: int, feed) -> Iterator[dict[str, np.ndarray]]:
+def _iterate(load, steps: range, types, chunk: int, feed) -> Iterator[dict[str, np.ndarray]]:
     def load_chunk(first: int) -> tuple[np.ndarray, ...]:
         return load(np.arange(first, min(first + chunk, steps.stop)))
 
     loaded_ahead = feed or next(iter(feeds().values()))  # imports TensorFlow: not before it must
-    types = {name: _TYPES[name] for name in names}
     firsts = range(steps.start, steps.stop, chunk)
     with contextlib.closing(loaded_ahead(load_chunk, types, firsts, _PREFETCHED_CHUNKS)) as chunks:
         for arrays in chunks:
-            for step in range(len(arrays[names[0]])):
+            for step in range(len(arrays["index"])):
                 yield {name: array[step] for name, array in arrays.items()}

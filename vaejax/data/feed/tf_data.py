@@ -14,7 +14,7 @@ def loaded_ahead(
     numbers: range,
     ahead: int,
 ) -> Generator[dict[str, Shaped[np.ndarray, "..."]], None, None]:
-    """As `thread_feed.loaded_ahead`, to the byte. TensorFlow must be installed."""
+    """As `threads.loaded_ahead`, to the byte. TensorFlow must be installed."""
     tf = tensorflow()
     if tf is None:
         raise ImportError("tf.data needs TensorFlow, which is not installed")

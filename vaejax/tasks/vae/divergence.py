@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from vaejax.config import Config
+from vaejax.config import Config, OptimizerConfig
 
 # Updates before which an untrained network may cost a little more than raw pixels, in bits/dim.
 _YOUNG, _SLACK = 200, 1.0
@@ -50,6 +50,14 @@ def loss_bits(config: Config, values: Mapping) -> float:
     """
     nats = min(values["beta"], 1.0) * values["kl_nats"] - values["log_likelihood_nats"]
     return nats / (math.prod(config.data.shape) * math.log(2.0))
+
+
+def advice(settings: OptimizerConfig) -> str:
+    """What to change where training diverges again and again."""
+    words = f"lower config.optimizer.learning_rate={settings.learning_rate:g}"
+    if not settings.clip_norm:
+        words += ", or shorten gradients with config.optimizer.clip_norm=1"
+    return words
 
 
 def _calibrated(config: Config) -> bool:

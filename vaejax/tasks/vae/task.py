@@ -15,10 +15,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from vaejax import objectives
 from vaejax.config import Config, ObjectiveConfig, OptimizerConfig
 from vaejax.data import Dataset
-from vaejax.likelihoods import Images, build_likelihood
+from vaejax.data.feed.pipeline import Arrays
+from vaejax.errors import UserError
+from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model, init_params
+from vaejax.priors.gaussian import MIN_CODES
+from vaejax.tasks.augmentation import mirror
 from vaejax.tasks.vae.diagnosis import first_not_finite
-from vaejax.tasks.vae.divergence import explain_divergence, loss_bits
+from vaejax.tasks.vae.divergence import advice, explain_divergence, loss_bits
 from vaejax.tasks.vae.evaluation import Evaluator
 from vaejax.tasks.vae.evidence import (
     Sums,
@@ -32,6 +36,8 @@ from vaejax.tasks.vae.gallery import Gallery
 from vaejax.tasks.vae.health import Health
 
 NET = "vae"
+# The validation figure that decides which checkpoint is the best.
+BEST_BY = "elbo_bits_per_dim"
 
 
 class VAETask:
@@ -53,6 +59,23 @@ class VAETask:
         self.model = model or build_model(config)
         self._likelihood = build_likelihood(config)
         self.optimizers: dict[str, OptimizerConfig | None] = {NET: config.optimizer}
+        self.best_by = BEST_BY
+        self.builds_on: dict[str, Any] = {}
+
+    def examples(self, dataset: Dataset) -> dict[str, Arrays]:
+        """The pictures of each split.
+
+        Raises:
+          UserError: there are too few for the priors to be fitted afterwards.
+        """
+        count, fitted = len(dataset.splits["train"].images), self.config.prior.fitted
+        if fitted and count < MIN_CODES:
+            raise UserError(
+                f"config.prior.fitted={fitted} needs the codes of at least {MIN_CODES} training "
+                f"pictures, and there is {count}; add pictures, or set --config.prior.fitted= to "
+                "nothing"
+            )
+        return {name: split.arrays() for name, split in dataset.splits.items()}
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
         """Fresh parameters, float32."""
@@ -62,7 +85,7 @@ class VAETask:
         """Half of the pictures mirrored at random, if `config.data.flip` says so."""
         if not self.config.data.flip:
             return batch
-        return {**batch, "image": mirror(batch["image"], key)}
+        return mirror(batch, key)
 
     def loss(
         self,
@@ -129,6 +152,10 @@ class VAETask:
         """The loss of training metrics, in bits/dim, of which `divergence` takes the lowest."""
         return loss_bits(self.config, values)
 
+    def advice(self) -> str:
+        """What to change where training diverges again and again."""
+        return advice(self.config.optimizer)
+
     def evaluator(self, mesh: Mesh) -> Evaluator:
         """Evaluates on the validation split during training."""
         return Evaluator(self.config, self.model, mesh)
@@ -160,9 +187,3 @@ def kl_warmup(settings: ObjectiveConfig, step: Int[Array, ""]) -> Float[Array, "
 def beta_at(settings: ObjectiveConfig, step: Int[Array, ""]) -> Float[Array, ""]:
     """The weight of the KL term, grown linearly from 0 over the warm-up."""
     return settings.beta * kl_warmup(settings, step)
-
-
-def mirror(images: Images, key: PRNGKeyArray) -> Images:
-    """Mirrors half of the pictures at random."""
-    mirrored = jax.random.bernoulli(key, 0.5, images.shape[:1])
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)

@@ -1,0 +1,43 @@
+"""Flows trained on codes, by the updates of the loop and without it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tiny import tiny
+
+from vaejax.data import Dataset
+from vaejax.data.feed.pipeline import train_batches
+from vaejax.priors import FlowMatching
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.tasks.flow_prior import FlowPriorTask
+from vaejax.training.state import initial_carry
+from vaejax.training.step import make_train_step
+
+
+def no_picture(codes):
+    raise AssertionError("these codes are of no pictures")
+
+
+def train_flow(
+    codes, steps: int, *, batch_size: int = 256, width: int = 64, blocks: int = 2, seed: int = 0
+) -> FlowMatching:
+    """The average of the flow's parameters after `steps` updates."""
+    dispatch = 50 if steps % 50 == 0 else 1
+    config = tiny(
+        optimizer={"warmup_steps": 50, "final_fraction": 0.0, "b2": 0.999},
+        train={
+            "steps": max(steps, dispatch), "batch_size": batch_size, "seed": seed,
+            "steps_per_dispatch": dispatch, "log_every": dispatch, "eval_every": dispatch,
+            "save_every": dispatch,
+        },
+    )  # fmt: skip
+    codes = {"train": np.asarray(codes, np.float32)}
+    task = FlowPriorTask(config, codes, no_picture, {}, width=width, blocks=blocks)
+    arrays = task.examples(Dataset({}, {}, {}))["train"]
+    step = make_train_step(task, config.train, single_device_mesh(), on_device=True)
+    carry = initial_carry(task, jax.random.key(seed))
+    batches = train_batches(arrays, seed=seed, batch_size=batch_size, only_index=True)
+    for _ in range(0, steps, dispatch):
+        index = jnp.asarray(np.stack([next(batches)["index"] for _ in range(dispatch)]), jnp.int32)
+        carry, _ = step(carry, {"index": index}, arrays)
+    return task.prior({name: net.average for name, net in carry.state.nets.items()})

@@ -1,0 +1,212 @@
+"""A task that is no VAE: two networks against each other and one that is frozen. Also a command.
+
+`python -m toy WORKDIR [HOST:PORT COUNT INDEX]` trains three stages of it as `vaejax.main` trains a
+VAE: each stage's frozen network is the player of the stage before.
+"""
+
+import pathlib
+import sys
+from contextlib import closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tiny import tiny
+
+from vaejax.config import Config, OptimizerConfig
+from vaejax.errors import TRY_AGAIN
+from vaejax.records import pictures
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.digests import digest
+from vaejax.runtime import processes
+from vaejax.runtime.meeting import Meeting
+from vaejax.runtime.mesh import replicated, single_device_mesh, split_batch, to_devices
+from vaejax.runtime.signals import interrupt_on_signal
+from vaejax.tasks.augmentation import mirror
+from vaejax.training.loop import Outcome
+from vaejax.training.saved_state import restore_averages
+from vaejax.training.stages import Stage, train_in_turn
+from vaejax.training.state import shapes
+
+SETTINGS = OptimizerConfig(
+    learning_rate=0.1, warmup_steps=0, final_fraction=1.0, clip_norm=0.0, guard=0.0,
+    weight_decay=0.0, ema_decay=0.5,
+)  # fmt: skip
+# Each example is a point: how far the head is turned, which has a side, and how it smiles.
+LABELS, SIDED = ("yaw", "smile"), ("yaw",)
+START = 0.5
+# The player comes there once, and after a rollback is too slow to do so again.
+LIMIT = 1.85
+
+
+def toy_config(**train_settings) -> Config:
+    """The data and the loop of a run that takes seconds."""
+    loop = {"steps": 24, "log_every": 4, "eval_every": 8, "save_every": 4}
+    trouble = {"max_skipped": 4, "rollback_factor": 0.1}
+    return tiny(train={**loop, **trouble, **train_settings})
+
+
+def points(batch: dict) -> jax.Array:
+    """[batch, 2], each about within -1 and 1."""
+    return jnp.stack([batch["yaw"] / 30.0, batch["smile"]], axis=1)
+
+
+class Adversaries:
+    """A player moves towards the points plus an adversary, who moves away from the player.
+
+    Attributes:
+      limit: a coordinate of the player from which on its loss is no number.
+    """
+
+    best_by = "distance"
+
+    def __init__(
+        self,
+        adversary: OptimizerConfig | None = SETTINGS,
+        limit: float = np.inf,
+        fixed: np.ndarray | None = None,
+    ):
+        self.optimizers = {"player": SETTINGS, "adversary": adversary, "fixed": None}
+        self.limit, self.builds_on = limit, {}
+        self.fixed = np.full(2, START, np.float32) if fixed is None else fixed
+        if fixed is not None:
+            self.builds_on = {"digest": digest(fixed)}
+
+    def init(self, key):
+        start = {name: {"kernel": jnp.full((2,), START)} for name in self.optimizers}
+        return {**start, "fixed": {"kernel": jnp.asarray(self.fixed)}}
+
+    def examples(self, dataset):
+        return {name: split.arrays(LABELS) for name, split in dataset.splits.items()}
+
+    def augment(self, batch, key):
+        return mirror(batch, key, sided=SIDED)
+
+    def loss(self, net, params, batch, keys, step):
+        point, against, fixed = (params[name]["kernel"] for name in self.optimizers)
+        distance = jnp.mean((points(batch) + (against + fixed - point)[None]) ** 2)
+        if net == "adversary":
+            return 0.1 * jnp.sum(against**2) - distance, {"count": jnp.float32(len(keys))}
+        distance = jnp.where(jnp.max(jnp.abs(point)) < self.limit, distance, jnp.nan)
+        return distance, {"distance": distance}
+
+    def no_metrics(self):
+        zero = jnp.zeros(())
+        trained = {"player": {"distance": zero}, "adversary": {"count": zero}}
+        return {name: trained[name] for name in trained if self.optimizers[name]}
+
+    def summarize(self, sums, step):
+        return {"distance": float(sums["player"]["distance"])}
+
+    def describe(self, values):
+        return f"distance {values['distance']:.3f}"
+
+    def describe_validation(self, values):
+        return self.describe(values)
+
+    def health(self):
+        return Silent()
+
+    def divergence(self, step, values, lowest):
+        return "it has diverged" if values["distance"] > 100 * lowest else ""
+
+    def loss_of(self, values):
+        return values["distance"]
+
+    def advice(self):
+        return "let them play more slowly"
+
+    def evaluator(self, mesh):
+        return MeanDistance(mesh)
+
+    def gallery(self, dataset, directory):
+        return Board(directory)
+
+    def first_not_finite(self, params, batch, keys, parts):
+        return None
+
+
+class Silent:
+    """Health of which there is nothing to say."""
+
+    def training(self, step, values):
+        return []
+
+    def validation(self, train, valid):
+        return []
+
+
+class MeanDistance:
+    """The player's distance from the points, over the validation split."""
+
+    def __init__(self, mesh):
+        self._mesh = mesh
+
+        @jax.jit
+        def distances(point, batch):
+            apart = jnp.sum((points(batch) - point[None]) ** 2, axis=1)
+            return jnp.sum(jnp.where(batch["mask"], apart, 0.0)), jnp.sum(batch["mask"])
+
+        self._distances = distances
+
+    def __call__(self, params, batches):
+        point, totals = params["player"]["kernel"], np.zeros(2)
+        for batch in batches:
+            arrays = to_devices(batch, split_batch(self._mesh))
+            totals += np.array(jax.device_get(self._distances(point, arrays)))
+        return totals
+
+    def summarize(self, totals):
+        return {"distance": float(totals[0] / totals[1]), "pictures": float(totals[1])}
+
+
+class Board:
+    """Draws the player as a white point."""
+
+    def __init__(self, directory):
+        self._directory = directory
+
+    def draw(self, step, params, reporter):
+        row, column = np.clip(np.asarray(params["player"]["kernel"]) * 8 + 16, 0, 31).astype(int)
+        board = np.zeros((32, 32, 3), np.uint8)
+        board[row, column] = 255
+        pictures.save(self._directory / f"board_{step:08d}.png", board)
+        reporter.picture(step, "board", board)
+
+
+def stages(workdir: pathlib.Path):
+    """Three of them, of which the first rolls back once."""
+    config = toy_config()
+
+    def first(_):
+        return Stage(config, workdir, Adversaries(limit=LIMIT))
+
+    def after(before, directory):
+        return lambda _: Stage(config, directory, Adversaries(fixed=player_of(before)))
+
+    second, third = workdir / "stages" / "second", workdir / "stages" / "third"
+    return [first, after(workdir, second), after(second, third)]
+
+
+def player_of(directory: pathlib.Path) -> np.ndarray:
+    """The averaged player in the last checkpoint of a stage."""
+    with closing(Checkpoints(directory / "checkpoints", read_only=True)) as checkpoints:
+        at, place = checkpoints.steps()[-1], replicated(single_device_mesh())
+        averages = restore_averages(checkpoints, at, shapes(Adversaries()), place)
+    return np.asarray(averages["player"]["kernel"])
+
+
+def main(workdir: str, coordinator: str = "", count: str = "1", index: str = "0") -> int:
+    """Trains; the exit status is `vaejax.main`'s."""
+    interrupt_on_signal()
+    group = processes.ALONE
+    if coordinator:
+        group = processes.start(Meeting(coordinator, int(count), int(index), 60.0))
+    with group.watching():
+        outcome, _ = train_in_turn(stages(pathlib.Path(workdir)), group)
+    group.leave()
+    return 0 if outcome is Outcome.FINISHED else TRY_AGAIN
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""The flow prior as a stage of its own: a run that builds on a trained model's codes."""
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from vaejax.config import Config, OptimizerConfig
+from vaejax.data import Dataset
+from vaejax.files.atomic import replacing
+from vaejax.priors.fitted import save_prior
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.progress import say
+from vaejax.runtime.mesh import replicated, single_device_mesh
+from vaejax.runtime.processes import ALONE, Group
+from vaejax.tasks.flow_prior import FlowPriorTask
+from vaejax.trained.model import TrainedModel
+from vaejax.training.saved_state import restore_averages
+from vaejax.training.stages import Stage
+from vaejax.training.state import shapes
+
+NAME = "flow_matching"
+_MIN_BATCH, _BATCH, _EPOCHS = 64, 1024, 128
+# Updates in one call of the devices, which hold all codes.
+_DISPATCH = 50
+_MIN_STEPS, _MAX_STEPS = 200, 2_000
+
+
+def flow_prior_stage(
+    trained: TrainedModel, dataset: Dataset, group: Group = ALONE, *, seed: int = 0
+) -> Stage:
+    """Trains the flow on one code z ~ q(z|x) of each picture, and saves the best as a prior.
+
+    Args:
+      trained: the model, on every process.
+      dataset: that it was trained on.
+      group: the processes that train together.
+      seed: of the codes and of the training.
+
+    Raises:
+      UserError: the codes are too few.
+    """
+    directory = stage_directory(trained, seed)
+    codes = _codes(trained, dataset, directory, group, seed)
+    config = _config(trained.config, len(codes["train"]), seed)
+    builds_on = {"step": trained.step, "digest": trained.digest}
+    task = FlowPriorTask(config, codes, trained.decode, builds_on)
+    count = len(codes["train"])
+    return Stage(config, directory, task, lambda: _keep_best(trained, task, directory, count))
+
+
+def stage_directory(trained: TrainedModel, seed: int = 0) -> Path:
+    """Where the stage's own run is kept: one for each checkpoint that it builds on."""
+    return trained.workdir / "stages" / f"{NAME}_{trained.step:08d}_{seed}"
+
+
+def _config(config: Config, codes: int, seed: int) -> Config:
+    """The settings of the stage."""
+    # A few codes are learned by heart in the updates that many need.
+    steps = min(max(codes * _EPOCHS // _BATCH, _MIN_STEPS), _MAX_STEPS)
+    steps = -(-steps // _DISPATCH) * _DISPATCH
+    batch_size, devices = min(max(codes, _MIN_BATCH), _BATCH), jax.device_count()
+    optimizer = OptimizerConfig(warmup_steps=steps // 20, final_fraction=0.0, b2=0.999)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, on_device="always"),
+        optimizer=optimizer,
+        train=dataclasses.replace(
+            config.train,
+            steps=steps,
+            batch_size=-(-batch_size // devices) * devices,
+            accumulate=1,
+            steps_per_dispatch=_DISPATCH,
+            seed=seed,
+            log_every=2 * _DISPATCH,
+            eval_every=10 * _DISPATCH,
+            save_every=10 * _DISPATCH,
+        ),
+    )
+
+
+def _codes(
+    trained: TrainedModel, dataset: Dataset, directory: Path, group: Group, seed: int
+) -> dict[str, Float[np.ndarray, "picture latent"]]:
+    """One code of each picture of the training and validation splits, kept on disk."""
+    files = {
+        split: directory / f"codes_{split}_{trained.digest:08x}.npy"
+        for split in ("train", "valid")
+        if split in dataset.splits
+    }
+    with group.together():  # waits for process 0
+        missing = {split: file for split, file in files.items() if not file.is_file()}
+        for split, file in missing.items() if group.index == 0 else ():
+            directory.mkdir(parents=True, exist_ok=True)
+            codes = np.asarray(trained.sample_posterior(dataset.splits[split].images, seed=seed))
+            with replacing(file) as temporary, temporary.open("wb") as opened:
+                np.save(opened, codes)
+    return {split: np.load(file, allow_pickle=False) for split, file in files.items()}
+
+
+def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, codes: int) -> None:
+    """Saves the networks of the stage's best checkpoint among the run's priors."""
+    place = replicated(single_device_mesh())
+    checkpoints = Checkpoints(directory / "checkpoints", best_by=task.best_by, read_only=True)
+    with closing(checkpoints):
+        at = checkpoints.best_step()
+        assert at is not None, "a finished run has a checkpoint"
+        params = restore_averages(checkpoints, at, shapes(task), place)
+    meta = {
+        "step": trained.step,
+        "codes": codes,
+        "model": trained.digest,
+        "data": trained.data_fingerprint,
+    }
+    save_prior(trained.prior_path(NAME), task.prior(params), meta)
+    say(f"prior {NAME} of step {at}: {trained.prior_path(NAME)}")
