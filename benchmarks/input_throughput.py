@@ -21,8 +21,8 @@ from vaejax import cli, data
 from vaejax.config import Config
 from vaejax.config.settings import resolve
 from vaejax.data.cache.building import available_cores
-from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.feed import pipeline
+from vaejax.data.pictures.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.sources.opening import open_source
 from vaejax.tasks.vae import VAETask
 

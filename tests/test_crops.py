@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaejax.config import CROPS
-from vaejax.data.cache import crops
+from vaejax.data.pictures import crops
 from vaejax.errors import UserError
 
 BILINEAR, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.LANCZOS

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
-from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
+from vaejax.data.pictures.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.records import pictures
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import CONFIG_FILE, tiny
 
 from vaejax.config.settings import save_json
-from vaejax.data.sources.files import PictureFiles
+from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.records import pictures
 from vaejax.records.workdir import claim
 

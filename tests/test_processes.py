@@ -13,9 +13,9 @@ from commands import COMMAND_TIMEOUT, free_pair, free_port
 
 from vaejax.errors import UserError
 from vaejax.runtime import ports
-from vaejax.runtime.meeting import Meeting
 from vaejax.runtime.messages import Greeting
 from vaejax.runtime.processes import Group
+from vaejax.runtime.rendezvous import Rendezvous
 
 JOIN_UNDER_SLURM = """
 import jax
@@ -33,9 +33,9 @@ print(group.index, group.count)
 
 WAIT_FOR_WORDS = """
 import sys
-from vaejax.runtime.meeting import Meeting
+from vaejax.runtime.rendezvous import Rendezvous
 from vaejax.runtime.processes import Group
-Group(Meeting(sys.argv[1], 2, 0, 60.0)).agree("")
+Group(Rendezvous(sys.argv[1], 2, 0, 60.0)).agree("")
 """
 
 
@@ -45,7 +45,7 @@ def meet(*members, timeout=10.0):
 
     def join(member):
         try:
-            return Group(Meeting(coordinator, member[1], member[0], timeout))
+            return Group(Rendezvous(coordinator, member[1], member[0], timeout))
         except UserError as error:
             return str(error)
 
@@ -115,7 +115,7 @@ def test_all_hear_why_they_cannot_start(members, words):
 def test_strangers_at_the_port_hold_up_nobody(capsys):
     """Those that stay connected and say nothing, or never end what they say, too."""
     coordinator = f"localhost:{free_port()}"
-    meeting = [Meeting(coordinator, 2, index, 20.0) for index in (0, 1)]
+    rendezvous = [Rendezvous(coordinator, 2, index, 20.0) for index in (0, 1)]
     greetings = [
         b"", b"GET / HTTP/1.1\r\n\r\n", b"[1, 2]\n", b"\xff\x00\n", b'{"process": 1}\n',
         b'{"process": true, "processes": 2, "host": "a"}\n',
@@ -127,11 +127,11 @@ def test_strangers_at_the_port_hold_up_nobody(capsys):
         b"x" * 10**6,
     ]  # fmt: skip
     with ThreadPoolExecutor(2) as pool, ExitStack() as strangers:
-        first = pool.submit(Group, meeting[0])
+        first = pool.submit(Group, rendezvous[0])
         for greeting in greetings:
-            strangers.enter_context(call(meeting[0].address, greeting))
+            strangers.enter_context(call(rendezvous[0].address, greeting))
         started = time.monotonic()
-        second = pool.submit(Group, meeting[1])
+        second = pool.submit(Group, rendezvous[1])
         groups = [first.result(), second.result()]
     assert time.monotonic() - started < 5.0
     assert at_once(groups, lambda group: group.agree("")) == ["", ""]
@@ -142,23 +142,23 @@ def test_strangers_at_the_port_hold_up_nobody(capsys):
 
 def test_many_idle_strangers_use_up_nothing():
     coordinator = f"localhost:{free_port()}"
-    meeting = [Meeting(coordinator, 2, index, 20.0) for index in (0, 1)]
+    rendezvous = [Rendezvous(coordinator, 2, index, 20.0) for index in (0, 1)]
     with ThreadPoolExecutor(2) as pool, ExitStack() as strangers:
-        first = pool.submit(Group, meeting[0])
-        lines = [strangers.enter_context(call(meeting[0].address, b"")) for _ in range(300)]
+        first = pool.submit(Group, rendezvous[0])
+        lines = [strangers.enter_context(call(rendezvous[0].address, b"")) for _ in range(300)]
         # The oldest were let go of, without a word.
         assert lines[0].recv(1) == b""
-        groups = [pool.submit(Group, meeting[1]).result(), first.result()]
+        groups = [pool.submit(Group, rendezvous[1]).result(), first.result()]
     at_once(groups, Group.part)
 
 
 def test_a_stranger_alone_is_nobody():
     """One that stays silent is not waited for beyond the timeout."""
     coordinator = f"localhost:{free_port()}"
-    meeting = Meeting(coordinator, 2, 0, 1.0)
+    rendezvous = Rendezvous(coordinator, 2, 0, 1.0)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(Group, meeting)
-        with call(meeting.address, b""), pytest.raises(UserError, match="missing: 1"):
+        first = pool.submit(Group, rendezvous)
+        with call(rendezvous.address, b""), pytest.raises(UserError, match="missing: 1"):
             first.result()
 
 
@@ -181,7 +181,7 @@ def call(address, greeting):
 def test_another_program_in_place_of_the_coordinator_is_named(answer):
     with socket.create_server(("localhost", 0)) as server, ThreadPoolExecutor(1) as pool:
         coordinator = f"localhost:{server.getsockname()[1]}"
-        second = pool.submit(Group, Meeting(coordinator, 2, 1, 20.0))
+        second = pool.submit(Group, Rendezvous(coordinator, 2, 1, 20.0))
         with server.accept()[0] as line:
             line.sendall(answer)
             with pytest.raises(UserError, match=f"what answers at {coordinator} is no process"):
@@ -203,7 +203,7 @@ def test_one_that_talks_nonsense_later_counts_as_gone(words):
     process = subprocess.Popen(
         [sys.executable, "-c", WAIT_FOR_WORDS, coordinator], stderr=subprocess.PIPE, text=True
     )
-    with call(Meeting(coordinator, 2, 1, 1.0).address, Greeting(1, 2, "node").line()) as line:
+    with call(Rendezvous(coordinator, 2, 1, 1.0).address, Greeting(1, 2, "node").line()) as line:
         assert line.recv(100) == b'{"welcome": true}\n'
         line.sendall(words)
         _, said = process.communicate(timeout=30)
@@ -239,7 +239,7 @@ def test_a_port_of_the_coordinator_that_is_taken_is_named():
     with socket.create_server(("", 0)) as server:
         coordinator = f"localhost:{server.getsockname()[1]}"
         with pytest.raises(UserError, match=f"{coordinator}: the port cannot .* JAX_COORDINATOR"):
-            Group(Meeting(coordinator, 2, 0, 1.0))
+            Group(Rendezvous(coordinator, 2, 0, 1.0))
 
 
 @pytest.mark.parametrize("which", [0, 1])

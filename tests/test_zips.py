@@ -10,8 +10,8 @@ import zipfile
 import pytest
 from picture_trees import jpeg, opened
 
-from vaejax.data.sources.files import PictureFiles
-from vaejax.data.sources.trees import Unreadable
+from vaejax.data.sources.file_tree import Unreadable
+from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.errors import UserError
 
 COUNT = 6

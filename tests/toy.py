@@ -19,8 +19,8 @@ from vaejax.records import pictures
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.digests import digest
 from vaejax.runtime import processes
-from vaejax.runtime.meeting import Meeting
 from vaejax.runtime.mesh import replicated, single_device_mesh, split_batch, to_devices
+from vaejax.runtime.rendezvous import Rendezvous
 from vaejax.runtime.signals import interrupt_on_signal
 from vaejax.tasks.augmentation import mirror
 from vaejax.training.loop import Outcome
@@ -201,7 +201,7 @@ def main(workdir: str, coordinator: str = "", count: str = "1", index: str = "0"
     interrupt_on_signal()
     group = processes.ALONE
     if coordinator:
-        group = processes.start(Meeting(coordinator, int(count), int(index), 60.0))
+        group = processes.start(Rendezvous(coordinator, int(count), int(index), 60.0))
     with group.watching():
         outcome, _ = train_in_turn(stages(pathlib.Path(workdir)), group)
     group.leave()

@@ -8,8 +8,9 @@ codes, spread = model.encode(faces)
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-__all__ = ["TrainedModel", "load"]
+from vaejax.version import __version__
+
+__all__ = ["TrainedModel", "__version__", "load"]
 
 if TYPE_CHECKING:
     from vaejax.trained.loading import load

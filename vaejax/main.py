@@ -10,7 +10,7 @@ from vaejax.cli.command_line import config_name
 from vaejax.config.settings import resolve
 from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.files.paths import local_path
-from vaejax.runtime.meeting import Meeting
+from vaejax.runtime.rendezvous import Rendezvous
 
 if TYPE_CHECKING:
     from vaejax.runtime.processes import Group
@@ -72,7 +72,7 @@ def _join() -> "Group":
         return processes.ALONE
     if coordinator is None or count is None or index is None:
         raise UserError("--coordinator, --processes and --process go together; name all three")
-    return processes.start(Meeting(coordinator, count, index, START_TIMEOUT.value))
+    return processes.start(Rendezvous(coordinator, count, index, START_TIMEOUT.value))
 
 
 if __name__ == "__main__":

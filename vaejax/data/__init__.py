@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from vaejax.config import DataConfig
-from vaejax.data.cache import crops, store
+from vaejax.data.cache import store
 from vaejax.data.cache.disk import SETTING
 from vaejax.data.items import Source
+from vaejax.data.pictures import crops
 from vaejax.data.reasons import count_reasons
 from vaejax.data.sources.opening import open_source
 from vaejax.errors import UserError

@@ -1,6 +1,6 @@
 """Terms of the ELBO: functions of arrays."""
 
-from vaejax.objectives.terms import (
+from vaejax.objectives.elbo import (
     ACTIVE_SHARE,
     LatentMoments,
     LatentUsage,

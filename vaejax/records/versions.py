@@ -3,8 +3,8 @@
 import sys
 from importlib import metadata
 
-from vaejax import __version__
 from vaejax.records.progress import say
+from vaejax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 ABSENT = "not installed"

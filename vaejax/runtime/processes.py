@@ -18,9 +18,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vaejax.errors import TRY_AGAIN, Absent, UserError, short_reason
-from vaejax.runtime.meeting import CAUSES, Meeting, Peer, meet
 from vaejax.runtime.messages import GOODBYE, is_known
 from vaejax.runtime.ports import choose_port, own_address
+from vaejax.runtime.rendezvous import CAUSES, Peer, Rendezvous, meet
 from vaejax.runtime.signals import interrupt_on_signal
 from vaejax.runtime.streams import report_error
 
@@ -29,20 +29,20 @@ _NEWS_SECONDS = 5.0
 _HEARD_SECONDS = 0.5
 
 
-def start(meeting: Meeting) -> "Group":
+def start(rendezvous: Rendezvous) -> "Group":
     """Meets the other processes and makes their devices one; before JAX is asked for a device.
 
     Raises:
       Absent: not all came in time; it names who is missing.
       UserError: as `meet` has it.
     """
-    group = Group(meeting)
+    group = Group(rendezvous)
     with _joining():
         jax.distributed.initialize(
-            meeting.coordinator,
-            num_processes=meeting.count,
-            process_id=meeting.index,
-            initialization_timeout=round(meeting.timeout),
+            rendezvous.coordinator,
+            num_processes=rendezvous.count,
+            process_id=rendezvous.index,
+            initialization_timeout=round(rendezvous.timeout),
         )
     return group
 
@@ -88,7 +88,7 @@ def start_detected(timeout: float) -> "Group":
     address = np.array([*map(int, own_address().split("."))], np.int32)
     host = ".".join(map(str, multihost_utils.broadcast_one_to_all(address).tolist()))
     coordinator = f"{host}:{own_port}"
-    return Group(Meeting(coordinator, jax.process_count(), jax.process_index(), timeout))
+    return Group(Rendezvous(coordinator, jax.process_count(), jax.process_index(), timeout))
 
 
 def _initialize_detected(timeout: float) -> None:
@@ -109,12 +109,12 @@ class Group:
       count: of all.
     """
 
-    def __init__(self, meeting: Meeting | None = None):
-        """Meets the others; alone without a meeting."""
+    def __init__(self, rendezvous: Rendezvous | None = None):
+        """Meets the others; alone without a rendezvous."""
         self.index, self.count, self._peers = 0, 1, {}
-        if meeting:
-            self.index, self.count = meeting.index, meeting.count
-            self._peers = meet(meeting)
+        if rendezvous:
+            self.index, self.count = rendezvous.index, rendezvous.count
+            self._peers = meet(rendezvous)
         self._listeners = [
             threading.Thread(target=self._listen, args=(peer,), daemon=True)
             for peer in self._peers.values()

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vaejax.config import DataConfig
-from vaejax.data.cache.decoding import decode, to_pixels
+from vaejax.data.pictures.decoding import decode, to_pixels
 from vaejax.errors import UserError
 from vaejax.files.paths import local_path
 

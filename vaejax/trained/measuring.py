@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-import vaejax
 from vaejax import data
 from vaejax.data.feed import pipeline
 from vaejax.data.feed.subsets import random_rows
@@ -21,6 +20,7 @@ from vaejax.runtime.mesh import make_mesh, replicated, round_up
 from vaejax.tasks.vae.evaluation import evaluate, make_eval_step, summarize
 from vaejax.trained.loading import open_data
 from vaejax.trained.model import OWN_PRIOR, TrainedModel
+from vaejax.version import __version__
 
 # Samples of the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500
@@ -177,7 +177,7 @@ def _protocol(
         "(samples of seed 0, training pictures by a seeded permutation) against the split, times "
         "1000; not FID",
         "checkpoint_step": trained.step,
-        "vaejax": vaejax.__version__,
+        "vaejax": __version__,
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
         "date": datetime.date.today().isoformat(),

@@ -2,16 +2,13 @@
 
 import functools
 import math
-import numbers
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from vaejax.config import FITTED_PRIORS, Config
 from vaejax.errors import UserError
@@ -21,13 +18,19 @@ from vaejax.models.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
 from vaejax.runtime.compiling import jit, precise
 from vaejax.tasks.vae.evaluation import make_importance_bound
+from vaejax.trained.arguments import (
+    Groups,
+    Latents,
+    Temperature,
+    as_latents,
+    as_temperatures,
+    check_count,
+    check_fits,
+    key_of,
+)
 from vaejax.trained.batching import in_batches, joined
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
 
-# z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
-Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
-Latents = Float[np.ndarray, "batch latent"] | Groups
-Temperature = float | Sequence[float]
 # The prior that was trained with the model; any other name is one fitted to its codes.
 OWN_PRIOR = "model"
 
@@ -96,7 +99,7 @@ class TrainedModel:
     def sample_posterior(self, images: PictureLike, *, seed: int = 0) -> Latents:
         """Latents z ~ q(z|x) of each picture."""
         images = as_pictures(images, self.config.data)
-        key = _key(seed)
+        key = key_of(seed)
 
         def sample(images: Array, index: Array) -> PyTree:
             return self._posterior(self.params, images, picture_keys(key, index))[0]
@@ -122,7 +125,7 @@ class TrainedModel:
         images = as_pictures(images, self.config.data)
 
         def of_batch(images: Array, index: Array) -> Array:
-            keys = () if seed is None else (picture_keys(_key(seed), index),)
+            keys = () if seed is None else (picture_keys(key_of(seed), index),)
             z, _ = self._posterior(self.params, images, *keys)
             return self._decode(self.params, z)
 
@@ -146,8 +149,8 @@ class TrainedModel:
             first.
           prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
         """
-        _check_count(count)
-        _check_fits(count, math.prod(self.config.data.shape))
+        check_count(count)
+        check_fits(count, math.prod(self.config.data.shape))
         return joined(
             self.sample_in_batches(count, seed=seed, temperature=temperature, prior=prior)
         )
@@ -177,11 +180,14 @@ class TrainedModel:
         """The latents that `sample` shows."""
         if prior == OWN_PRIOR:
             return joined(self._drawn(self._sample_codes, count, seed, temperature))
-        fitted, temperature = self.fitted_prior(prior), float(self._temperatures(temperature))
-        _check_count(count)
+        fitted, temperature = (
+            self.fitted_prior(prior),
+            float(as_temperatures(temperature, self.model.resolutions())),
+        )
+        check_count(count)
         # All at once, since a prior that was fitted has no noise of its own for each picture.
-        _check_fits(count, 4 * self.config.model.latent_size)
-        return np.asarray(fitted.sample(_key(seed), count, temperature))
+        check_fits(count, 4 * self.config.model.latent_size)
+        return np.asarray(fitted.sample(key_of(seed), count, temperature))
 
     def redraw(
         self,
@@ -224,8 +230,8 @@ class TrainedModel:
         self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
     ) -> Iterator[PyTree]:
         """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
-        _check_count(count)
-        spread, key = self._temperatures(temperature), _key(seed)
+        check_count(count)
+        spread, key = as_temperatures(temperature, self.model.resolutions()), key_of(seed)
 
         def of_batch(index: Array, *inputs: PyTree) -> PyTree:
             return function(self.params, picture_keys(key, index), spread, *inputs)
@@ -237,8 +243,8 @@ class TrainedModel:
     ) -> Float[np.ndarray, "batch"]:
         """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
         images = as_pictures(images, self.config.data)
-        _check_count(samples, "samples")
-        bound, key = self._importance_bound(samples), _key(seed)
+        check_count(samples, "samples")
+        bound, key = self._importance_bound(samples), key_of(seed)
         return self._in_batches(
             lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
         )
@@ -278,27 +284,6 @@ class TrainedModel:
             )
         return prior
 
-    def _temperatures(
-        self, temperature: Temperature
-    ) -> Float[np.ndarray, ""] | Float[np.ndarray, "group"]:
-        """One for all, or one for each group of a ladder."""
-        try:
-            values = np.squeeze(np.asarray(temperature, np.float64))
-        except (TypeError, ValueError):
-            values = np.array(np.nan)
-        if not np.all((values >= 0) & (values <= np.finfo(np.float32).max)):
-            raise UserError(f"temperature={temperature} must be a number from 0 on")
-        values = values.astype(np.float32)
-        depths = list(Counter(self.model.resolutions()).values())
-        if values.ndim == 0 or (depths and values.shape == (sum(depths),)):
-            return values
-        if depths and values.shape == (len(depths),):
-            return np.repeat(values, depths)
-        known = "one"
-        if depths:
-            known += f", or {len(depths)} (of resolutions), or {sum(depths)} (of groups)"
-        raise UserError(f"temperature={temperature} has {values.size} numbers; name {known}")
-
     def prior_path(self, name: str) -> Path:
         """Where the fitted prior of that name is kept."""
         return self.workdir / "priors" / f"{name}.npz"
@@ -311,46 +296,6 @@ class TrainedModel:
         return in_batches(function, *inputs, size=self.config.eval.batch_size)
 
     def _latents(self, z: Latents | PyTree[Array]) -> Latents:
-        """As float32, if they are of this model's shapes."""
         picture = jax.ShapeDtypeStruct((1, *self.config.data.shape), np.uint8)
         expected, _ = jax.eval_shape(self._posterior, self.params, picture)
-        try:
-            leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"latents must be arrays of numbers, such as `encode` gives; these are a "
-                f"{type(z).__name__}"
-            ) from error
-        count = len(leaves[0]) if leaves and leaves[0].ndim else 0
-        shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
-        if any(not np.all(np.isfinite(leaf)) for leaf in leaves):
-            raise UserError("latents hold numbers that are not finite; decode none of them")
-        if not count or [leaf.shape for leaf in leaves] != shapes:
-            known = ", ".join(str(("batch", *shape[1:])).replace("'", "") for shape in shapes)
-            raise UserError(
-                f"latents of shapes {', '.join(str(leaf.shape) for leaf in leaves) or 'nothing'}; "
-                f"this model takes {known}"
-            )
-        return jax.tree.unflatten(jax.tree.structure(expected), leaves)
-
-
-def _check_count(count: int, name: str = "count") -> None:
-    if not isinstance(count, numbers.Integral) or count < 1:
-        raise UserError(f"{name}={count} must be a whole number from 1 on")
-
-
-def _key(seed: int) -> PRNGKeyArray:
-    """The key of a seed, of which JAX would silently use 32 bits alone."""
-    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed} must be a whole number from 0 to {2**32 - 1}")
-    return jax.random.key(int(seed))
-
-
-def _check_fits(count: int, size: int) -> None:
-    """Raises UserError if so many results of `size` bytes each are more than the memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if count * size > memory:
-        raise UserError(
-            f"count={count} needs {count * size / 1e9:,.0f} GB, and this machine has "
-            f"{memory / 1e9:,.0f} GB of memory; draw fewer at a time, with several seeds"
-        )
+        return as_latents(z, expected)

@@ -14,10 +14,10 @@ import numpy as np
 
 from vaejax.config import DataConfig
 from vaejax.data.cache import npy
-from vaejax.data.cache.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.items import Chunk, Contents, Item
+from vaejax.data.pictures.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.reasons import count_reasons
-from vaejax.data.sources.trees import Unreadable
+from vaejax.data.sources.file_tree import Unreadable
 from vaejax.data.splits import SPLITS, assign
 from vaejax.errors import UserError
 from vaejax.records.progress import counting

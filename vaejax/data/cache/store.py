@@ -18,12 +18,13 @@ import numpy as np
 import PIL
 
 from vaejax.config import DataConfig, user_cache
-from vaejax.data.cache import crops, in_use, npy
+from vaejax.data.cache import in_use, npy
 from vaejax.data.cache.building import AllSetAside, build, split_names
 from vaejax.data.cache.disk import SETTING, Disk, sync_directory, write_json
 from vaejax.data.items import Contents, Source
-from vaejax.data.sources.formats import readers
-from vaejax.data.sources.listing import CACHE_TAG, CACHE_TAG_CONTENT
+from vaejax.data.pictures import crops
+from vaejax.data.pictures.formats import readers
+from vaejax.data.sources.picture_filter import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
 from vaejax.files.atomic import replacing
 from vaejax.files.paths import local_path

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vaejax.data.items import Chunk, Contents, Item, Source, spans
-from vaejax.data.sources.files import PictureFiles
+from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.data.splits import SPLITS
 from vaejax.errors import UserError
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from vaejax.data.items import Chunk, Contents, Item, Source, spans
 from vaejax.data.reasons import count_reasons
-from vaejax.data.sources.files import PictureFiles
+from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.data.splits import SPLITS
 from vaejax.errors import UserError
 

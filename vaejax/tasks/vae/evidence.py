@@ -12,7 +12,7 @@ from vaejax import objectives
 from vaejax.likelihoods import Images, Likelihood, to_unit
 from vaejax.models import Inference
 from vaejax.models.noise import Keys
-from vaejax.objectives.terms import LatentMoments, PerExample
+from vaejax.objectives.elbo import LatentMoments, PerExample
 
 
 class Evidence(NamedTuple):

@@ -24,14 +24,7 @@ from vaejax.tasks.augmentation import mirror
 from vaejax.tasks.vae.diagnosis import first_not_finite
 from vaejax.tasks.vae.divergence import advice, explain_divergence, loss_bits
 from vaejax.tasks.vae.evaluation import Evaluator
-from vaejax.tasks.vae.evidence import (
-    Sums,
-    empty_sums,
-    evidence,
-    per_factor,
-    summarize,
-    sums_of,
-)
+from vaejax.tasks.vae.evidence import Sums, empty_sums, evidence, per_factor, summarize, sums_of
 from vaejax.tasks.vae.gallery import Gallery
 from vaejax.tasks.vae.health import Health
 

@@ -20,7 +20,7 @@ _CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Where the processes of a run meet.
 
     Attributes:
@@ -55,14 +55,14 @@ class Meeting:
         return host, int(port)
 
 
-def meet(meeting: Meeting) -> dict[int, "Peer"]:
+def meet(rendezvous: Rendezvous) -> dict[int, "Peer"]:
     """Lines to the other processes: from the coordinator to all, from all others to it.
 
     Raises:
       Absent: not all came in time; it names who is missing.
       UserError: two say that they are the same, or count the processes differently.
     """
-    return _call(meeting) if meeting.index else _gather(meeting)
+    return _call(rendezvous) if rendezvous.index else _gather(rendezvous)
 
 
 class Peer:
@@ -106,35 +106,36 @@ class Peer:
                 self._connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _gather(meeting: Meeting) -> dict[int, Peer]:
+def _gather(rendezvous: Rendezvous) -> dict[int, Peer]:
     """The coordinator's part: waits for all others, then lets them go on."""
-    deadline = time.monotonic() + meeting.timeout
+    deadline = time.monotonic() + rendezvous.timeout
     peers: dict[int, Peer] = {}
     try:
-        callers = Callers(meeting.address[1], meeting.count)
+        callers = Callers(rendezvous.address[1], rendezvous.count)
     except OSError as error:
         raise UserError(
-            f"--coordinator={meeting.coordinator}: the port cannot be opened ({error.strerror}); "
-            "end what has it, or choose another port for all (launch scripts take it from "
-            "JAX_COORDINATOR_PORT)"
+            f"--coordinator={rendezvous.coordinator}: the port cannot be opened "
+            f"({error.strerror}); end what has it, or choose another port for all (launch scripts "
+            "take it from JAX_COORDINATOR_PORT)"
         ) from error
     with closing(callers):
-        while len(peers) < meeting.count - 1:
+        while len(peers) < rendezvous.count - 1:
             if not (call := callers.next(deadline)):
-                missing = sorted(set(range(1, meeting.count)) - peers.keys())
+                missing = sorted(set(range(1, rendezvous.count)) - peers.keys())
                 raise _refused(
                     peers,
-                    f"{len(peers) + 1} of {meeting.count} processes came within "
-                    f"{meeting.timeout:.0f} s; missing: {', '.join(map(str, missing))}; {CAUSES}",
+                    f"{len(peers) + 1} of {rendezvous.count} processes came within "
+                    f"{rendezvous.timeout:.0f} s; missing: {', '.join(map(str, missing))}; "
+                    f"{CAUSES}",
                     Absent,
                 )
             connection, greeting = call
             peer = Peer(connection, greeting.process, greeting.host)
-            if greeting.processes != meeting.count:
+            if greeting.processes != rendezvous.count:
                 raise _refused(
                     {**peers, -1: peer},
                     f"process {peer.index} was started with --processes={greeting.processes}, "
-                    f"process 0 with --processes={meeting.count}",
+                    f"process 0 with --processes={rendezvous.count}",
                 )
             if peer.index in peers:
                 raise _refused(
@@ -160,23 +161,23 @@ def _refused(peers: dict[int, Peer], why: str, error: type[UserError] = UserErro
     return error(why)
 
 
-def _call(meeting: Meeting) -> dict[int, Peer]:
+def _call(rendezvous: Rendezvous) -> dict[int, Peer]:
     """The part of all others: finds the coordinator and waits until everybody is there."""
-    greeting = Greeting(meeting.index, meeting.count, socket.gethostname())
-    deadline = time.monotonic() + meeting.timeout
+    greeting = Greeting(rendezvous.index, rendezvous.count, socket.gethostname())
+    deadline = time.monotonic() + rendezvous.timeout
     while True:
         try:
-            peer = Peer(_connected(meeting.address, greeting), 0, "the coordinator")
+            peer = Peer(_connected(rendezvous.address, greeting), 0, "the coordinator")
             break
         except OSError as error:
             if time.monotonic() > deadline:
                 raise Absent(
-                    f"process 0 did not answer at {meeting.coordinator} within "
-                    f"{meeting.timeout:.0f} s ({error.strerror or error}); {CAUSES}"
+                    f"process 0 did not answer at {rendezvous.coordinator} within "
+                    f"{rendezvous.timeout:.0f} s ({error.strerror or error}); {CAUSES}"
                 ) from error
             time.sleep(0.2)
     # The coordinator's clock may have started later than this one.
-    peer.keep(2 * meeting.timeout)
+    peer.keep(2 * rendezvous.timeout)
     match peer.receive():
         case {"welcome": True}:
             peer.keep()
@@ -184,10 +185,10 @@ def _call(meeting: Meeting) -> dict[int, Peer]:
         case {"refused": str(why), "absent": bool(absent)}:
             refusal = (Absent if absent else UserError)(why)
         case None:
-            refusal = Absent(f"process 0 at {meeting.coordinator} is gone")
+            refusal = Absent(f"process 0 at {rendezvous.coordinator} is gone")
         case _:
             refusal = UserError(
-                f"what answers at {meeting.coordinator} is no process of this run; another "
+                f"what answers at {rendezvous.coordinator} is no process of this run; another "
                 "program has that port: choose another port"
             )
     peer.close()

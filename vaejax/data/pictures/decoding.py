@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, ImageOps
 
-from vaejax.data.cache.crops import crop_and_resize
-from vaejax.data.sources.formats import HEAD_BYTES, readers, refusal
+from vaejax.data.pictures.crops import crop_and_resize
+from vaejax.data.pictures.formats import HEAD_BYTES, readers, refusal
 from vaejax.records.pictures import is_marked
 
 # `max_pixels` is checked here from the header, so Pillow's limit would only turn a user's
@@ -85,7 +85,7 @@ def decode(
       content: a picture file's bytes, or uint8 pixels `[h, w]` or `[h, w, c]`, c 1, 3 or 4.
       image_size: height and width of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: a preset of `vaejax.data.cache.crops`.
+      crop: a preset of `vaejax.data.pictures.crops`.
       max_pixels: a larger picture is refused before it is decoded.
       refuse_drawn: refuse pictures that vaejax has drawn: what a run makes is not its data.
       remark: is called with what is odd about a picture that is used all the same.

@@ -4,7 +4,7 @@ import os
 import pathlib
 import stat
 
-from vaejax.data.sources.trees import Entry, Unreadable, cannot
+from vaejax.data.sources.file_tree import Entry, Unreadable, cannot
 
 
 class Directory:

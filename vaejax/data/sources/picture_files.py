@@ -4,10 +4,10 @@ import itertools
 import pathlib
 import posixpath
 
-from vaejax.data.sources.directories import Directory
-from vaejax.data.sources.listing import list_pictures
-from vaejax.data.sources.trees import Tree, Unreadable
-from vaejax.data.sources.zips import Zip
+from vaejax.data.sources.directory_tree import Directory
+from vaejax.data.sources.file_tree import Tree, Unreadable
+from vaejax.data.sources.picture_filter import list_pictures
+from vaejax.data.sources.zip_tree import Zip
 from vaejax.errors import UserError
 
 # Of 16 bits in four channels, unpacked; and room for what else a picture file carries.

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections import Counter
 
-from vaejax.data.sources.trees import Entry, Unreadable, cannot, reason_of
+from vaejax.data.sources.file_tree import Entry, Unreadable, cannot, reason_of
 from vaejax.errors import UserError
 
 # Of a member: the names of folders as deep as a zip can have them would fill the memory.

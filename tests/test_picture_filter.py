@@ -21,10 +21,10 @@ from tiny import tiny
 from vaejax.config import DataConfig
 from vaejax.config.settings import to_json
 from vaejax.data import open_dataset
-from vaejax.data.sources.files import PictureFiles
+from vaejax.data.pictures.formats import readers
 from vaejax.data.sources.folder import Folder
-from vaejax.data.sources.formats import readers
-from vaejax.data.sources.listing import CACHE_TAG, CACHE_TAG_CONTENT
+from vaejax.data.sources.picture_files import PictureFiles
+from vaejax.data.sources.picture_filter import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
 from vaejax.records import pictures
 

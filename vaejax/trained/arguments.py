@@ -1,0 +1,105 @@
+"""What callers give to a trained model beside pictures: checked, and in the model's own form."""
+
+import numbers
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vaejax.errors import UserError
+
+# z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
+Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
+Latents = Float[np.ndarray, "batch latent"] | Groups
+Temperature = float | Sequence[float]
+
+
+def check_count(count: int, name: str = "count") -> None:
+    """Raises UserError if `count` is no whole number from 1 on."""
+    if not isinstance(count, numbers.Integral) or count < 1:
+        raise UserError(f"{name}={count} must be a whole number from 1 on")
+
+
+def check_fits(count: int, size: int) -> None:
+    """Raises UserError if so many results of `size` bytes each are more than the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * size > memory:
+        raise UserError(
+            f"count={count} needs {count * size / 1e9:,.0f} GB, and this machine has "
+            f"{memory / 1e9:,.0f} GB of memory; draw fewer at a time, with several seeds"
+        )
+
+
+def key_of(seed: int) -> PRNGKeyArray:
+    """The key of a seed.
+
+    Raises:
+      UserError: the seed is not of 32 bits, of which JAX would silently use no more.
+    """
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} must be a whole number from 0 to {2**32 - 1}")
+    return jax.random.key(int(seed))
+
+
+def as_temperatures(
+    temperature: Temperature, resolutions: Sequence[Any]
+) -> Float[np.ndarray, ""] | Float[np.ndarray, "group"]:
+    """One temperature for all, or one for each group of a ladder.
+
+    Args:
+      temperature: one number; of a ladder also one for each resolution, or for each group.
+      resolutions: of each group of a ladder's latents, coarsest first; empty of a flat z.
+
+    Raises:
+      UserError: it is no number from 0 on, or there are too many or too few.
+    """
+    try:
+        values = np.squeeze(np.asarray(temperature, np.float64))
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if not np.all((values >= 0) & (values <= np.finfo(np.float32).max)):
+        raise UserError(f"temperature={temperature} must be a number from 0 on")
+    values = values.astype(np.float32)
+    depths = list(Counter(resolutions).values())
+    if values.ndim == 0 or (depths and values.shape == (sum(depths),)):
+        return values
+    if depths and values.shape == (len(depths),):
+        return np.repeat(values, depths)
+    known = "one"
+    if depths:
+        known += f", or {len(depths)} (of resolutions), or {sum(depths)} (of groups)"
+    raise UserError(f"temperature={temperature} has {values.size} numbers; name {known}")
+
+
+def as_latents(z: Latents | PyTree[Array], expected: PyTree[jax.ShapeDtypeStruct]) -> Latents:
+    """Latents as float32.
+
+    Args:
+      z: as `TrainedModel.encode` gives them.
+      expected: their shapes, of another number of pictures.
+
+    Raises:
+      UserError: they have other shapes, or are not finite.
+    """
+    try:
+        leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"latents must be arrays of numbers, such as `encode` gives; these are a "
+            f"{type(z).__name__}"
+        ) from error
+    count = len(leaves[0]) if leaves and leaves[0].ndim else 0
+    shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
+    if any(not np.all(np.isfinite(leaf)) for leaf in leaves):
+        raise UserError("latents hold numbers that are not finite; decode none of them")
+    if not count or [leaf.shape for leaf in leaves] != shapes:
+        known = ", ".join(str(("batch", *shape[1:])).replace("'", "") for shape in shapes)
+        raise UserError(
+            f"latents of shapes {', '.join(str(leaf.shape) for leaf in leaves) or 'nothing'}; "
+            f"this model takes {known}"
+        )
+    return jax.tree.unflatten(jax.tree.structure(expected), leaves)
