@@ -51,7 +51,7 @@ def batches(count: int, nan_at: int = -1):
 
 def steps(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1, devices: int = 1):
     """So many updates without the loop."""
-    mesh = make_mesh(8, devices=jax.devices()[:devices], accumulate=loop.accumulate)
+    mesh = make_mesh(8, loop.fsdp or 1, devices=jax.devices()[:devices], accumulate=loop.accumulate)
     carry = jax.device_put(
         initial_carry(task, jax.random.key(0)), state_shardings(mesh, shapes(task))
     )
@@ -124,9 +124,9 @@ def test_two_networks_learn_against_each_other_and_the_frozen_one_stays():
     assert state.parameters() == 4
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_it_is_the_same_in_parts_and_on_several_devices(devices):
-    parts = dataclasses.replace(LOOP, accumulate=2)
+@pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (2, 1), (2, 2)])
+def test_it_is_the_same_in_parts_on_several_devices_and_in_shards(devices, fsdp):
+    parts = dataclasses.replace(LOOP, accumulate=2, fsdp=fsdp)
     (whole, _), _ = steps(Adversaries())
     (split, _), _ = steps(Adversaries(), parts, devices=devices)
     for name in whole.nets:
