@@ -32,7 +32,7 @@ def uninterrupted(tmp_path_factory):
 def test_pictures_on_the_device_change_nothing(uninterrupted, tmp_path, capsys):
     config = tiny(data={"on_device": "always"})
     train(config, tmp_path)
-    assert "the training pictures lie on the device" in capsys.readouterr().err
+    assert "the training set lies on the device" in capsys.readouterr().err
     assert_same(final_state(tmp_path, config), final_state(uninterrupted, tiny()))
     assert metrics(tmp_path) == metrics(uninterrupted)
 

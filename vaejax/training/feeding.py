@@ -38,7 +38,7 @@ class Feed:
         wanted, size = config.data.on_device, sum(array.nbytes for array in arrays.values())
         fits = size <= RESIDENT_SHARE * (memory or 0)
         if wanted == "always" or (wanted == "auto" and fits):
-            say(f"the training pictures lie on the device: {size / 1e9:.2g} GB")
+            say(f"the training set lies on the device: {size / 1e9:.2g} GB")
             whole = {name: to_every_device(array, mesh) for name, array in arrays.items()}
             self.resident = (whole,)
 
