@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from commands import command
 from PIL import Image
-from tiny import metrics, tiny, tiny_ladder
+from tiny import metrics, tiny_ladder
 
 import vaejax
 from vaejax import data
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
             "ema_decay": 0.9,
         },
         objective={"warmup_steps": 6, "balance": True},
-        train={"steps": 300, "log_every": 50, "eval_every": 100, "save_every": 100},
+        train={"steps": 150, "log_every": 15, "eval_every": 75, "save_every": 75},
     )  # fmt: skip
     train(config, workdir)
     assert (workdir / "config.json").read_text() == to_json(config)
@@ -154,8 +154,7 @@ def test_commands(run, tmp_path):
     assert "kl_3x2_bits_per_dim" in results and "active_units" not in results
 
 
-def test_a_flat_model_has_nothing_to_explore(tmp_path):
-    train(tiny(train={"steps": 4}), tmp_path)
-    result = command("explore", f"--workdir={tmp_path}")
+def test_a_flat_model_has_nothing_to_explore(trained):
+    result = command("explore", f"--workdir={trained}")
     assert result.returncode == 2
     assert "one flat z" in result.stderr.splitlines()[-1]

@@ -15,13 +15,12 @@ import pytest
 import tensorstore
 from commands import COMMAND_TIMEOUT, command, free_port, start
 from PIL import Image
-from tiny import CONFIG_FILE, metrics
+from tiny import CONFIG_FILE, LEAST, metrics
 
 from vaejax.trained.loading import load
 
 # Little to compile, which all but the first process do anew each time, and nothing fitted.
-BRIEF = ("--config.prior.fitted=()", "--config.prior.name=standard_normal",
-         "--config.model.blocks=(0, 1)", "--config.train.eval_every=12")  # fmt: skip
+BRIEF = (*LEAST, "--config.prior.fitted=()", "--config.train.eval_every=12")
 
 
 def one_of(workdir, *flags, port, processes, index, devices=1):

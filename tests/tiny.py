@@ -11,6 +11,10 @@ from vaejax.config import Config, default_config
 from vaejax.config.settings import resolve
 
 CONFIG_FILE = pathlib.Path(__file__)
+# Flags of the commands, for less to compile where neither the prior nor the depth matters,
+LEAST = ("--config.prior.name=standard_normal", "--config.model.blocks=(0, 1)")
+# and to validate, draw and save only at the end.
+ONCE = ("--config.train.eval_every=12", "--config.train.save_every=12")
 
 
 def get_config(model: str = "conv") -> ml_collections.ConfigDict:
