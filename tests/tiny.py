@@ -17,6 +17,12 @@ LEAST = ("--config.prior.name=standard_normal", "--config.model.blocks=(0, 1)")
 ONCE = ("--config.train.eval_every=12", "--config.train.save_every=12")
 
 
+LADDER = {
+    "data": {"image_size": (20, 16), "channels": 1},
+    "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
+}
+
+
 def get_config(model: str = "conv") -> ml_collections.ConfigDict:
     """What `--config=tests/tiny.py` reads, and `--config=tests/tiny.py:ladder` of a ladder."""
     config = default_config()
@@ -55,14 +61,25 @@ def tiny(model_name: str = "conv", **sections: dict) -> Config:
     return resolve(config)
 
 
+def least(**sections: dict) -> Config:
+    """`tiny` with the least to compile, where neither the prior nor the depth matters."""
+    small = {"model": {"blocks": (0, 1)}, "prior": {"name": "standard_normal"}}
+    return tiny(**{name: {**small.get(name, {}), **sections.get(name, {})}
+                   for name in {**small, **sections}})  # fmt: skip
+
+
 def tiny_ladder(**sections: dict) -> Config:
     """A ladder of three groups at two resolutions, and one between without any."""
-    sections = {
-        "data": {"image_size": (20, 16), "channels": 1},
-        "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
-        **sections,
-    }
-    return tiny("ladder", **sections)
+    return tiny("ladder", **{**LADDER, **sections})
+
+
+def flags_of(model_name: str = "conv", **sections: dict) -> list[str]:
+    """The flags by which a command has the config `tiny(model_name, **sections)`."""
+    changes = [(name, key, value) for name in sections for key, value in sections[name].items()]
+    return [
+        f"--config={CONFIG_FILE}:{model_name}",
+        *(f"--config.{name}.{key}={value}" for name, key, value in changes),
+    ]
 
 
 def without(config: Config, section: str, **values: object) -> Config:
