@@ -24,9 +24,12 @@ LADDER = {
 
 
 def get_config(model: str = "conv") -> ml_collections.ConfigDict:
-    """What `--config=tests/tiny.py` reads, and `--config=tests/tiny.py:ladder` of a ladder."""
+    """What `--config=tests/tiny.py` reads; `tests/tiny.py:ladder` is of a ladder.
+
+    `tests/tiny.py:least` has two steps and the least to compile.
+    """
     config = default_config()
-    config.model.name = model
+    config.model.name = "conv" if model == "least" else model
     config.data.image_size = (28, 28)
     config.data.synthetic_counts = (64, 24, 8)
     config.model.widths = (8, 16)
@@ -50,6 +53,10 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
         config.model.latent_size = 6
         config.prior.layers = 2
         config.prior.width = 16
+    if model == "least":
+        config.train.steps = 2
+        config.model.blocks = (0, 1)
+        config.prior.name, config.prior.fitted = "standard_normal", ()
     return config
 
 
