@@ -92,11 +92,11 @@ class LatentMoments(NamedTuple):
     """Sums over pictures from which `latent_usage` reads how each latent is used."""
 
     # A field by the name of a method of tuples, which nobody calls.
-    count: Float[Array, ""]  # type: ignore[assignment]
-    mean: Float[Array, "latent"]
-    mean_squared: Float[Array, "latent"]
-    variance: Float[Array, "latent"]
-    log_std: Float[Array, "latent"]
+    count: Float[Array | np.ndarray, ""]  # type: ignore[assignment]
+    mean: Float[Array | np.ndarray, "latent"]
+    mean_squared: Float[Array | np.ndarray, "latent"]
+    variance: Float[Array | np.ndarray, "latent"]
+    log_std: Float[Array | np.ndarray, "latent"]
 
 
 def latent_moments(mean: PerLatent, log_std: PerLatent, mask: PerExample) -> LatentMoments:
