@@ -48,6 +48,12 @@ def assert_one_line(result: subprocess.CompletedProcess, said: str) -> None:
     assert result.stderr.splitlines()[-1] == errors[0]
 
 
+def without_tensorflow() -> dict[str, str]:
+    """Variables for real processes that start without TensorFlow, in half the time."""
+    path = [str(pathlib.Path(__file__).parent / "light"), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 def free_port() -> int:
     """Of this machine, for processes to meet at."""
     with socket.create_server(("localhost", 0)) as server:

@@ -4,6 +4,7 @@ Each still is a process of its own, with its own environment, streams, signals a
 """
 
 import functools
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -130,6 +131,9 @@ def _run(module, flags, env, cwd, out, err):
     os.environ.update(env)
     # Else it would begin anew for other pages of memory, and import all over again.
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
+    # What was imported lives to the end: collections need not walk through it, and may be rare.
+    gc.freeze()
+    gc.set_threshold(20_000)
     # Whoever runs the tests may ignore the end of a terminal, which children inherit.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)

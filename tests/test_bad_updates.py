@@ -8,7 +8,7 @@ import optax
 import pytest
 from states import assert_same, final_state, with_params
 from stops import stopping_at
-from tiny import metrics, tiny
+from tiny import least, metrics
 
 from vaejax.errors import TrainingError
 from vaejax.likelihoods import DiscretizedLogistic
@@ -29,7 +29,7 @@ def spoil(monkeypatch, when):
 
 def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
     spoil(monkeypatch, lambda at: at == 4)
-    config = tiny()
+    config = least()
     assert train(config, tmp_path) is Outcome.FINISHED
     skipped = [line["skipped"] for line in metrics(tmp_path) if line["split"] == "train"]
     assert skipped == [0, 1, 1, 1]
@@ -41,7 +41,7 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
 def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
     """No rollback follows, and a run that saved nothing would end the same however often it ran."""
     spoil(monkeypatch, lambda at: at == 11)
-    config = tiny()
+    config = least()
     assert train(config, tmp_path) is Outcome.FINISHED
     state, net, _ = final_state(tmp_path, config)
     assert (state.step, net.skipped_in_row) == (12, 1)
@@ -55,7 +55,7 @@ def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
     )
     nets = []
     for steps in (1, 2):
-        config = tiny(
+        config = least(
             optimizer={"clip_norm": 0.0, "guard": 2.0, "b1": 0.0},
             train={"steps": steps, "log_every": 1, "eval_every": steps, "save_every": steps},
         )
@@ -85,7 +85,7 @@ def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
         return train_step
 
     monkeypatch.setattr(step, "make_train_step", make_poisoning)
-    config = tiny(train={"max_skipped": 1})
+    config = least(train={"max_skipped": 1})
     assert train(config, tmp_path) is Outcome.FINISHED
     said = capsys.readouterr().err
     assert "back to step 8 with 0.3 of the learning rate (rollback 1 of 2)" in said
@@ -101,7 +101,7 @@ def test_the_third_time_it_stops_and_names_the_cause(tmp_path, monkeypatch):
     log_prob = DiscretizedLogistic.log_prob
     poisonous = lambda *inputs: log_prob(*inputs) * np.float32(np.nan)  # noqa: E731
     monkeypatch.setattr(DiscretizedLogistic, "log_prob", poisonous)
-    config = tiny(train={"max_skipped": 3})
+    config = least(train={"max_skipped": 3})
     with pytest.raises(TrainingError) as error:
         train(config, tmp_path)
     assert "first tensor that is not finite: log_likelihood" in str(error.value)
@@ -112,7 +112,7 @@ def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
     """Every update from step 5 on fails; the checkpoint at 8 would be a trap for the rollback."""
     spoil(monkeypatch, lambda at: at >= 5)
     with pytest.raises(TrainingError):
-        train(tiny(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
+        train(least(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
     assert checkpoints.steps() == [4]
 
@@ -120,7 +120,7 @@ def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
 @pytest.mark.parametrize("stop", [7, 8])
 def test_a_stop_after_a_skipped_update_saves_and_resumes_exactly(tmp_path, monkeypatch, stop):
     spoil(monkeypatch, lambda at: (at == 6) | (at == 7))
-    config = tiny(train={"log_every": 1, "save_every": 4})
+    config = least(train={"log_every": 1, "save_every": 4})
     assert train(config, tmp_path / "whole") is Outcome.FINISHED
     with stopping_at(stop):
         assert train(config, tmp_path / "torn") is Outcome.INTERRUPTED
@@ -135,7 +135,7 @@ def test_a_stop_after_a_skipped_update_saves_and_resumes_exactly(tmp_path, monke
 def test_a_rollback_passes_over_what_was_saved_among_failing_updates(tmp_path, monkeypatch, capsys):
     """Every update from step 5 on fails; a stop at 6 saves among them."""
     spoil(monkeypatch, lambda at: at >= 5)
-    config = tiny(train={"log_every": 1, "max_skipped": 3, "eval_every": 12})
+    config = least(train={"log_every": 1, "max_skipped": 3, "eval_every": 12})
     with stopping_at(6):
         assert train(config, tmp_path) is Outcome.INTERRUPTED
     with pytest.raises(TrainingError):
@@ -157,7 +157,7 @@ def test_a_rollback_holds_one_state_at_a_time(tmp_path, monkeypatch):
         return restore(self, step, like, shardings)
 
     monkeypatch.setattr(Checkpoints, "restore", measured)
-    config = tiny(train={"max_skipped": 3, "eval_every": 12}, model={"widths": (32, 64)})
+    config = least(train={"max_skipped": 3, "eval_every": 12}, model={"widths": (32, 64)})
     gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays())
     with pytest.raises(TrainingError):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import command
-from tiny import CONFIG_FILE, tiny_ladder
+from tiny import CONFIG_FILE, LEAST, tiny_ladder
 
 from benchmarks import stability, timing
 from benchmarks.recipe import variants
@@ -28,7 +28,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess:
 def throughput(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmarks") / "step.json"
     result = benchmark(
-        "step_throughput", f"--config={CONFIG_FILE}", "--sweep=batch_size", "--repeats=2",
+        "step_throughput", f"--config={CONFIG_FILE}", *LEAST, "--sweep=batch_size", "--repeats=2",
         "--seconds=0.01", f"--out={out}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -103,7 +103,7 @@ def test_files_without_a_common_row_are_refused(tmp_path):
 
 def test_startup_tells_where_the_seconds_go(tmp_path):
     out = tmp_path / "startup.json"
-    result = benchmark("startup", f"--config={CONFIG_FILE}", "--repeats=1", f"--out={out}")
+    result = benchmark("startup", f"--config={CONFIG_FILE}", *LEAST, "--repeats=1", f"--out={out}")
     assert result.returncode == 0, result.stderr
     cold, warm = json.loads(out.read_text())["rows"]
     assert (cold["cached"], warm["cached"]) == ("nothing", "everything")
@@ -121,7 +121,12 @@ def test_a_start_that_fails_says_why():
 def test_input_throughput_follows_the_pictures_to_the_step(tmp_path):
     out = tmp_path / "input.json"
     result = benchmark(
-        "input_throughput", f"--config={CONFIG_FILE}", "--seconds=0.1", "--steps=8", f"--out={out}"
+        "input_throughput",
+        f"--config={CONFIG_FILE}",
+        *LEAST,
+        "--seconds=0.1",
+        "--steps=8",
+        f"--out={out}",
     )
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["rows"]
@@ -138,10 +143,10 @@ def test_frey_puts_a_run_beside_published_ones(tmp_path):
     faces = np.random.default_rng(0).integers(0, 256, (80, 28, 20), np.uint8)
     np.savez(tmp_path / "faces.npz", faces=faces)
     result = benchmark(
-        "frey", f"--config={CONFIG_FILE}", "--config.data.source=array",
+        "frey", f"--config={CONFIG_FILE}", *LEAST, "--config.data.source=array",
         f"--config.data.path={tmp_path / 'faces.npz'}", "--config.data.image_size=(28, 20)",
-        "--config.data.channels=1", "--config.data.holdout=(8, 8)", "--seeds=1",
-        f"--out={tmp_path / 'frey.json'}",
+        "--config.data.channels=1", "--config.data.holdout=(8, 8)", "--config.prior.fitted=()",
+        "--seeds=1", f"--out={tmp_path / 'frey.json'}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     (row,) = json.loads((tmp_path / "frey.json").read_text())["rows"]
@@ -160,7 +165,8 @@ LADDER = f"--config={CONFIG_FILE}:ladder"
 
 def test_ablation_takes_parts_out(tmp_path):
     out = tmp_path / "ablation.json"
-    flags = ("--only=nothing,widths", "--seconds=0.05", f"--out={out}")
+    small = ("--config.data.image_size=(16, 16)", "--config.data.channels=1")
+    flags = ("--only=nothing,widths", "--seconds=0.05", f"--out={out}", *small)
     result = benchmark("ablation", LADDER, *flags)
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["rows"]
@@ -246,7 +252,11 @@ def test_stability_knows_a_run_in_which_no_update_counted():
 
 def test_stability_counts_what_poison_does(monkeypatch):
     settings = {"steps": 100, "log_every": 10, "eval_every": 100, "save_every": 100}
-    config = tiny_ladder(train=settings, data={"image_size": (16, 16), "channels": 1})
+    config = tiny_ladder(
+        train=settings,
+        data={"image_size": (16, 16), "channels": 1},
+        model={"widths": (6,), "blocks": (1,)},
+    )
     monkeypatch.setattr(stability, "POISONED", 10)
     result = stability.run(config, poisoned=True)
     assert not result["broke"] and not result["diverged"] and result["rollbacks"] == 0

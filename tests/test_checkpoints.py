@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import metrics, tiny
+from commands import command
+from tiny import CONFIG_FILE, metrics, tiny
 
 import vaejax
 from vaejax.errors import DamagedCheckpoint, UserError
@@ -137,13 +138,6 @@ def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
     assert refused >= 3
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("finished")
-    train(tiny(), workdir)
-    return workdir
-
-
 def largest(folder):
     return max(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
@@ -178,18 +172,18 @@ def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [flip, remove])
-def test_a_run_goes_on_from_the_one_before(finished, tmp_path, damage, capsys):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+def test_a_run_goes_on_from_the_one_before(trained, tmp_path, damage):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     damage(largest(tmp_path / "checkpoints" / "00000012"))
-    train(tiny(), tmp_path)
-    said = capsys.readouterr().err
-    assert "00000012 is damaged" in said and "training from step 8 to 12" in said
+    done = command("main", f"--config={CONFIG_FILE}", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "00000012 is damaged" in done.stderr and "training from step 8 to 12" in done.stderr
     assert (tmp_path / "damaged" / "00000012.0").is_dir()
-    assert metrics(tmp_path) == metrics(finished)
+    assert metrics(tmp_path) == metrics(trained)
 
 
-def test_with_none_left_nothing_is_overwritten(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+def test_with_none_left_nothing_is_overwritten(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     for folder in (tmp_path / "checkpoints").glob("[0-9]*"):
         empty(largest(folder))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -198,7 +192,7 @@ def test_with_none_left_nothing_is_overwritten(finished, tmp_path):
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_a_model_is_loaded_without_the_rest_of_its_state(finished, monkeypatch):
+def test_a_model_is_loaded_without_the_rest_of_its_state(trained, monkeypatch):
     """A device needs room for one copy of the parameters, where a state holds four."""
     gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays())
@@ -212,19 +206,19 @@ def test_a_model_is_loaded_without_the_rest_of_its_state(finished, monkeypatch):
         return found
 
     monkeypatch.setattr(loading, "restore_average", measured)
-    model = vaejax.load(finished)
+    model = vaejax.load(trained)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     assert held[0] < 1.1 * size
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_no_damaged_file_loads_another_model(finished, tmp_path, damage):
-    params = vaejax.load(finished, checkpoint=12).params
+def test_no_damaged_file_loads_another_model(trained, tmp_path, damage):
+    params = vaejax.load(trained, checkpoint=12).params
     refused = 0
-    files = [path for path in (finished / "checkpoints" / "00000012").rglob("*") if path.is_file()]
+    files = [path for path in (trained / "checkpoints" / "00000012").rglob("*") if path.is_file()]
     for file in files:
-        run = shutil.copytree(finished, tmp_path / "run")
-        damage(run / file.relative_to(finished))
+        run = shutil.copytree(trained, tmp_path / "run")
+        damage(run / file.relative_to(trained))
         try:
             loaded = vaejax.load(run, checkpoint=12).params
         except UserError:

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from commands import command
 from PIL import Image
-from tiny import metrics, tiny, tiny_ladder
+from tiny import LADDER, flags_of, metrics, tiny
 
 import vaejax
 from vaejax import data
 from vaejax.config.settings import to_json
 from vaejax.errors import UserError
 from vaejax.trained import exploring
-from vaejax.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,8 @@ def run(tmp_path_factory):
     """A trained ladder's work directory."""
     workdir = tmp_path_factory.mktemp("ladder")
     # Wide and long enough to learn; it compiles no slower for that.
-    config = tiny_ladder(
+    sections = dict(
+        data=LADDER["data"],
         ladder={"dropout": 0.1},
         model={"widths": (24, 24, 24), "blocks": (2, 0, 1)},
         optimizer={
@@ -31,10 +31,11 @@ def run(tmp_path_factory):
             "ema_decay": 0.9,
         },
         objective={"warmup_steps": 6, "balance": True},
-        train={"steps": 300, "log_every": 50, "eval_every": 100, "save_every": 100},
+        train={"steps": 150, "log_every": 15, "eval_every": 75, "save_every": 75},
     )  # fmt: skip
-    train(config, workdir)
-    assert (workdir / "config.json").read_text() == to_json(config)
+    result = command("main", *flags_of("ladder", **sections), f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "config.json").read_text() == to_json(tiny("ladder", **sections))
     return workdir
 
 
@@ -154,8 +155,7 @@ def test_commands(run, tmp_path):
     assert "kl_3x2_bits_per_dim" in results and "active_units" not in results
 
 
-def test_a_flat_model_has_nothing_to_explore(tmp_path):
-    train(tiny(train={"steps": 4}), tmp_path)
-    result = command("explore", f"--workdir={tmp_path}")
+def test_a_flat_model_has_nothing_to_explore(trained):
+    result = command("explore", f"--workdir={trained}")
     assert result.returncode == 2
     assert "one flat z" in result.stderr.splitlines()[-1]

@@ -9,10 +9,12 @@ import pytest
 from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CONFIG_FILE
+from tiny import CONFIG_FILE as TINY
 
 import vaejax
 
+# Commands that train or compile have little to do.
+CONFIG_FILE = f"{TINY}:least"
 PACKAGE = Path(vaejax.__file__).parent
 MODULES = ("main", "prepare", "sample", "evaluate", "fit", "explore", "aot")
 DEFINED = re.compile(r'flags\.DEFINE_\w+\(\s*"(\w+)"|cli\.define_(?!config)(\w+)\(')

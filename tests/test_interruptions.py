@@ -7,11 +7,12 @@ import sys
 from subprocess import TimeoutExpired
 
 import pytest
-from commands import command, start
+from commands import command, start, without_tensorflow
 from states import assert_same, final_state
-from tiny import CONFIG_FILE, metrics, tiny
+from tiny import CONFIG_FILE, LEAST, ONCE, least, metrics, tiny
 
 CONFIG = f"--config={CONFIG_FILE}"
+NOTHING_FITTED = "--config.prior.fitted=()"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,9 @@ def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monke
     for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    changes = ("--config.train.steps=100", "--config.train.eval_every=100")
+    for name, value in without_tensorflow().items():
+        monkeypatch.setenv(name, value)
+    changes = ("--config.train.steps=100", "--config.train.eval_every=100", NOTHING_FITTED)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
     process = start("main", CONFIG, f"--workdir={torn}", *changes)
@@ -89,7 +92,7 @@ time.sleep(100)
 
 def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
     """`kill -9` at random moments after training began; nothing but time may be lost."""
-    changes = ("--config.train.steps=240", "--config.train.eval_every=60",
+    changes = (*LEAST, NOTHING_FITTED, "--config.train.steps=240", "--config.train.eval_every=120",
                "--config.train.save_every=20", "--config.train.log_every=10")  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
@@ -107,7 +110,7 @@ def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
             break  # it ended between two kills: what is left to tear is nothing
     assert kills >= 2, "the run was too short to be torn"
     assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
-    config = tiny(train={"steps": 240, "eval_every": 60, "save_every": 20, "log_every": 10})
+    config = least(train={"steps": 240, "eval_every": 120, "save_every": 20, "log_every": 10})
     assert_same(final_state(whole, config), final_state(torn, config))
     assert metrics(whole) == metrics(torn)
 
@@ -116,6 +119,8 @@ def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
 def test_a_run_that_nobody_reads_goes_on(streams, trained, tmp_path, monkeypatch):
     """A pipe whose reader has ended, a log on a full disk, streams that are closed."""
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # as `trained` had
+    for name, value in without_tensorflow().items():
+        monkeypatch.setenv(name, value)
     line = f"{sys.executable} -m vaejax.main {CONFIG} --workdir={tmp_path} {streams}"
     status = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]).returncode
     assert status == 0
@@ -125,7 +130,17 @@ def test_a_run_that_nobody_reads_goes_on(streams, trained, tmp_path, monkeypatch
 
 def test_under_nohup_a_closed_terminal_is_nothing(tmp_path):
     process = subprocess.Popen(
-        ["nohup", sys.executable, "-m", "vaejax.main", CONFIG, f"--workdir={tmp_path}"],
+        [
+            "nohup",
+            sys.executable,
+            "-m",
+            "vaejax.main",
+            CONFIG,
+            *LEAST,
+            *ONCE,
+            NOTHING_FITTED,
+            f"--workdir={tmp_path}",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )

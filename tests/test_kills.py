@@ -11,14 +11,14 @@ import tempfile
 import jax
 import numpy as np
 import pytest
+from commands import command, without_tensorflow
 from states import final_state
-from tiny import CONFIG_FILE, tiny
+from tiny import CONFIG_FILE, LEAST, tiny
 
 from benchmarks.attempts import why_no_mount
 from benchmarks.same_run import Place, differences
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.tasks.vae import NET
-from vaejax.training.loop import train
 from vaejax.training.saved_state import to_items
 from vaejax.training.state import Carry
 
@@ -36,10 +36,11 @@ def rows(tmp_path_factory) -> dict[str, dict]:
     out = tmp_path_factory.mktemp("kills") / "kills.json"
     changes = [f"--config.train.{change}" for change in CHANGES]
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.kills", f"--config={CONFIG_FILE}", *changes,
+        [sys.executable, "-m", "benchmarks.kills", f"--config={CONFIG_FILE}", *LEAST, *changes,
          "--config.data.synthetic_counts=(64, 24, 8)", "--kills=6",
          f"--full_disks={int(not NO_MOUNT)}", f"--out={out}"],
         cwd=REPOSITORY,
+        env={**os.environ, **without_tensorflow()},
         capture_output=True,
         text=True,
     )  # fmt: skip
@@ -83,18 +84,23 @@ def test_a_torn_compiled_program_is_replaced(tmp_path, monkeypatch):
     assert sizes[0] == sizes[1] and len(sizes[0]) == 1
 
 
+FOUR_STEPS = {"steps": 4, "eval_every": 4, "save_every": 4, "log_every": 2}
+
+
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory) -> Place:
-    """A run of four steps that was trained to its end."""
+    """A run that was trained to its end."""
     top = tmp_path_factory.mktemp("ended")
     place = Place(top / "run", top / "cache", top / "programs")
-    train(config(place), place.workdir)
+    flags = [f"--config.train.{name}={value}" for name, value in FOUR_STEPS.items()]
+    done = command("main", f"--config={CONFIG_FILE}", f"--workdir={place.workdir}",
+                   f"--config.data.cache_dir={place.cache}", *flags)  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return place
 
 
 def config(place: Place):
-    settings = {"steps": 4, "eval_every": 4, "save_every": 4, "log_every": 2}
-    return tiny(train=settings, data={"cache_dir": str(place.cache)})
+    return tiny(train=FOUR_STEPS, data={"cache_dir": str(place.cache)})
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vaejax.errors import UserError
 from vaejax.files.atomic import check_writable, replacing
 from vaejax.files.strict_json import dumps
-from vaejax.records.digests import digest
+from vaejax.records.digests import device_digest, digest, host_digest
 from vaejax.records.metric_log import MetricsFile, Reporter
 
 NUMBERS = st.floats() | st.integers() | st.none() | st.booleans() | st.text()
@@ -76,6 +77,18 @@ def test_a_digest_notices_every_changed_number_of_any_type(name):
         if not np.array_equal(np.asarray(other, complex), np.asarray(array, complex)):
             assert digest([other]) != whole
     assert digest([jnp.roll(array, 1)]) != whole
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_host_and_device_compute_the_same_digest(name):
+    """Of whole and of sharded arrays, of none, one and more numbers than are mixed at once."""
+    split = NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec(None, "x"))
+    for shape in ((), (0, 2), (7,), (3, 4, 5), (70, 1024)):
+        array = jax.random.bits(jax.random.key(1), shape, np.uint8).astype(name)
+        placed = [array, jax.device_put(array, split)] if len(shape) > 1 else [array]
+        for leaf in placed:
+            assert host_digest(leaf) == int(device_digest(leaf))
+            assert digest([leaf]) == host_digest(leaf)
 
 
 def test_a_digest_takes_keys_and_empty_arrays():

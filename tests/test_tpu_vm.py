@@ -12,8 +12,8 @@ import sysconfig
 import time
 
 import pytest
-from commands import COMMAND_TIMEOUT, free_pair
-from tiny import CONFIG_FILE
+from commands import COMMAND_TIMEOUT, free_pair, without_tensorflow
+from tiny import CONFIG_FILE, LEAST
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -249,10 +249,10 @@ def start_on_worker(worker, *flags, own=()):
     return subprocess.Popen(
         [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
          "--type=v5litepod-1", "--poll=0", *own, "--", f"--config={CONFIG_FILE}",
-         "--config.prior.fitted=()", "--config.train.save_every=1000000",
+         *LEAST, "--config.prior.fitted=()", "--config.train.save_every=1000000",
          "--config.train.eval_every=1000000", *flags],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, **surroundings},
+        env={**os.environ, **without_tensorflow(), **surroundings},
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 import tiny as tiny_run
 from states import assert_same, final_state
 from stops import stopping_at
-from tiny import metrics, tiny
+from tiny import least, metrics
 
 from vaejax.cost.estimates import traced_step
 from vaejax.errors import UserError
@@ -24,22 +24,22 @@ from vaejax.training.state import initial_carry
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    config = tiny()
+    config = least()
     assert train(config, workdir) is Outcome.FINISHED
     return workdir
 
 
 def test_pictures_on_the_device_change_nothing(uninterrupted, tmp_path, capsys):
-    config = tiny(data={"on_device": "always"})
+    config = least(data={"on_device": "always"})
     train(config, tmp_path)
     assert "the training set lies on the device" in capsys.readouterr().err
-    assert_same(final_state(tmp_path, config), final_state(uninterrupted, tiny()))
+    assert_same(final_state(tmp_path, config), final_state(uninterrupted, least()))
     assert metrics(tmp_path) == metrics(uninterrupted)
 
 
 def test_several_updates_of_resident_pictures_are_the_same_updates(uninterrupted, tmp_path):
     train(
-        tiny(data={"on_device": "always"}, train={"steps_per_dispatch": 2, "log_every": 6}),
+        least(data={"on_device": "always"}, train={"steps_per_dispatch": 2, "log_every": 6}),
         tmp_path,
     )
     bits = [
@@ -53,7 +53,7 @@ def test_several_updates_of_resident_pictures_are_the_same_updates(uninterrupted
 def test_runs_from_several_seeds_share_a_program():
     programs, starts = set(), []
     for seed in (0, 1):
-        config = tiny(train={"seed": seed})
+        config = least(train={"seed": seed})
         task = vae_task(config)
         programs.add(traced_step(task, config, make_mesh(8)).lower().as_text())
         starts.append(initial_carry(task, jax.random.key(seed)).state)
@@ -85,7 +85,7 @@ def test_it_learns_and_leaves_what_it_promised(uninterrupted):
 
 def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
     """Stopped after 1, 5 and 7 steps, in the middle of windows, and gone on each time."""
-    config = tiny()
+    config = least()
     for at in (1, 5, 7):
         with stopping_at(at):
             assert train(config, tmp_path) is Outcome.INTERRUPTED
@@ -96,7 +96,7 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
 
 def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):
     """Asked to stop in the first of three batches, at either validation."""
-    config, stop, calls = tiny(), loop.Stop(), []
+    config, stop, calls = least(), loop.Stop(), []
     make = evaluation.make_eval_step
 
     def make_stopping(*args):
@@ -123,7 +123,7 @@ def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monke
 
 
 def test_several_steps_in_one_dispatch_change_nothing(uninterrupted, tmp_path):
-    config = tiny(train={"steps_per_dispatch": 3, "save_every": 3})
+    config = least(train={"steps_per_dispatch": 3, "save_every": 3})
     assert train(config, tmp_path) is Outcome.FINISHED
     one, several = metrics(uninterrupted), metrics(tmp_path)
     for a, b in zip(one, several, strict=True):
@@ -136,7 +136,7 @@ def test_several_steps_in_one_dispatch_change_nothing(uninterrupted, tmp_path):
 
 
 def test_accumulation_changes_nothing(uninterrupted, tmp_path):
-    config = tiny(train={"accumulate": 4})
+    config = least(train={"accumulate": 4})
     assert train(config, tmp_path) is Outcome.FINISHED
     for a, b in zip(metrics(uninterrupted), metrics(tmp_path), strict=True):
         for name in {"elbo_nats", "gradient_norm"} & a.keys():
@@ -146,7 +146,7 @@ def test_accumulation_changes_nothing(uninterrupted, tmp_path):
 def test_another_config_is_refused(uninterrupted):
     before = (uninterrupted / "config.json").read_text()
     with pytest.raises(UserError, match=r"train\.batch_size: 8 -> 4"):
-        train(tiny(train={"batch_size": 4}), uninterrupted)
+        train(least(train={"batch_size": 4}), uninterrupted)
     assert (uninterrupted / "config.json").read_text() == before
 
 
@@ -154,7 +154,7 @@ def test_changed_data_is_refused(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 3), np.uint8)
     path = tmp_path / "pictures.npy"
     np.save(path, pictures)
-    config = tiny(data={"source": "array", "path": str(path)}, train={"steps": 4})
+    config = least(data={"source": "array", "path": str(path)}, train={"steps": 4})
     train(config, tmp_path / "run")
     np.save(path, 255 - pictures)
     with pytest.raises(UserError, match="the data is not what"):
@@ -162,7 +162,7 @@ def test_changed_data_is_refused(tmp_path):
 
 
 def test_validation_may_come_before_the_first_log(tmp_path):
-    config = tiny(train={"steps": 4, "eval_every": 2, "log_every": 3})
+    config = least(train={"steps": 4, "eval_every": 2, "log_every": 3})
     assert train(config, tmp_path) is Outcome.FINISHED
     assert [line["step"] for line in metrics(tmp_path) if line["split"] == "valid"] == [2, 4]
 
@@ -171,7 +171,7 @@ def test_a_lost_config_does_not_let_another_run_in(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
-        train(tiny(optimizer={"learning_rate": 0.5}), tmp_path)
+        train(least(optimizer={"learning_rate": 0.5}), tmp_path)
 
 
 def test_lost_checkpoints_are_named_before_anything_is_overwritten(uninterrupted, tmp_path):
@@ -179,11 +179,11 @@ def test_lost_checkpoints_are_named_before_anything_is_overwritten(uninterrupted
     before = (tmp_path / "metrics.jsonl").read_text()
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="has saved step 12 and holds no checkpoint"):
-        train(tiny(), tmp_path)
+        train(least(), tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_a_finished_run_says_that_nothing_is_left(uninterrupted, tmp_path, capsys):
     workdir = shutil.copytree(uninterrupted, tmp_path / "copy")
-    assert train(tiny(train={"steps": 10}), workdir) is Outcome.FINISHED
+    assert train(least(train={"steps": 10}), workdir) is Outcome.FINISHED
     assert "is at step 12 of config.train.steps=10" in capsys.readouterr().err

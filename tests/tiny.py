@@ -11,12 +11,25 @@ from vaejax.config import Config, default_config
 from vaejax.config.settings import resolve
 
 CONFIG_FILE = pathlib.Path(__file__)
+# Flags of the commands, for less to compile where neither the prior nor the depth matters,
+LEAST = ("--config.prior.name=standard_normal", "--config.model.blocks=(0, 1)")
+# and to validate, draw and save only at the end.
+ONCE = ("--config.train.eval_every=12", "--config.train.save_every=12")
+
+
+LADDER = {
+    "data": {"image_size": (20, 16), "channels": 1},
+    "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
+}
 
 
 def get_config(model: str = "conv") -> ml_collections.ConfigDict:
-    """What `--config=tests/tiny.py` reads, and `--config=tests/tiny.py:ladder` of a ladder."""
+    """What `--config=tests/tiny.py` reads; `tests/tiny.py:ladder` is of a ladder.
+
+    `tests/tiny.py:least` has two steps and the least to compile.
+    """
     config = default_config()
-    config.model.name = model
+    config.model.name = "conv" if model == "least" else model
     config.data.image_size = (28, 28)
     config.data.synthetic_counts = (64, 24, 8)
     config.model.widths = (8, 16)
@@ -40,6 +53,10 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
         config.model.latent_size = 6
         config.prior.layers = 2
         config.prior.width = 16
+    if model == "least":
+        config.train.steps = 2
+        config.model.blocks = (0, 1)
+        config.prior.name, config.prior.fitted = "standard_normal", ()
     return config
 
 
@@ -51,14 +68,25 @@ def tiny(model_name: str = "conv", **sections: dict) -> Config:
     return resolve(config)
 
 
+def least(**sections: dict) -> Config:
+    """`tiny` with the least to compile, where neither the prior nor the depth matters."""
+    small = {"model": {"blocks": (0, 1)}, "prior": {"name": "standard_normal"}}
+    return tiny(**{name: {**small.get(name, {}), **sections.get(name, {})}
+                   for name in {**small, **sections}})  # fmt: skip
+
+
 def tiny_ladder(**sections: dict) -> Config:
     """A ladder of three groups at two resolutions, and one between without any."""
-    sections = {
-        "data": {"image_size": (20, 16), "channels": 1},
-        "model": {"widths": (4, 6, 6), "blocks": (2, 0, 1)},
-        **sections,
-    }
-    return tiny("ladder", **sections)
+    return tiny("ladder", **{**LADDER, **sections})
+
+
+def flags_of(model_name: str = "conv", **sections: dict) -> list[str]:
+    """The flags by which a command has the config `tiny(model_name, **sections)`."""
+    changes = [(name, key, value) for name in sections for key, value in sections[name].items()]
+    return [
+        f"--config={CONFIG_FILE}:{model_name}",
+        *(f"--config.{name}.{key}={value}" for name, key, value in changes),
+    ]
 
 
 def without(config: Config, section: str, **values: object) -> Config:

@@ -6,15 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaejax.likelihoods.values import (
-    LEVEL,
-    Images,
-    Moments,
-    Pixels,
-    Values,
-    sum_of_picture,
-    to_unit,
-)
+from vaejax.likelihoods.values import (LEVEL, Images, Moments, Pixels, Values, sum_of_picture, to_unit)
 
 
 class DiscretizedGaussian:

@@ -1,5 +1,6 @@
 """Randomness with one key for each picture, so that its noise does not depend on its company."""
 
+import functools
 import math
 
 import jax
@@ -13,6 +14,8 @@ Keys = Key[Array, "batch"]
 PRIOR = 2**29
 
 
+# Of one program where it is called on its own.
+@functools.partial(jax.jit, inline=True)
 def picture_keys(
     key: PRNGKeyArray, index: Int[Array, "batch"], sample: int | Int[Array, ""] = 0
 ) -> Keys:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 LOG_2PI = math.log(2 * math.pi)
@@ -91,11 +92,11 @@ class LatentMoments(NamedTuple):
     """Sums over pictures from which `latent_usage` reads how each latent is used."""
 
     # A field by the name of a method of tuples, which nobody calls.
-    count: Float[Array, ""]  # type: ignore[assignment]
-    mean: Float[Array, "latent"]
-    mean_squared: Float[Array, "latent"]
-    variance: Float[Array, "latent"]
-    log_std: Float[Array, "latent"]
+    count: Float[Array | np.ndarray, ""]  # type: ignore[assignment]
+    mean: Float[Array | np.ndarray, "latent"]
+    mean_squared: Float[Array | np.ndarray, "latent"]
+    variance: Float[Array | np.ndarray, "latent"]
+    log_std: Float[Array | np.ndarray, "latent"]
 
 
 def latent_moments(mean: PerLatent, log_std: PerLatent, mask: PerExample) -> LatentMoments:
@@ -122,15 +123,16 @@ class LatentUsage(NamedTuple):
         learned prior's scale.
     """
 
-    information: Float[Array, "latent"]
-    active: Float[Array, ""]
+    information: Float[np.ndarray, "latent"]
+    active: int
 
 
 def latent_usage(moments: LatentMoments) -> LatentUsage:
-    """Usage of each latent from the summed moments of many pictures."""
-    count = jnp.maximum(moments.count, 1.0)
-    spread = jnp.maximum(moments.mean_squared / count - (moments.mean / count) ** 2, 0.0)
-    total = spread + moments.variance / count
-    information = 0.5 * jnp.log(total) - moments.log_std / count
-    active = jnp.sum((spread > ACTIVE_SHARE * total).astype(jnp.float32))
-    return LatentUsage(information, active)
+    """Usage of each latent from the summed moments of many pictures, computed on the host."""
+    # By NumPy: outside a jitted function, JAX compiles each operation on its own.
+    exact = LatentMoments(*(np.asarray(moment, np.float64) for moment in moments))
+    count = np.maximum(exact.count, 1.0)
+    spread = np.maximum(exact.mean_squared / count - (exact.mean / count) ** 2, 0.0)
+    total = spread + exact.variance / count
+    information = 0.5 * np.log(total) - exact.log_std / count
+    return LatentUsage(information, int(np.sum(spread > ACTIVE_SHARE * total)))

@@ -7,7 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, Shaped, UInt32
+from jaxtyping import Array, PyTree, Shaped, UInt, UInt32
+
+Words = UInt32[Array | np.ndarray, "..."]
+# Values that are mixed at once on the host.
+_PIECE = 2**16
 
 
 def layout_digest(state: PyTree) -> int:
@@ -28,23 +32,60 @@ def digest(state: PyTree) -> int:
     All processes that hold a part of an array ask for it together.
     """
     total = 0
-    # One program for each shape, not one for all: a state has few shapes and many leaves. Leaf
-    # after leaf: of exchanges that wait together, CPUs may begin another than their peers do.
-    for leaf in jax.tree.leaves(state):
-        total = (total * 31 + int(_leaf_digest(leaf))) % 2**32
+    # Leaf after leaf: of exchanges that wait together, CPUs may begin another than their peers do.
+    for leaf in map(jnp.asarray, jax.tree.leaves(state)):
+        one = host_digest if _lies_on_host(leaf) else device_digest
+        total = (total * 31 + int(one(leaf))) % 2**32
     return total
 
 
+def _lies_on_host(leaf: Shaped[Array, "..."]) -> bool:
+    """Whether NumPy can read all of an array where it is: every part of it, or a whole copy."""
+    here = leaf.is_fully_addressable or leaf.is_fully_replicated
+    return here and all(place.platform == "cpu" for place in leaf.devices())
+
+
+def host_digest(leaf: Shaped[Array, "..."]) -> int:
+    """What `device_digest` computes, by NumPy: there is no program to compile for each shape."""
+    bits, total = _host_uint32(leaf), 0
+    # Pieces that stay in a processor's cache.
+    for start in range(0, bits.size, _PIECE):
+        piece = bits[start : start + _PIECE].astype(np.uint32)
+        place = np.arange(start, start + piece.size, dtype=np.uint32)
+        total += int(np.sum(_mixed(piece, place), dtype=np.uint32))
+    return total % 2**32
+
+
+# One program for each shape, not one for all: a state has few shapes and many leaves.
 @jax.jit
-def _leaf_digest(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+def device_digest(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+    """One number for all bits of an array, computed where it lies."""
     bits = _as_uint32(leaf)
     place = jnp.zeros(bits.shape, jnp.uint32)
     for axis, size in enumerate(bits.shape):
         place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    return jnp.sum(_mixed(bits, place), dtype=jnp.uint32)
+
+
+def _mixed(bits: Words, place: Words) -> Words:
     # Odd factors that differ from place to place (Knuth's multiplicative hash): neither a
     # changed bit nor two numbers that changed places go unnoticed. Sums wrap around.
-    mixed = (bits + np.uint32(1)) * (place * np.uint32(2654435761) | np.uint32(1))
-    return jnp.sum(mixed, dtype=jnp.uint32)
+    return (bits + np.uint32(1)) * (place * np.uint32(2654435761) | np.uint32(1))
+
+
+def _host_uint32(leaf: Shaped[Array, "..."]) -> UInt[np.ndarray, "value"]:
+    """The bits of `_as_uint32` in one row, narrow numbers not yet widened."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    row = np.asarray(leaf).reshape(-1)
+    if _is_narrow(leaf.dtype):
+        return row.astype(np.int32).view(np.uint32)
+    return row.view(f"u{min(row.itemsize, 4)}")
+
+
+def _is_narrow(dtype: np.dtype) -> bool:
+    """Whether it is of integers that fill no byte."""
+    return jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8
 
 
 def _as_uint32(leaf: Shaped[Array, "..."]) -> UInt32[Array, "..."]:
@@ -58,6 +99,6 @@ def _as_uint32(leaf: Shaped[Array, "..."]) -> UInt32[Array, "..."]:
     width = leaf.dtype.itemsize
     if width >= 4:
         return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-    if jnp.issubdtype(leaf.dtype, jnp.integer) and jnp.iinfo(leaf.dtype).bits < 8:
+    if _is_narrow(leaf.dtype):
         return leaf.astype(jnp.int32).astype(jnp.uint32)
     return jax.lax.bitcast_convert_type(leaf, (jnp.uint8, jnp.uint16)[width - 1]).astype(jnp.uint32)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from vaejax.config import OptimizerConfig
@@ -34,15 +35,19 @@ def no_moments(params: PyTree) -> Moments:
     return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
 
-def learning_rate(settings: OptimizerConfig, total: int, step: Int[Array, ""]) -> Float[Array, ""]:
+def learning_rate(
+    settings: OptimizerConfig, total: int, step: Int[Array, ""]
+) -> Float[Array | np.ndarray, ""]:
     """Linear warm-up, then a cosine down to a fraction of the peak after `total` steps."""
+    # By NumPy outside a jitted function, where JAX compiles each operation on its own.
+    xp = jnp if isinstance(step, jax.core.Tracer) else np
     warmup = min(settings.warmup_steps, total)
-    done = step.astype(jnp.float32)
-    rise = jnp.minimum(1.0, (done + 1.0) / max(warmup, 1))
-    share = jnp.clip((done - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    done = xp.asarray(step, xp.float32)
+    rise = xp.minimum(1.0, (done + 1.0) / max(warmup, 1))
+    share = xp.clip((done - warmup) / max(total - warmup, 1), 0.0, 1.0)
     fraction = settings.final_fraction
-    fall = fraction + (1.0 - fraction) * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
-    return settings.learning_rate * rise * fall
+    fall = fraction + (1.0 - fraction) * 0.5 * (1.0 + xp.cos(np.float32(np.pi) * share))
+    return xp.asarray(settings.learning_rate * rise * fall, xp.float32)
 
 
 def gradient_scale(

@@ -149,7 +149,7 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
       Where there are codes, active_units and information_nats, what they tell about the
       pictures, summed over dimensions.
     """
-    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums._replace(moments=None))
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
     likelihood, kl = exact.log_likelihood / exact.count, np.sum(exact.kl) / exact.count
     elbo = likelihood - kl
     values = {
@@ -161,8 +161,8 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
         "effective_beta": beta / (exact.squared_z / exact.count),
         "log_std": exact.log_std / exact.count,
     }
-    if sums.moments is not None:
-        usage = objectives.latent_usage(sums.moments)
+    if exact.moments is not None:
+        usage = objectives.latent_usage(exact.moments)
         values |= {
             "active_units": usage.active,
             "information_nats": np.sum(usage.information),
