@@ -10,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from vaejax.likelihoods import (LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE, Bernoulli, DiscretizedGaussian, DiscretizedLogistic, Pixels, bound_log_scale, build_likelihood, to_levels, to_picture, to_unit)
+from vaejax.likelihoods import (
+    LEVEL,
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+    Bernoulli,
+    DiscretizedGaussian,
+    DiscretizedLogistic,
+    Pixels,
+    bound_log_scale,
+    build_likelihood,
+    to_levels,
+    to_picture,
+    to_unit,
+)
 from vaejax.models import Inference
 from vaejax.tasks.vae.evidence import Evidence, sums_of
 

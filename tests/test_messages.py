@@ -5,7 +5,15 @@ import json
 import hypothesis.strategies as st
 from hypothesis import example, given
 
-from vaejax.runtime.messages import (GOODBYE, LONGEST_GREETING, Greeting, decode, encode, greeting, is_known)
+from vaejax.runtime.messages import (
+    GOODBYE,
+    LONGEST_GREETING,
+    Greeting,
+    decode,
+    encode,
+    greeting,
+    is_known,
+)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixtures import pixels_of, some_parameters
 
-from vaejax.likelihoods import (MAX_LOG_SCALE, MIN_LOG_SCALE, DiscretizedLogistic, MixtureOfLogistics, MixturePixels, Pixels)
+from vaejax.likelihoods import (
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+    DiscretizedLogistic,
+    MixtureOfLogistics,
+    MixturePixels,
+    Pixels,
+)
 from vaejax.likelihoods.logistic import log_mass
 from vaejax.likelihoods.mixture import first_bias, parameters_per_pixel
 

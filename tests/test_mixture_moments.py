@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixtures import pixels_of, some_parameters
 
-from vaejax.likelihoods import (LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE, MixtureOfLogistics, to_levels)
+from vaejax.likelihoods import LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE, MixtureOfLogistics, to_levels
 from vaejax.likelihoods.mixture import Components
 
 seeds = st.integers(0, 10_000)

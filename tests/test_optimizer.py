@@ -9,7 +9,13 @@ import optax
 import pytest
 
 from vaejax.config import OptimizerConfig
-from vaejax.training.optimizer import (gradient_norm_ema, gradient_scale, learning_rate, no_moments, update)
+from vaejax.training.optimizer import (
+    gradient_norm_ema,
+    gradient_scale,
+    learning_rate,
+    no_moments,
+    update,
+)
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, clip_norm=2.0, ema_decay=0.9)
 RATE = 0.01

@@ -8,7 +8,15 @@ from codes import correlated
 from flows import train_flow
 
 from vaejax.errors import UserError
-from vaejax.priors import (Gaussian, Mixture, fit_gaussian, fit_mixture, fit_prior, load_prior, save_prior)
+from vaejax.priors import (
+    Gaussian,
+    Mixture,
+    fit_gaussian,
+    fit_mixture,
+    fit_prior,
+    load_prior,
+    save_prior,
+)
 
 
 def _small_prior(name):

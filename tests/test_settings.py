@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from tiny import of_file
 
 from vaejax.config import Config, default_config
-from vaejax.config.settings import (CHANGEABLE, check_key, differences, from_json, names, resolve, to_json)
+from vaejax.config.settings import (
+    CHANGEABLE,
+    check_key,
+    differences,
+    from_json,
+    names,
+    resolve,
+    to_json,
+)
 from vaejax.errors import UserError
 from vaejax.models import build_model
 

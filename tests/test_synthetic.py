@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaejax.data.synthetic.faces import (_PIXELS_PER_BATCH, FACTORS, _checked, _paint_batch, faces, render)
+from vaejax.data.synthetic.faces import (
+    _PIXELS_PER_BATCH,
+    FACTORS,
+    _checked,
+    _paint_batch,
+    faces,
+    render,
+)
 from vaejax.errors import UserError
 
 NAMES = [factor.name for factor in FACTORS]

@@ -1,6 +1,12 @@
 """What every command shares: flags, config files, one-line errors."""
 
-from vaejax.cli.common_flags import (define_cache_dir, define_checkpoint, define_data_path, define_seed, define_workdir)
+from vaejax.cli.common_flags import (
+    define_cache_dir,
+    define_checkpoint,
+    define_data_path,
+    define_seed,
+    define_workdir,
+)
 from vaejax.cli.entry import define_config, existing_run, given, require, run
 
 __all__ = [

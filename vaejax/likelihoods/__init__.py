@@ -7,7 +7,19 @@ from vaejax.likelihoods.bernoulli import Bernoulli
 from vaejax.likelihoods.gaussian import DiscretizedGaussian
 from vaejax.likelihoods.logistic import DiscretizedLogistic
 from vaejax.likelihoods.mixture import MixtureOfLogistics, MixturePixels
-from vaejax.likelihoods.values import (LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE, Images, Likelihood, Pixels, Values, bound_log_scale, to_levels, to_picture, to_unit)
+from vaejax.likelihoods.values import (
+    LEVEL,
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+    Images,
+    Likelihood,
+    Pixels,
+    Values,
+    bound_log_scale,
+    to_levels,
+    to_picture,
+    to_unit,
+)
 
 __all__ = [
     "LEVEL",

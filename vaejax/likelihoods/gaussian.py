@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaejax.likelihoods.values import (LEVEL, Images, Moments, Pixels, Values, sum_of_picture, to_unit)
+from vaejax.likelihoods.values import (
+    LEVEL,
+    Images,
+    Moments,
+    Pixels,
+    Values,
+    sum_of_picture,
+    to_unit,
+)
 
 
 class DiscretizedGaussian:

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from vaejax.models.blocks import (Conv1x1, Conv3x3, Maps, ResidualBlock, activation, depth_to_space, kernel_init, space_to_depth)
+from vaejax.models.blocks import (
+    Conv1x1,
+    Conv3x3,
+    Maps,
+    ResidualBlock,
+    activation,
+    depth_to_space,
+    kernel_init,
+    space_to_depth,
+)
 
 
 def lowest_size(size: int, patch: int, levels: int) -> int:

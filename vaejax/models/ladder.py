@@ -21,7 +21,14 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vaejax.likelihoods import to_unit
-from vaejax.models.blocks import (Conv1x1, Maps, OtherMaps, activation, depth_to_space, space_to_depth)
+from vaejax.models.blocks import (
+    Conv1x1,
+    Maps,
+    OtherMaps,
+    activation,
+    depth_to_space,
+    space_to_depth,
+)
 from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, FromPosterior, FromPrior, Group
 from vaejax.models.levels import Levels

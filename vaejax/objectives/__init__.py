@@ -1,6 +1,20 @@
 """Terms of the ELBO: functions of arrays."""
 
-from vaejax.objectives.elbo import (ACTIVE_SHARE, LatentMoments, LatentUsage, balance, bits_per_dim, free_bits, gaussian_entropy, gaussian_log_prob, importance_bound, latent_moments, latent_usage, reparameterize, standard_kl)
+from vaejax.objectives.elbo import (
+    ACTIVE_SHARE,
+    LatentMoments,
+    LatentUsage,
+    balance,
+    bits_per_dim,
+    free_bits,
+    gaussian_entropy,
+    gaussian_log_prob,
+    importance_bound,
+    latent_moments,
+    latent_usage,
+    reparameterize,
+    standard_kl,
+)
 
 __all__ = [
     "ACTIVE_SHARE",

@@ -18,7 +18,16 @@ from vaejax.models.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
 from vaejax.runtime.compiling import jit, precise
 from vaejax.tasks.vae.evaluation import make_importance_bound
-from vaejax.trained.arguments import (Groups, Latents, Temperature, as_latents, as_temperatures, check_count, check_fits, key_of)
+from vaejax.trained.arguments import (
+    Groups,
+    Latents,
+    Temperature,
+    as_latents,
+    as_temperatures,
+    check_count,
+    check_fits,
+    key_of,
+)
 from vaejax.trained.batching import in_batches, joined
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
 

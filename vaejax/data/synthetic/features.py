@@ -6,7 +6,21 @@ pairs and are drawn once, in |u|.
 
 import jax.numpy as jnp
 
-from vaejax.data.synthetic.shapes import (Colour, Plane, band, blob, box, cover, ellipse, lighten, mix, ramp, ripple, scale, tint)
+from vaejax.data.synthetic.shapes import (
+    Colour,
+    Plane,
+    band,
+    blob,
+    box,
+    cover,
+    ellipse,
+    lighten,
+    mix,
+    ramp,
+    ripple,
+    scale,
+    tint,
+)
 from vaejax.data.synthetic.sitter import Factors, Palette, View
 
 MOUTH_Y = 0.345

@@ -9,7 +9,22 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from vaejax.data.synthetic import features
-from vaejax.data.synthetic.shapes import (Colour, Plane, band, blob, cover, dome, ellipse, lighten, meet, mix, ramp, ripple, scale, tint)
+from vaejax.data.synthetic.shapes import (
+    Colour,
+    Plane,
+    band,
+    blob,
+    cover,
+    dome,
+    ellipse,
+    lighten,
+    meet,
+    mix,
+    ramp,
+    ripple,
+    scale,
+    tint,
+)
 from vaejax.data.synthetic.sitter import Cut, Factors, Palette, View, look
 
 
