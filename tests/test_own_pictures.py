@@ -7,14 +7,14 @@ import pytest
 from commands import command
 from picture_trees import jpeg, opened
 from PIL import Image
-from tiny import CONFIG_FILE, tiny
+from tiny import CONFIG_FILE, LEAST, tiny
 
 from vaejax.config.settings import save_json
 from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.records import pictures
 from vaejax.records.workdir import claim
 
-FLAGS = [f"--config={CONFIG_FILE}", "--config.data.source=folder"]
+FLAGS = [f"--config={CONFIG_FILE}", *LEAST, "--config.data.source=folder"]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from commands import command, start
 from PIL import Image
-from tiny import CONFIG_FILE, tiny
+from tiny import CONFIG_FILE, LEAST, tiny
 
 from vaejax.data import open_dataset
 from vaejax.errors import UserError
@@ -32,7 +32,7 @@ def photos(tmp_path):
 def flags(photos, workdir, **train):
     changes = [f"--config.train.{key}={value}" for key, value in train.items()]
     return [
-        CONFIG, "--config.data.source=folder", f"--config.data.path={photos}",
+        CONFIG, *LEAST, "--config.data.source=folder", f"--config.data.path={photos}",
         f"--workdir={workdir}", *changes,
     ]  # fmt: skip
 
