@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from commands import command
 from tiny import CONFIG_FILE, metrics, tiny
@@ -144,13 +145,15 @@ def largest(folder):
     )
 
 
-def test_what_a_killed_save_left_is_no_checkpoint(saved, tmp_path):
-    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    left = tmp_path / "00000005.orbax-checkpoint-tmp" / "metrics" / "metrics"
+def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next_start(saved, tmp_path):
+    checkpoints = shutil.copytree(saved, tmp_path / "checkpoints")
+    left = checkpoints / f"00000005{ocp.utils.TMP_DIR_SUFFIX}" / "metrics" / "metrics"
     left.parent.mkdir(parents=True)
     empty(left)
-    items, _ = read(tmp_path)
+    items, _ = read(checkpoints)
     jax.tree.map(np.testing.assert_array_equal, items, ITEMS)
+    open_checkpoints(tmp_path, "elbo_bits_per_dim", 1, ALONE).close()
+    assert [path.name for path in checkpoints.iterdir()] == ["00000003"]
 
 
 def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):

@@ -6,11 +6,20 @@ from pathlib import Path
 
 # Before the name of one that is about to be replaced.
 REPLACED = "replaced."
+# After the name of one that Orbax has begun to write.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 def saved(directory: Path) -> list[Path]:
     """The folders of the checkpoints that are there wholly, if `directory` is."""
     return [path for path in directory.glob("[0-9]*") if path.name.isdigit()]
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what killed runs had begun to save, while nobody saves there."""
+    for torn in directory.glob(f"*{UNFINISHED}*"):
+        # What cannot be removed takes room and is never read.
+        shutil.rmtree(torn, ignore_errors=True)
 
 
 def settle_replaced(directory: Path) -> None:

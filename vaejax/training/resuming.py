@@ -11,7 +11,11 @@ from vaejax.config import Config
 from vaejax.config.settings import resolve
 from vaejax.data import Dataset
 from vaejax.errors import DamagedCheckpoint, UserError
-from vaejax.records.checkpoint_files import settle_replaced, unreadable_metrics
+from vaejax.records.checkpoint_files import (
+    remove_unfinished,
+    settle_replaced,
+    unreadable_metrics,
+)
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.progress import say
 from vaejax.records.workdir import check_same_run
@@ -30,7 +34,7 @@ def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Ch
     """The checkpoints of a run, to go on from and to add to.
 
     A damaged validation figure is reported and moved away: its checkpoint is still good. One that
-    was about to be replaced is taken back.
+    was about to be replaced is taken back, and one that a killed run had begun is removed.
 
     Args:
       workdir: of the run.
@@ -39,6 +43,7 @@ def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Ch
       group: the processes, which all open them.
     """
     if group.index == 0:
+        remove_unfinished(workdir / CHECKPOINTS)
         settle_replaced(workdir / CHECKPOINTS)
         for path in unreadable_metrics(workdir / CHECKPOINTS, best_by):
             moved = _move_aside(path, workdir)
