@@ -76,3 +76,25 @@ def test_levels_and_handlers_are_as_before():
         raise KeyError
     assert logging.getLogger("absl").level == level
     assert logging.root.handlers == handlers
+
+
+def test_what_is_kept_quiet_stays_so_where_signals_interrupt():
+    script = """
+from vaejax.runtime.quiet import quiet_libraries
+from vaejax.runtime.signals import interrupt_on_signal
+
+class Failing:
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+with quiet_libraries():
+    interrupt_on_signal()
+    Failing(RuntimeError("Event loop is closed"))
+    Failing(RuntimeError("something else"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "something else" in done.stderr and "Event loop" not in done.stderr

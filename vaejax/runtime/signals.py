@@ -34,22 +34,27 @@ def interrupt_on_signal() -> None:
     """
     for number in _stopping():
         signal.signal(number, signal.default_int_handler)
-    sys.unraisablehook = _retry_dropped_interrupt
+    _retry_dropped_interrupts()
 
 
-def _retry_dropped_interrupt(dropped: "UnraisableHookArgs") -> None:
-    """Interrupts again where Python has dropped the interrupt, which it otherwise only prints.
+def _retry_dropped_interrupts() -> None:
+    """Has an interrupt that Python drops interrupt again a little later.
 
-    Python drops what is raised in destructors and in callbacks of its garbage collector, and
-    JAX has such a callback.
+    Python drops, and only reports, what is raised in destructors and in callbacks of its garbage
+    collector, and JAX has such a callback.
     """
-    if not issubclass(dropped.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(dropped)
-        return
-    # Later: an interrupt that is raised in this hook would be dropped as well.
-    retry = threading.Timer(_SECONDS_UNTIL_RETRY, os.kill, (os.getpid(), signal.SIGINT))
-    retry.daemon = True
-    retry.start()
+    report = sys.unraisablehook
+
+    def retry_or_report(dropped: "UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            report(dropped)
+            return
+        # Later: an interrupt that is raised in this hook would be dropped as well.
+        retry = threading.Timer(_SECONDS_UNTIL_RETRY, os.kill, (os.getpid(), signal.SIGINT))
+        retry.daemon = True
+        retry.start()
+
+    sys.unraisablehook = retry_or_report
 
 
 @contextmanager
