@@ -200,7 +200,7 @@ def test_a_model_is_loaded_without_the_rest_of_its_state(trained, monkeypatch):
     gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays())
     held = []
-    reader = loading.restore_average
+    reader = loading.restore_averages
 
     def measured(*inputs):
         found = reader(*inputs)
@@ -208,7 +208,7 @@ def test_a_model_is_loaded_without_the_rest_of_its_state(trained, monkeypatch):
         held.append(sum(array.nbytes for array in jax.live_arrays()) - before)
         return found
 
-    monkeypatch.setattr(loading, "restore_average", measured)
+    monkeypatch.setattr(loading, "restore_averages", measured)
     model = vaejax.load(trained)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     assert held[0] < 1.1 * size

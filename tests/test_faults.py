@@ -3,20 +3,19 @@
 import ast
 import shutil
 
-from absl.testing import flagsaver
 from shown import REPOSITORY
 
-from benchmarks import mutants
+from benchmarks import faults
 
 
 def test_a_fault_changes_one_place_and_the_same_seed_draws_the_same():
-    chosen = mutants.drawn(30, seed=1)
-    assert chosen == mutants.drawn(30, seed=1)
+    chosen = faults.drawn(30, seed=1)
+    assert chosen == faults.drawn(30, seed=1)
     rooms = [fault.room for fault in chosen]
     assert {"doors", "models", "training"} <= set(rooms)
     assert max(map(rooms.count, rooms)) - min(map(rooms.count, rooms)) <= 1
     for fault in chosen:
-        path = mutants.PACKAGE.joinpath(*fault.module.split(".")).with_suffix(".py")
+        path = faults.PACKAGE.joinpath(*fault.module.split(".")).with_suffix(".py")
         before = ast.unparse(ast.parse(path.read_text())).splitlines()
         after = fault.source().splitlines()
         assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
@@ -24,8 +23,8 @@ def test_a_fault_changes_one_place_and_the_same_seed_draws_the_same():
 
 
 def test_the_nearest_tests_come_first():
-    assert mutants.nearest_tests("data.feed.subsets")[0] == "tests/test_subsets.py"
-    assert "tests/test_mixture_likelihood.py" in mutants.nearest_tests("likelihoods.mixture")[:3]
+    assert faults.nearest_tests("data.feed.subsets")[0] == "tests/test_subsets.py"
+    assert "tests/test_mixture_likelihood.py" in faults.nearest_tests("likelihoods.mixture")[:3]
 
 
 def test_a_fault_is_caught_where_a_test_fails(tmp_path):
@@ -33,9 +32,9 @@ def test_a_fault_is_caught_where_a_test_fails(tmp_path):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
     for file in ("pyproject.toml", "setup.cfg"):
         shutil.copy(REPOSITORY / file, tmp_path)
-    path = mutants.PACKAGE / "data" / "feed" / "subsets.py"
-    fault = next(one for one in mutants.faults(path) if one.before == "0 < count < size")
-    with flagsaver.as_parsed(files="1", timeout="300"):
-        caught, test = mutants.is_caught(fault.module, fault.source(), tmp_path)
-        assert caught and test.startswith("test_")
-        assert (tmp_path / "vaejax/data/feed/subsets.py").read_text() == path.read_text()
+    path = faults.PACKAGE / "data" / "feed" / "subsets.py"
+    fault = next(one for one in faults.faults(path) if one.before == "0 < count < size")
+    how = {"files": 1, "timeout": 300.0}
+    caught, test = faults.is_caught(fault.module, fault.source(), tmp_path, **how)
+    assert caught and test.startswith("test_")
+    assert (tmp_path / "vaejax/data/feed/subsets.py").read_text() == path.read_text()

@@ -1,0 +1,190 @@
+"""Small faults in the package, one at a time, and the tests that are nearest to each."""
+
+import ast
+import copy
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "vaejax"
+# Doors only pass on, and what draws procedural faces changes pictures that no test fixes.
+LEFT_OUT = ("data.synthetic",)
+
+_COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+_OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Add, ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+class Fault(NamedTuple):
+    """One place to change.
+
+    Attributes:
+      module: dotted, without the package's name.
+      line: of the module.
+      place: the number of its node in the module's tree.
+      before, after: the expression.
+    """
+
+    module: str
+    line: int
+    place: int
+    before: str
+    after: str
+
+    @property
+    def room(self) -> str:
+        """The folder it lies in; the commands are one room."""
+        folder, dot, _ = self.module.partition(".")
+        return folder if dot else "doors"
+
+    def source(self) -> str:
+        """The whole module with the fault."""
+        tree = ast.parse(path_of(PACKAGE, self.module).read_text())
+        node = list(ast.walk(tree))[self.place]
+        changed = _changed(node)
+        assert changed is not None, "the module has changed meanwhile"
+        node.__dict__.update(changed.__dict__)
+        return ast.unparse(tree)
+
+
+def path_of(package: Path, module: str) -> Path:
+    """The file of a module."""
+    return package.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def faults(path: Path) -> Iterator[Fault]:
+    """All that can be made in a module."""
+    tree = ast.parse(path.read_text())
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    left_out = {id(inner) for outer in ast.walk(tree) for inner in _unevaluated(outer)}
+    for place, node in enumerate(ast.walk(tree)):
+        if id(node) not in left_out and (changed := _changed(node)):
+            line = getattr(node, "lineno", 0)
+            yield Fault(module, line, place, ast.unparse(node), ast.unparse(changed))
+
+
+def _changed(node: ast.AST) -> ast.AST | None:
+    """The node with a fault; None where none is made."""
+    twin = copy.deepcopy(node)
+    if isinstance(twin, ast.Compare) and type(twin.ops[0]) in _COMPARISONS:
+        twin.ops[0] = _COMPARISONS[type(twin.ops[0])]()
+    elif isinstance(twin, ast.BinOp | ast.BoolOp) and type(twin.op) in _OPERATORS:
+        # A sum of texts cannot be a difference, and would fail wherever it is run.
+        if any(isinstance(part, ast.JoinedStr) or _is_text(part) for part in ast.walk(twin)):
+            return None
+        twin.op = _OPERATORS[type(twin.op)]()
+    elif isinstance(twin, ast.Constant) and type(twin.value) in (int, float, bool):
+        value = twin.value
+        twin.value = not value if isinstance(value, bool) else 2 * value or 1
+    else:
+        return None
+    return twin
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _unevaluated(node: ast.AST) -> Iterator[ast.AST]:
+    """What is no behaviour: annotations, the bodies of protocols, and the way to start a door."""
+    for name in ("annotation", "returns"):
+        if inner := getattr(node, name, None):
+            yield from ast.walk(inner)
+    protocol = isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
+    door = isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+    if protocol or door or "TYPE_CHECKING" in ast.unparse(getattr(node, "test", node)):
+        yield from ast.walk(node)
+
+
+def drawn(count: int, seed: int) -> list[Fault]:
+    """So many faults, in turn from each room."""
+    rng = random.Random(seed)
+    rooms: dict[str, list[Fault]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if not module.startswith(LEFT_OUT):
+            for fault in faults(path):
+                rooms.setdefault(fault.room, []).append(fault)
+    for some in rooms.values():
+        rng.shuffle(some)
+    found: list[Fault] = []
+    while len(found) < count and any(rooms.values()):
+        found += [some.pop() for some in rooms.values() if some]
+    return found[:count]
+
+
+def imported(path: Path, package: str) -> set[str]:
+    """The modules of `package` that a file imports, dotted, without its name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+            inner = (node.module or "").removeprefix(package).removeprefix(".")
+            found |= {f"{inner}.{alias.name}".strip(".") for alias in node.names} | {inner}
+    return found - {""}
+
+
+def nearest_tests(module: str) -> list[str]:
+    """Test files, those first from which the fewest imports lead to the module."""
+    graph = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"):
+        imported(path, "vaejax")
+        for path in PACKAGE.rglob("*.py")
+    }  # fmt: skip
+    wanted = module.removesuffix(".__init__")
+    distances = []
+    for path in sorted((REPOSITORY / "tests").glob("test_*.py")):
+        reached, frontier, steps = set(), imported(path, "vaejax"), 0
+        while frontier and wanted not in frontier:
+            reached |= frontier
+            frontier = set().union(*(graph.get(name, set()) for name in frontier)) - reached
+            steps += 1
+        # Doors are in no import: a test that names one starts it.
+        named = f'"{module}"' in path.read_text()
+        steps = 0 if named else steps if frontier else 99
+        distances.append((steps, path.stat().st_size, path.name))
+    return [f"tests/{name}" for _, _, name in sorted(distances)]
+
+
+def is_caught(
+    module: str, source: str, tree: Path, *, files: int, timeout: float
+) -> tuple[bool, str]:
+    """Whether a test fails with this module, and which.
+
+    Args:
+      module: dotted, without the package's name.
+      source: what it is to be.
+      tree: a copy of the repository, afterwards as before.
+      files: of tests to run, the nearest.
+      timeout: seconds, after which the fault counts as caught.
+    """
+    path = path_of(tree / "vaejax", module)
+    before = path.read_text()
+    path.write_text(source)
+    line = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--numprocesses=0",
+            "-p", "no:cacheprovider", *nearest_tests(module)[: files]]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        line, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True, "it does not end"
+    finally:
+        path.write_text(before)
+    failed = [words for words in said.splitlines() if words.startswith(("FAILED", "ERROR", "____"))]
+    return process.returncode != 0, failed[0].strip("_ ") if failed else ""
