@@ -168,10 +168,10 @@ def _whitened(gaussian: Gaussian, codes: Codes) -> Codes:
 
 
 class OverfittingWatch:
-    """Says once that the validation loss has risen from its lowest."""
+    """Warns once, at the first validation whose loss has risen by 5 % from the lowest one."""
 
     def __init__(self):
-        """Nothing is said yet."""
+        """Starts before any validation, with no warning given."""
         self._best, self._said = float("inf"), False
 
     def training(self, step: int, values: dict[str, float]) -> list[str]:
