@@ -81,7 +81,7 @@ def chosen(base: Config, only: list[str]) -> dict[str, Config]:
     Raises:
       UserError: the config is of no ladder, there is no such variant, or no validation pictures.
     """
-    if base.model.name != "ladder":
+    if not base.model.has_groups:
         raise UserError(f"config.model.name={base.model.name}: only a ladder can be taken apart")
     if "valid" not in data.open_dataset(base.data).splits:
         raise UserError("the data has no validation pictures to compare by")

@@ -9,7 +9,7 @@ from absl import flags
 from benchmarks import report
 from benchmarks.sweep import variants
 from vaejax import cli
-from vaejax.cost.estimates import estimate
+from vaejax.cost.compiled_step import estimate
 from vaejax.errors import DoesNotFit
 from vaejax.runtime.chips import topology_devices
 

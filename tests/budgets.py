@@ -23,7 +23,7 @@ def step_cost(topology: str, fsdp: int):
     """The `Estimate` of the small model's step."""
     from tiny import tiny
 
-    from vaejax.cost.estimates import estimate
+    from vaejax.cost.compiled_step import estimate
     from vaejax.runtime.chips import topology_devices
 
     devices = topology_devices(topology)

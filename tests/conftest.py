@@ -9,6 +9,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Programs here run for moments: most of the tests' time goes into compiling them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Nobody looks for where in Python an operation of a program comes from.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import hypothesis
 import jax
@@ -34,9 +36,10 @@ REAL_FACES = REPOSITORY.parent / "shared" / "data"
 
 
 # Files whose tests take minutes begin first, so that no worker is left alone with one at the end.
-LONGEST = ("pods", "interruptions", "benchmarks", "readme", "tpu_vm", "checkpoints", "commands",
-           "kills", "versus", "same_data", "exploring", "training", "bad_updates", "launch",
-           "docs", "flags")  # fmt: skip
+LONGEST = ("benchmarks", "task_runs", "versus", "interruptions", "pods", "exploring", "commands",
+           "flow_stage", "library_errors", "checkpoints", "ladder", "flags", "learning", "kills",
+           "tpu_vm", "aot", "readme", "bad_updates", "mistakes", "old_runs", "divergence", "docs",
+           "feeds", "same_data", "training", "launch")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from commands import command
 from tiny import CONFIG_FILE, LEAST, tiny
 
-from vaejax.cost.estimates import estimate
+from vaejax.cost.compiled_step import estimate
 from vaejax.errors import DoesNotFit
 from vaejax.runtime.chips import topology_devices
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny, tiny_ladder
 
-from vaejax.cost.estimates import Estimate
+from vaejax.cost.compiled_step import Estimate
 from vaejax.cost.largest_batch import GRAIN, largest_batch, largest_step, remedies
 from vaejax.cost.traffic import Traffic
 from vaejax.errors import DoesNotFit

@@ -1,7 +1,6 @@
 """The schema: it accepts its own defaults, keeps what it is given, and names what is wrong."""
 
 import contextlib
-import dataclasses
 import pathlib
 
 import pytest
@@ -9,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import of_file
 
-from vaejax.config import Config, default_config
+from vaejax.config import default_config
 from vaejax.config.settings import (
-    CHANGEABLE,
-    check_key,
+    common,
     differences,
+    field_of,
     from_json,
     names,
     resolve,
@@ -174,7 +173,15 @@ def test_a_run_may_go_on_longer_but_not_otherwise():
     assert differences(old, other) == ["train.batch_size: 64 -> 32"]
 
 
-def test_what_may_change_exists():
-    for name in CHANGEABLE:
-        check_key(name)
-    assert all(dataclasses.is_dataclass(f.type) for f in dataclasses.fields(Config))
+def test_what_may_change_and_what_may_differ_between_processes():
+    facts = {name: field_of(name).metadata for name in names()}
+    per_machine = {name for name in facts if facts[name]["of_machine"]}
+    assert per_machine == {
+        "data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads"
+    }  # fmt: skip
+    assert {name for name in facts if facts[name]["may_change"]} == per_machine | {
+        "data.on_device", "train.steps", "train.keep", "train.log_every", "train.eval_every",
+        "train.save_every", "train.fsdp", "train.hang_timeout", "ladder.scan", "ladder.remat",
+        "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted",
+    }  # fmt: skip
+    assert common(resolve({})).keys() == facts.keys() - per_machine

@@ -81,7 +81,7 @@ def tpu_vm(directory, *flags, **play):
 
 def wait_for(path, words=""):
     """Returns when there is a file with these words."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + COMMAND_TIMEOUT
     while not path.exists() or words not in path.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -225,7 +225,7 @@ time.sleep(600)
 
 @pytest.fixture
 def worker(tmp_path):
-    """The directory of a TPU that runs what it is told."""
+    """The directory of a TPU that runs what it is told; in the end nothing runs there."""
     home, tools = tmp_path / "home", tmp_path / "tools"
     executables = {tools / name: "#!/bin/sh\n" for name in ("gcsfuse", "mountpoint", "sudo")}
     executables[home / ".local" / "bin" / "uv"] = UV.format(
@@ -236,7 +236,8 @@ def worker(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-    return tmp_path
+    yield tmp_path
+    subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=False)
 
 
 def start_on_worker(worker, *flags, own=()):

@@ -12,7 +12,7 @@ from states import assert_same, final_state
 from stops import stopping_at
 from tiny import least, metrics
 
-from vaejax.cost.estimates import traced_step
+from vaejax.cost.compiled_step import traced_step
 from vaejax.errors import UserError
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae import evaluation, vae_task

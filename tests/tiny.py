@@ -33,7 +33,7 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
     config.data.image_size = (28, 28)
     config.data.synthetic_counts = (64, 24, 8)
     config.model.widths = (8, 16)
-    config.model.blocks = (1, 1)
+    config.model.blocks = (0, 1)
     config.model.patch = 2
     config.train.batch_size = 8
     config.train.steps = 12
@@ -51,11 +51,10 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
         config.prior.fitted = ()
     else:
         config.model.latent_size = 6
-        config.prior.layers = 2
+        config.prior.layers = 1
         config.prior.width = 16
     if model == "least":
         config.train.steps = 2
-        config.model.blocks = (0, 1)
         config.prior.name, config.prior.fitted = "standard_normal", ()
     return config
 

@@ -176,13 +176,13 @@ class Board:
 
 def stages(workdir: pathlib.Path):
     """Three of them, of which the first rolls back once."""
-    config = toy_config()
+    long, short = toy_config(), toy_config(steps=8)
 
     def first(_):
-        return Stage(config, workdir, Adversaries(limit=LIMIT))
+        return Stage(long, workdir, Adversaries(limit=LIMIT))
 
     def after(before, directory):
-        return lambda _: Stage(config, directory, Adversaries(fixed=player_of(before)))
+        return lambda _: Stage(short, directory, Adversaries(fixed=player_of(before)))
 
     second, third = workdir / "stages" / "second", workdir / "stages" / "third"
     return [first, after(workdir, second), after(second, third)]

@@ -13,7 +13,7 @@ from absl import flags
 from vaejax import cli
 from vaejax.config import Config
 from vaejax.config.settings import changed, resolve
-from vaejax.cost.estimates import Estimate, estimate
+from vaejax.cost.compiled_step import Estimate, estimate
 from vaejax.cost.largest_batch import largest_step, remedies
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.files.atomic import check_writable, replacing

@@ -13,7 +13,7 @@ def check_together(config: Config) -> None:
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
     _check_levels(config)
-    if config.model.name == "ladder":
+    if config.model.has_groups:
         _check_ladder(config)
     else:
         _check_no_ladder(config.ladder)

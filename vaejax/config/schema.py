@@ -38,9 +38,29 @@ def _option(
     choices: tuple = (),
     low: float | int | None = None,
     high: float | int | None = None,
+    may_change: bool = False,
+    of_machine: bool = False,
 ) -> Any:
-    """A field of the schema; every number in it must lie in [low, high]."""
-    return field(default=default, metadata={"choices": choices, "low": low, "high": high})
+    """A field of the schema.
+
+    Args:
+      default: its value where nothing is said.
+      choices: all values that it can have; empty where its type decides.
+      low, high: limits of every number in it.
+      may_change: whether a run may go on with another value; of other fields that would make
+        another run.
+      of_machine: whether the processes of a run may differ in it; such a field may change too.
+    """
+    return field(
+        default=default,
+        metadata={
+            "choices": choices,
+            "low": low,
+            "high": high,
+            "may_change": may_change or of_machine,
+            "of_machine": of_machine,
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -51,9 +71,9 @@ class DataConfig:
     source: str = _option("synthetic")
     # celeba: its directory; folder: a directory or zip of pictures; array: an .npz or .npy
     # file; tfds: the data_dir.
-    path: str = _option("")
+    path: str = _option("", of_machine=True)
     # Only tfds: where files downloaded by hand lie, for `python -m vaejax.prepare`.
-    manual_dir: str = _option("")
+    manual_dir: str = _option("", of_machine=True)
     # Height, width.
     image_size: tuple[int, int] = _option((64, 64), low=16, high=1024)
     channels: int = _option(3, choices=(1, 3))
@@ -72,12 +92,12 @@ class DataConfig:
     # Larger pictures are set aside, unread.
     max_pixels: int = _option(100_000_000, low=1)
     # Empty: $XDG_CACHE_HOME/vaejax, or ~/.cache/vaejax.
-    cache_dir: str = _option("")
+    cache_dir: str = _option("", of_machine=True)
     # Whether the training pictures lie in each device's memory, so that steps wait for no bus.
     # auto: where they take less than a quarter of it.
-    on_device: str = _option("auto", choices=("auto", "always", "never"))
+    on_device: str = _option("auto", choices=("auto", "always", "never"), may_change=True)
     # 0: one for each core.
-    decode_threads: int = _option(0, low=0)
+    decode_threads: int = _option(0, low=0, of_machine=True)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -102,6 +122,14 @@ class ModelConfig:
     # Of activations; parameters, KL and likelihood sums are always float32.
     dtype: str = _option("float32", choices=("float32", "bfloat16"))
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether latents are groups at every resolution, whose priors are trained with them.
+
+        Else z is one vector, to whose codes other priors can be fitted.
+        """
+        return self.name == "ladder"
+
 
 @dataclass(frozen=True)
 class LadderConfig:
@@ -118,9 +146,9 @@ class LadderConfig:
     # Share of the channels inside a residual branch that are left out in training.
     dropout: float = _option(0.0, low=0, high=0.9)
     # Equal blocks as a loop, which compiles faster; the numbers are the same.
-    scan: bool = _option(True)
+    scan: bool = _option(True, may_change=True)
     # Activations inside a block are computed again for its gradient, which saves memory.
-    remat: bool = _option(False)
+    remat: bool = _option(False, may_change=True)
 
 
 @dataclass(frozen=True)
@@ -149,7 +177,7 @@ class PriorConfig:
     layers: int = _option(8, low=1)
     width: int = _option(128, low=1)
     # Priors fitted to the training codes when training ends.
-    fitted: tuple[str, ...] = _option(("gaussian",), choices=FITTED_PRIORS)
+    fitted: tuple[str, ...] = _option(("gaussian",), choices=FITTED_PRIORS, may_change=True)
 
 
 @dataclass(frozen=True)
@@ -188,7 +216,7 @@ class OptimizerConfig:
 class TrainConfig:
     """The loop."""
 
-    steps: int = _option(20_000, low=1)
+    steps: int = _option(20_000, low=1, may_change=True)
     # Over all devices and accumulated parts.
     batch_size: int = _option(64, low=1)
     # Equal parts of the batch whose gradients are added up, one after the other. `free_bits` and
@@ -196,13 +224,13 @@ class TrainConfig:
     accumulate: int = _option(1, low=1)
     steps_per_dispatch: int = _option(1, low=1)
     # Devices that share one copy of parameters, average and moments; 0: as few as have room.
-    fsdp: int = _option(0, low=0)
+    fsdp: int = _option(0, low=0, may_change=True)
     seed: int = _option(0, low=0, high=2**32 - 1)
-    log_every: int = _option(50, low=1)
-    eval_every: int = _option(1_000, low=1)
-    save_every: int = _option(1_000, low=1)
+    log_every: int = _option(50, low=1, may_change=True)
+    eval_every: int = _option(1_000, low=1, may_change=True)
+    save_every: int = _option(1_000, low=1, may_change=True)
     # Newest checkpoints kept, beside the best.
-    keep: int = _option(2, low=1)
+    keep: int = _option(2, low=1, may_change=True)
     # Updates skipped in a row, counted at each log, for a number that is not finite, before the
     # run rolls back.
     max_skipped: int = _option(10, low=1)
@@ -211,19 +239,19 @@ class TrainConfig:
     # Updates without trouble after which one rollback is forgotten, and its factor taken back.
     rollback_memory: int = _option(10_000, low=1)
     # Seconds in which nothing moves after which the process ends; 0: never.
-    hang_timeout: float = _option(1_800.0, low=0)
+    hang_timeout: float = _option(1_800.0, low=0, may_change=True)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """Validation while training, and `python -m vaejax.evaluate`."""
 
-    batch_size: int = _option(100, low=1)
+    batch_size: int = _option(100, low=1, may_change=True)
     # Pictures evaluated while training, chosen at random and always the same; 0: all.
     pictures: int = _option(0, low=0)
     # Of the importance-weighted bound, only in `evaluate`.
-    importance_samples: int = _option(64, low=1)
-    grid: int = _option(8, low=2, high=32)
+    importance_samples: int = _option(64, low=1, may_change=True)
+    grid: int = _option(8, low=2, high=32, may_change=True)
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,6 @@ from vaejax.files.atomic import replacing
 CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 # What a value of each type is called.
 KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
-# What a run may change when it goes on; anything else would make it another run.
-CHANGEABLE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads",
-              "data.on_device", "train.steps", "train.keep", "train.log_every",
-              "train.eval_every", "train.save_every", "train.fsdp", "train.hang_timeout",
-              "ladder.scan", "ladder.remat", "eval.batch_size", "eval.importance_samples",
-              "eval.grid", "prior.fitted")  # fmt: skip
-
 
 _SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
 _FIELDS = {
@@ -61,9 +54,6 @@ _OTHER_NAMES = {
     "precision": "model.dtype",
     "random_seed": "train.seed",
 }
-
-# What may differ between the processes of a run.
-_OF_A_MACHINE = ("data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads")
 
 
 def resolve(values: ml_collections.ConfigDict | dict) -> Config:
@@ -194,13 +184,15 @@ def differences(old: Config, new: Config) -> list[str]:
     return [
         f"{key}: {before[key]!r} -> {after[key]!r}"
         for key in before
-        if before[key] != after[key] and key not in CHANGEABLE
+        if before[key] != after[key] and not field_of(key).metadata["may_change"]
     ]
 
 
 def common(config: Config) -> dict[str, Any]:
     """The settings that all processes of a run must share, by their names."""
-    return {key: value for key, value in _leaves(config) if key not in _OF_A_MACHINE}
+    return {
+        key: value for key, value in _leaves(config) if not field_of(key).metadata["of_machine"]
+    }
 
 
 def _leaves(config: Config) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from vaejax.config import Config
 from vaejax.config.settings import changed
-from vaejax.cost.estimates import Estimate
+from vaejax.cost.compiled_step import Estimate
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.records.progress import say
 from vaejax.runtime.chips import Chip
@@ -119,7 +119,7 @@ def remedies(
 def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]:
     """Kinds of remedies, each from the mildest on, and what share of the need must stay."""
     train = config.train
-    if config.model.name == "ladder" and not config.ladder.remat:
+    if config.model.has_groups and not config.ladder.remat:
         yield [({"ladder.remat": True}, 1 / 4)]
     halves = [2**i for i in range(1, 11) if train.batch_size % (devices * 2**i) == 0]
     yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]

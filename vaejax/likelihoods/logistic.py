@@ -26,8 +26,9 @@ def log_mass(
       images: grey levels 0..255.
       location: on the scale of `to_unit`.
       log_scale: of the logistic distribution.
-      bits: how many of each value count, the highest. The levels that are left lie evenly from
-        -1 to 1 and each is as wide as they are apart, so that they leave no gap and no overlap.
+      bits: the number of most significant bits of each value that are modelled. The centres of
+        the 2^bits levels lie evenly on [-1, 1], and a level is as wide as their spacing, so that
+        there is no gap and no overlap.
     """
     top = 2**bits - 1
     level = images >> (8 - bits)

@@ -13,7 +13,7 @@ from vaejax.models.conv import ConvDecoder, ConvEncoder
 from vaejax.models.heads import MixtureHead, PixelHead
 from vaejax.models.inference import Codes, Inference
 from vaejax.models.ladder import Ladder
-from vaejax.models.levels import Levels
+from vaejax.models.latent_levels import Levels
 from vaejax.models.vae import VAE
 from vaejax.priors import build_prior
 
@@ -43,7 +43,7 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
         head = MixtureHead(data.channels, config.likelihood.components, features)
     else:
         head = PixelHead(data.channels, config.likelihood.scale, config.likelihood.fixed_scale)
-    if model.name == "ladder":
+    if model.has_groups:
         own: dict[str, Any] = dataclasses.asdict(config.ladder)
         own["hidden"] = config.ladder.hidden or tuple(-(-w // 2) for w in model.widths)
         levels = Levels(data.shape, model.patch, model.blocks, own.pop("latent"))

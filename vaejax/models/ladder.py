@@ -31,7 +31,7 @@ from vaejax.models.blocks import (
 )
 from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, FromPosterior, FromPrior, Group
-from vaejax.models.levels import Levels
+from vaejax.models.latent_levels import Levels
 from vaejax.models.noise import PRIOR, Keys, fold_in, normal
 
 # Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and

@@ -1,6 +1,6 @@
 """Checkpoints: trees of arrays and what belongs to them, saved as one unit.
 
-The only room that knows Orbax.
+The only module that imports Orbax.
 """
 
 import math

@@ -1,5 +1,6 @@
 """The versions of what computes a run: with others, its numbers are not the same bit for bit."""
 
+import functools
 import sys
 from importlib import metadata
 
@@ -37,6 +38,7 @@ def tell_of_other_versions(saved: dict[str, str]) -> None:
         )
 
 
+@functools.cache
 def _installed(name: str) -> str:
     try:
         return metadata.version(name)

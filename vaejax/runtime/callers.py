@@ -1,4 +1,4 @@
-"""Who calls at the coordinator's port: all are heard at once, who greets wrongly is dropped."""
+"""Connections to the coordinator's port: read concurrently, dropped after an invalid greeting."""
 
 import selectors
 import socket

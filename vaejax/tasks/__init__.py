@@ -1,4 +1,4 @@
-"""What a run learns, one folder for each task; `vaejax.training` is the loop over any of them."""
+"""What a run learns: a VAE, a flow prior. `vaejax.training` is the loop over any task."""
 
 from vaejax.config import Config
 from vaejax.tasks.vae import VAETask, vae_task

@@ -43,7 +43,7 @@ def explore(
     Raises:
       UserError: the model is no ladder, or the data is missing or other data.
     """
-    if trained.config.model.name != "ladder":
+    if not trained.config.model.has_groups:
         raise UserError(
             f"{trained.workdir} holds a model with one flat z; only a run with "
             "config.model.name=ladder has resolutions to look at"

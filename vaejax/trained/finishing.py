@@ -1,4 +1,4 @@
-"""What follows training: priors fitted to the codes, and a sheet of new faces."""
+"""What follows training: fits priors to the codes and draws a sheet of new faces."""
 
 import time
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
             f"--prior={','.join(names)} names no prior that can be fitted; choose from "
             f"{', '.join(FITTED_PRIORS)}"
         )
-    if trained.config.model.name == "ladder":
+    if trained.config.model.has_groups:
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
     for name in names:
         check_writable(

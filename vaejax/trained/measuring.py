@@ -57,7 +57,7 @@ def measure(
     config = trained.config
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
-    if prior == "flow_matching" and trained.config.model.name != "ladder":
+    if prior == "flow_matching" and not trained.config.model.has_groups:
         raise UserError(
             "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
             "model, gaussian or mixture"

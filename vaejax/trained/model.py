@@ -255,7 +255,7 @@ class TrainedModel:
         Raises:
           UserError: it was not fitted, or to another checkpoint.
         """
-        if self.config.model.name == "ladder":
+        if self.config.model.has_groups:
             raise UserError(
                 f"prior {name!r}: no prior is fitted to a ladder, whose groups' priors are trained "
                 f"with it; name {OWN_PRIOR}"

@@ -37,9 +37,14 @@ from vaejax.training.saved_state import to_items
 from vaejax.training.state import Carry, empty_window, starting
 from vaejax.training.task import Task, Values
 
-# In what is saved beside a state: its evaluation is still to be done; it was saved on the way out,
-# among updates that failed; the step of the last trouble; and the lowest loss, None before any.
-DUE, SUSPECT, TROUBLE, LOWEST = "evaluation_due", "suspect", "trouble_step", "lowest_loss"
+# Keys of a checkpoint's metadata. The validation at its step is still to be done:
+DUE = "evaluation_due"
+# it was saved on exit, while updates were being skipped:
+SUSPECT = "suspect"
+# the step of the last rollback, or of the last one that was forgotten:
+TROUBLE = "trouble_step"
+# the lowest training loss so far, None before the first log.
+LOWEST = "lowest_loss"
 
 
 class Outcome(enum.Enum):

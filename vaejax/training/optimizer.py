@@ -55,11 +55,11 @@ def gradient_scale(
 ) -> Float[Array, ""]:
     """What a gradient of this norm is multiplied by.
 
-    One that is longer than the guard allows, so many times what is typical of the run, becomes the
-    shorter the longer it was (a redescending influence, Hampel 1974): an outlier hardly moves
-    anything. `clip_norm` is the most that is left of any. No update is left out, and gradients that
-    stay long become typical, so that a run cannot lock as where a fixed limit decides which updates
-    are skipped (VDVAE's runs that never take another step).
+    Let `limit` be `guard` times the running geometric mean of the norms. A gradient whose norm is
+    above the limit is multiplied by (limit / norm)^2: the larger the outlier, the less it moves
+    (a redescending influence, Hampel 1974). `clip_norm` then limits the norm of the result. No
+    update is skipped and the mean adapts, so training cannot stall as it can where a fixed
+    threshold decides which updates are skipped (as in VDVAE).
     """
     norm = jnp.maximum(norm, _TINY)
     fading = (_allowed(settings, norm, average) / norm) ** 2

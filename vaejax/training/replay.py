@@ -1,4 +1,4 @@
-"""An update that went wrong, once more and slowly."""
+"""Computes an update that was not finite once more, to name the tensor where that began."""
 
 import jax
 import jax.numpy as jnp

@@ -157,7 +157,8 @@ def _updated(
 ) -> tuple[Net, Float[Array, ""], Bool[Array, ""]]:
     """The network after an update, the gradient's norm, and whether the update was applied.
 
-    It is not where the loss or the norm is not finite.
+    Where the loss or the norm is NaN or infinite the update is skipped: parameters, moments and
+    average stay as they are, and the counters of skipped updates grow.
     """
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)

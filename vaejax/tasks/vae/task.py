@@ -21,12 +21,12 @@ from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model, init_params
 from vaejax.priors.gaussian import MIN_CODES
 from vaejax.tasks.augmentation import mirror
-from vaejax.tasks.vae.diagnosis import first_not_finite
 from vaejax.tasks.vae.divergence import advice, explain_divergence, loss_bits
 from vaejax.tasks.vae.evaluation import Evaluator
 from vaejax.tasks.vae.evidence import Sums, empty_sums, evidence, per_factor, summarize, sums_of
 from vaejax.tasks.vae.gallery import Gallery
 from vaejax.tasks.vae.health import Health
+from vaejax.tasks.vae.nonfinite import first_not_finite
 
 NET = "vae"
 # The validation figure that decides which checkpoint is the best.
@@ -160,7 +160,7 @@ class VAETask:
     def first_not_finite(
         self, params: dict[str, PyTree], batch: dict[str, Array], keys: Array, parts: Sequence
     ) -> tuple[str, Any] | None:
-        """The first tensor of an update that is not finite, as `diagnosis` has it."""
+        """The first tensor of an update that is not finite, as `nonfinite` finds it."""
         images = batch["image"]
         return first_not_finite(self.model, self._likelihood, params[NET], images, keys, parts)
 

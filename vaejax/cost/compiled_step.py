@@ -1,8 +1,9 @@
 """What one training step costs, from its compiled program; nothing is run.
 
-Operations over a chip's rate, bytes over its memory's, and what the chips exchange over their
-links' bound the speed from above (the roofline of Williams, Waterman and Patterson 2009), so all
-rates here are estimates. What must fit, and what is exchanged, is the compiler's own word.
+The time of a step is bounded from below by FLOPs / peak FLOP/s, bytes of main memory / its
+bandwidth, and bytes of collectives / the links' bandwidth (the roofline model, Williams, Waterman
+and Patterson 2009); rates here are estimates. The peak memory is XLA's `memory_analysis()`, and
+the collectives are those of the compiled HLO.
 """
 
 import re

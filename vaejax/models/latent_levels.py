@@ -1,4 +1,4 @@
-"""Where the groups of a ladder lie: sizes and numbers, no parameters."""
+"""The layout of a ladder's latents: shapes and numbers of its groups at each level."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Where a loss that is not finite comes from."""
+"""Finds the first tensor of an update that is NaN or infinite."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
