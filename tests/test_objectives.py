@@ -1,5 +1,7 @@
 """The ELBO and its relatives against closed forms and numerical integration."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaejax import objectives
+from vaejax.priors.standard_normal import standard_normal_log_prob
 
 small = st.floats(-2.0, 2.0, width=32)
 
@@ -116,6 +119,22 @@ def test_balance_presses_most_what_tells_most_for_its_size():
     np.testing.assert_allclose(objectives.balance(kl, sizes, jnp.float32(1.0)), [1.0, 1.0])
     slope = jax.grad(lambda kl: jnp.sum(objectives.balance(kl, sizes, jnp.float32(0.5))))(kl)
     np.testing.assert_array_equal(slope, [0.0, 0.0])
+
+
+def test_latents_of_any_rank_count_as_their_values_in_a_row():
+    mean, log_std, z = (
+        jax.random.normal(jax.random.key(number), (5, 2, 3, 4)) for number in range(3)
+    )
+    flat = [jnp.reshape(leaf, (5, -1)) for leaf in (z, mean, log_std)]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    close(objectives.gaussian_log_prob(z, mean, log_std), objectives.gaussian_log_prob(*flat))
+    close(objectives.gaussian_entropy(log_std), objectives.gaussian_entropy(flat[2]))
+    close(standard_normal_log_prob(z), standard_normal_log_prob(flat[0]))
+    mask = jnp.array([1.0, 0.0, 1.0, 1.0, 1.0])
+    usage = objectives.latent_usage(objectives.latent_moments(mean, log_std, mask))
+    in_a_row = objectives.latent_usage(objectives.latent_moments(*flat[1:], mask))
+    assert usage.information.shape == (2, 3, 4) and usage.active == in_a_row.active
+    close(usage.information.ravel(), in_a_row.information)
 
 
 def test_bits_per_dim():

@@ -1,7 +1,7 @@
 """The evidence lower bound, its relatives, and what can be read off its terms.
 
 Everything is in nats per picture until `bits_per_dim`. Posteriors are diagonal Gaussians
-given by mean and log of the standard deviation.
+given by mean and log of the standard deviation. Latents are arrays of any rank, the picture first.
 """
 
 import math
@@ -16,8 +16,13 @@ LOG_2PI = math.log(2 * math.pi)
 # Burda et al. (2016) call a latent active when its mean varies by more than this share.
 ACTIVE_SHARE = 0.01
 
-PerLatent = Float[Array, "batch latent"]
+PerLatent = Float[Array, "batch *latent"]
 PerExample = Float[Array, "batch"]
+
+
+def sum_of_latents(values: PerLatent) -> PerExample:
+    """Summed over all latents of a picture."""
+    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
 
 
 def reparameterize(mean: PerLatent, log_std: PerLatent, noise: PerLatent) -> PerLatent:
@@ -28,12 +33,12 @@ def reparameterize(mean: PerLatent, log_std: PerLatent, noise: PerLatent) -> Per
 def gaussian_log_prob(z: PerLatent, mean: PerLatent, log_std: PerLatent) -> PerExample:
     """log of the diagonal Gaussian density at `z`."""
     standard = (z - mean) * jnp.exp(-log_std)
-    return jnp.sum(-0.5 * (standard**2 + LOG_2PI) - log_std, axis=-1)
+    return sum_of_latents(-0.5 * (standard**2 + LOG_2PI) - log_std)
 
 
 def gaussian_entropy(log_std: PerLatent) -> PerExample:
     """Entropy of the diagonal Gaussian."""
-    return jnp.sum(log_std + 0.5 * (1.0 + LOG_2PI), axis=-1)
+    return sum_of_latents(log_std + 0.5 * (1.0 + LOG_2PI))
 
 
 def standard_kl(mean: PerLatent, log_std: PerLatent) -> PerLatent:
@@ -93,15 +98,15 @@ class LatentMoments(NamedTuple):
 
     # A field by the name of a method of tuples, which nobody calls.
     count: Float[Array | np.ndarray, ""]  # type: ignore[assignment]
-    mean: Float[Array | np.ndarray, "latent"]
-    mean_squared: Float[Array | np.ndarray, "latent"]
-    variance: Float[Array | np.ndarray, "latent"]
-    log_std: Float[Array | np.ndarray, "latent"]
+    mean: Float[Array | np.ndarray, "*latent"]
+    mean_squared: Float[Array | np.ndarray, "*latent"]
+    variance: Float[Array | np.ndarray, "*latent"]
+    log_std: Float[Array | np.ndarray, "*latent"]
 
 
 def latent_moments(mean: PerLatent, log_std: PerLatent, mask: PerExample) -> LatentMoments:
     """The sums of one batch; add those of several with `jax.tree.map`."""
-    weight = mask[:, None]
+    weight = mask.reshape(-1, *[1] * (mean.ndim - 1))
     return LatentMoments(
         jnp.sum(mask),
         jnp.sum(weight * mean, axis=0),
@@ -123,7 +128,7 @@ class LatentUsage(NamedTuple):
         learned prior's scale.
     """
 
-    information: Float[np.ndarray, "latent"]
+    information: Float[np.ndarray, "*latent"]
     active: int
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def standard_normal_log_prob(z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
+def standard_normal_log_prob(z: Float[Array, "batch *latent"]) -> Float[Array, "batch"]:
     """log N(z; 0, I) in nats, in float32 whatever the dtype of `z`."""
-    z = z.astype(jnp.float32)
-    return -0.5 * (jnp.sum(z**2, axis=-1) + z.shape[-1] * math.log(2 * math.pi))
+    squares = jnp.sum(z.astype(jnp.float32) ** 2, axis=tuple(range(1, z.ndim)))
+    return -0.5 * (squares + math.prod(z.shape[1:]) * math.log(2 * math.pi))
 
 
 class StandardNormal(nn.Module):
