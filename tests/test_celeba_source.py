@@ -53,7 +53,8 @@ def test_celeba_pictures_and_tables_that_disagree(tmp_path):
     assert dataset.report["set_aside"] == {
         "000003.jpg": "listed in list_eval_partition.txt but missing",
         "999999.jpg": "not listed in list_eval_partition.txt",
-        "000004.jpg": "100x100 pixels (width x height), but crop 'nvae148' is for 178x218 pictures",
+        "000004.jpg": "100x100 pixels (width x height), but crop 'nvae148' is for 178x218 pictures "
+        "(config.data.crop=center takes any size)",
     }
     assert (
         json.loads(pathlib.Path(dataset.report["file"]).read_text())

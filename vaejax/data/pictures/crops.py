@@ -105,11 +105,12 @@ def crop_and_resize(image: Image.Image, preset: str, image_size: tuple[int, int]
     crop = PRESETS[preset]
     height, width = image_size
     size = f"{image.width}x{image.height} pixels (width x height)"
+    remedy = "(config.data.crop=center takes any size)"
     if crop.celeba_only and image.size != CELEBA_SIZE:
-        raise ValueError(f"{size}, but crop '{preset}' is for 178x218 pictures")
+        raise ValueError(f"{size}, but crop '{preset}' is for 178x218 pictures {remedy}")
     if crop.filter is None:
         if image.size != (width, height):
-            raise ValueError(f"{size}, but crop 'none' needs {width}x{height}")
+            raise ValueError(f"{size}, but crop 'none' needs {width}x{height} {remedy}")
         return image
     resample = _FILTERS[crop.filter]
     if crop.rule == "shrink":
