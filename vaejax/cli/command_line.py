@@ -1,4 +1,4 @@
-"""The command line: how people write `--config` and its settings, made what the parser takes."""
+"""The command line: rewrites `--config` and its settings to the form that the parser takes."""
 
 import re
 import typing

@@ -1,4 +1,4 @@
-"""Settings that are each right and yet do not go together."""
+"""Checks settings that are each valid and yet do not go together."""
 
 import difflib
 

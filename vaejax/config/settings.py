@@ -1,4 +1,4 @@
-"""Settings from a config file or a run's JSON: checked, compared, kept."""
+"""Checks, compares and stores settings from a config file or a run's JSON."""
 
 import dataclasses
 import difflib

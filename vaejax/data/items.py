@@ -1,4 +1,4 @@
-"""What every source of pictures offers: named items, in a fixed order, in chunks."""
+"""The protocol of a source of pictures: named items, in a fixed order, in chunks."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""TensorFlow where there is one: imported when it is first needed, and kept off accelerators."""
+"""Imports TensorFlow where it is installed, when first needed, and keeps it off accelerators."""
 
 import contextlib
 import functools

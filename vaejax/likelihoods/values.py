@@ -1,4 +1,4 @@
-"""The scale of pixel values, what a decoder says of them, and what a likelihood must offer.
+"""The scale of pixel values, and the protocol of a likelihood.
 
 Pictures come in as uint8 0..255. Networks and likelihoods work on the scale of `to_unit`,
 where level k is k / 127.5 - 1 and one level is `LEVEL` wide. All sums are in nats, float32.

@@ -1,4 +1,4 @@
-"""How near one picture is to another: PSNR and SSIM."""
+"""PSNR and SSIM of pictures beside their originals."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""From a decoder's last features to what a likelihood takes."""
+"""Output heads: from a decoder's last features to the parameters of a likelihood."""
 
 import math
 

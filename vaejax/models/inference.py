@@ -1,4 +1,4 @@
-"""What a model says of pictures and of its latents: the same for every family."""
+"""The outputs that all model families share."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""What lies in a directory of checkpoints, seen without Orbax."""
+"""The files of a directory of checkpoints, read without Orbax."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Checkpoints: trees of arrays and what belongs to them, saved as one unit.
+"""Checkpoints: trees of arrays and their metadata, saved as one unit.
 
 The only module that imports Orbax.
 """

@@ -1,4 +1,4 @@
-"""Devices and what lies where: one mesh, the batch split over it, the state whole or in shards."""
+"""Device mesh and sharding: the batch split over devices, the state replicated or in shards."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The processes of one run: how they start and fail together, and notice that one is gone.
+"""The processes of one run: they start and fail together, and notice that one is gone.
 
 The lines by which they met stay open. One that closes without a good-bye tells at once who died,
 where JAX waits for a heartbeat that does not come.

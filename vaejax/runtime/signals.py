@@ -1,4 +1,4 @@
-"""A request to stop, from Ctrl-C or from whoever runs the machine."""
+"""Signals: a request to stop, from Ctrl-C or from whoever runs the machine."""
 
 import os
 import signal

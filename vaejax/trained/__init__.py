@@ -1,1 +1,1 @@
-"""What a trained model can do."""
+"""A trained model at work: load, encode, decode, sample, measure."""

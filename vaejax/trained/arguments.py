@@ -1,4 +1,4 @@
-"""What callers give to a trained model beside pictures: checked, and in the model's own form."""
+"""Checks and converts what callers pass to a trained model beside pictures."""
 
 import numbers
 import os

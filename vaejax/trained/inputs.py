@@ -1,4 +1,4 @@
-"""Pictures in the forms in which people hold them, made the array that a model takes."""
+"""Converts pictures in the forms in which people hold them to the array that a model takes."""
 
 import os
 from collections.abc import Callable, Sequence

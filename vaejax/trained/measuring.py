@@ -1,4 +1,4 @@
-"""An evaluation with everything one must know to compare its numbers."""
+"""Evaluates a trained model, and records the protocol with the numbers."""
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What the train step is fed: examples, or the numbers of examples that the devices hold."""
+"""Feeds the train step: with examples, or with indices of examples that the devices hold."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""AdamW, Adamax and the running average of the parameters: what becomes of a gradient.
+"""AdamW, Adamax and the exponential moving average of the parameters.
 
 Optax has the same arithmetic. Here an update that must be skipped is skipped by its
 coefficients, and every result is written over what it replaces before the next one reads it:

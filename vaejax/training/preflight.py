@@ -1,4 +1,4 @@
-"""What can be known before training: whether anything is validated, room for a checkpoint."""
+"""Checks before training: whether anything is validated, and room for a checkpoint."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What becomes of a run in trouble: it goes back with a smaller learning rate, and forgets later.
+"""Rollback of a run in trouble: to which step, and with how much of the learning rate.
 
 The device keeps the rollbacks and the learning rate's scale, so that they are saved with the state;
 these functions change them on the host.

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics on disk, progress, complaints of its health."""
+"""Logs a run while it trains: metrics on disk, progress, health warnings."""
 
 import math
 from pathlib import Path

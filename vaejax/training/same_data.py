@@ -1,4 +1,4 @@
-"""Whether data are those that a run was trained on, and what changed where they are not."""
+"""Checks that the data is what a run was trained on, and names what changed."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""How a state lies in a checkpoint: what a trained model is, what only training needs, the metrics.
+"""The layout of a checkpoint: its items `model`, `train` and `window`, from a state and back.
 
 Version 0.1 kept all of it as one item, whose layout `StateOf01` has.
 """

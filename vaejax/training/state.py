@@ -1,4 +1,4 @@
-"""What an update changes: networks and their optimisers' state; and the metrics it adds up."""
+"""The training state: networks with their optimisers' state, and the metrics of a window."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the loop asks of a task: whatever has these methods can be trained."""
+"""The protocol of a task: the loop trains whatever has these methods."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

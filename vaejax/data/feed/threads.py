@@ -1,4 +1,4 @@
-"""Arrays loaded ahead by a thread of Python: what feeds the steps where TensorFlow is not."""
+"""Arrays loaded ahead by a thread of Python, where TensorFlow is not installed."""
 
 import contextlib
 from collections import deque

@@ -1,4 +1,4 @@
-"""Training that has diverged although every number is finite."""
+"""Detects training that has diverged although every number is finite."""
 
 import math
 from collections.abc import Mapping
