@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 # Before JAX is imported. Two devices on the CPU, so that what is sharded is seen to be.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
@@ -24,6 +25,15 @@ if jax.__version_info__ < (0, 11):
         "XLA_FLAGS",
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     )
+
+# Whoever runs the tests may ignore an interrupt or the end of a terminal, as `nohup` and background
+# jobs do. Children would inherit that, and a shell cannot trap what was ignored when it began.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # An example's first run compiles, which no deadline foresees.
 hypothesis.settings.register_profile("compiled", deadline=None)

@@ -134,8 +134,6 @@ def _run(module, flags, env, cwd, out, err):
     # What was imported lives to the end: collections need not walk through it, and may be rare.
     gc.freeze()
     gc.set_threshold(20_000)
-    # Whoever runs the tests may ignore the end of a terminal, which children inherit.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)
     for number, stream in ((1, out), (2, err)):
         os.dup2(stream.fileno(), number)

@@ -15,14 +15,6 @@ CONFIG = f"--config={CONFIG_FILE}"
 NOTHING_FITTED = "--config.prior.fitted=()"
 
 
-@pytest.fixture(autouse=True)
-def terminal():
-    """Whoever runs the tests may ignore the end of a terminal, which children would inherit."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monkeypatch):
     """The other tests compile with most optimisations off, for speed."""
     for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):

@@ -107,7 +107,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path, number):
     started = time.monotonic()
     process.send_signal(number)
     done, counts = end_of_tpu_vm(tmp_path, process)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 60.0, "not the ten minutes that a save may take"
     assert done.returncode == 75 and counts["delete"] == 1, done.stderr
     assert "waiting at most 10 minutes" in done.stderr and "stops at once" in done.stderr
     assert "--async" in (tmp_path / "asked").read_text().splitlines()[-1]
@@ -241,14 +241,17 @@ def worker(tmp_path):
 
 
 def start_on_worker(worker, *flags, own=()):
-    """The script with flags of the training and its own; to JAX its worker is one under SLURM."""
+    """The script with flags of the training and its own; to JAX its worker is one under SLURM.
+
+    The zone is the worker's directory, by which the script is found when all is to end.
+    """
     surroundings = {
         "PATH": f"{worker}:{os.environ['PATH']}",
         "JAX_COORDINATOR_PORT": str(free_pair()), "SLURM_JOB_ID": "1", "SLURM_NTASKS": "1",
         "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
     }  # fmt: skip
     return subprocess.Popen(
-        [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
+        [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", f"--zone={worker}", "--bucket=b",
          "--type=v5litepod-1", "--poll=0", *own, "--", f"--config={CONFIG_FILE}",
          *LEAST, "--config.prior.fitted=()", "--config.train.save_every=1000000",
          "--config.train.eval_every=1000000", *flags],
