@@ -128,7 +128,7 @@ class LatentUsage(NamedTuple):
         learned prior's scale.
     """
 
-    information: Float[np.ndarray, "*latent"]
+    information: Float[np.ndarray, "..."]
     active: int
 
 
