@@ -55,7 +55,7 @@ def place(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize("module", NAMES)
-@settings(max_examples=6, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(data=st.data())
 def test_any_words_are_obeyed_or_refused_in_one_line(module, place, data):
     right = {"workdir": "run"} if "workdir" in NAMES[module] else {}
