@@ -74,7 +74,14 @@ def make_train_step(
             whole = jax.lax.with_sharding_constraint({**params, net: own}, everywhere)
             return task.loss(net, whole, batch, keys, step)
 
-        value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+        def value_and_grad(
+            own: PyTree, batch: Batch, keys: Array
+        ) -> tuple[tuple[Float[Array, ""], PyTree], PyTree]:
+            found, gradients = jax.value_and_grad(loss_of, has_aux=True)(own, batch, keys)
+            # Kept in shards as the parameters are, from the moment that they are summed.
+            own_shards = placed.state.nets[net].params
+            return found, jax.lax.with_sharding_constraint(gradients, own_shards)
+
         return _accumulated(value_and_grad, params[net], (batch, keys), settings.accumulate)
 
     def advance(carry: Carry, batch: Batch) -> tuple[Carry, Float[Array, ""]]:
