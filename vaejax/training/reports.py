@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from vaejax.config import TrainConfig
 from vaejax.records import progress
@@ -98,13 +98,13 @@ class Reports:
             say(f"health: {complaint}")
 
     def _window_values(self, at: int, state: TrainState, window: Window) -> Values:
-        scale, last = float(state.learning_rate_scale), jnp.asarray(at - 1)
+        scale = float(state.learning_rate_scale)
         values: dict[str, Any] = self._task.summarize(window.sums, at)
         trained = {name: own for name, own in self._task.optimizers.items() if own}
         for name, own in trained.items():
             # Of one network without its name.
             suffix = f"_{name}" if len(trained) > 1 else ""
-            rate = learning_rate(own, self._settings.steps, last)
+            rate = learning_rate(own, self._settings.steps, at - 1, np)
             norm = window.gradient_norm[name] / window.updates
             values[f"gradient_norm{suffix}"] = float(norm)
             values[f"learning_rate{suffix}"] = float(rate) * scale
