@@ -293,17 +293,19 @@ def test_default_cache_directory(monkeypatch):
     assert store.cache_root(DataConfig()) == pathlib.Path.home() / ".cache" / "vaejax"
 
 
-def test_parting_rows_in_place(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_parting_rows_in_place(dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(npy, "_CHUNK_BYTES", 64)  # several pieces
     random = np.random.default_rng(0)
-    rows = random.integers(0, 256, (100, 4, 5), np.uint8)
+    rows = random.integers(0, 256, (100, 4, 5)).astype(dtype)
     names = random.choice(["train", "valid", "test"], 100)
-    with npy.NpyWriter(tmp_path / "pool.npy", (4, 5)) as writer:
+    with npy.NpyWriter(tmp_path / "pool.npy", (4, 5), dtype) as writer:
         for start_row in range(0, 100, 7):
             writer.append(rows[start_row : start_row + 7])
     npy.part(tmp_path / "pool.npy", list(names))
     for name in ("train", "valid", "test"):
-        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), rows[names == name])
+        kept = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_array_equal(kept, rows[names == name], strict=True)
         assert npy.sha256(np.load(tmp_path / f"{name}.npy")) == npy.sha256(rows[names == name])
     assert not (tmp_path / "pool.npy").exists()
 

@@ -98,13 +98,17 @@ class TrainedModel:
 
     def sample_posterior(self, images: PictureLike, *, seed: int = 0) -> Latents:
         """Latents z ~ q(z|x) of each picture."""
+        return joined(self.posterior_samples(images, seed=seed))
+
+    def posterior_samples(self, images: PictureLike, *, seed: int = 0) -> Iterator[Latents]:
+        """The same, batch after batch, for more than memory holds."""
         images = as_pictures(images, self.config.data)
         key = key_of(seed)
 
         def sample(images: Array, index: Array) -> PyTree:
             return self._posterior(self.params, images, picture_keys(key, index))[0]
 
-        return self._in_batches(sample, images, np.arange(len(images)))
+        return self._batches(sample, images, np.arange(len(images)))
 
     def decode(self, z: Latents | PyTree[Array]) -> Pictures:
         """The picture of each z: the mean of p(x|z), rounded.
@@ -186,7 +190,7 @@ class TrainedModel:
         )
         check_count(count)
         # All at once, since a prior that was fitted has no noise of its own for each picture.
-        check_fits(count, 4 * self.config.model.latent_size)
+        check_fits(count, 4 * (self.model.code_size() or 0))
         return np.asarray(fitted.sample(key_of(seed), count, temperature))
 
     def redraw(

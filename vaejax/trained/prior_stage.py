@@ -1,6 +1,8 @@
 """The flow prior as a stage of its own: a run that builds on a trained model's codes."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from jaxtyping import Float
 
 from vaejax.config import Config, OptimizerConfig
 from vaejax.data import Dataset
+from vaejax.data.cache.npy import NpyWriter
 from vaejax.files.atomic import replacing
 from vaejax.priors.fitted import save_prior
 from vaejax.records.checkpoints import Checkpoints
@@ -95,10 +98,21 @@ def _codes(
         missing = {split: file for split, file in files.items() if not file.is_file()}
         for split, file in missing.items() if group.index == 0 else ():
             directory.mkdir(parents=True, exist_ok=True)
-            codes = np.asarray(trained.sample_posterior(dataset.splits[split].images, seed=seed))
-            with replacing(file) as temporary, temporary.open("wb") as opened:
-                np.save(opened, codes)
-    return {split: np.load(file, allow_pickle=False) for split, file in files.items()}
+            batches = trained.posterior_samples(dataset.splits[split].images, seed=seed)
+            # Arrays: a ladder, whose latents are several, has no flow.
+            _write(file, map(np.asarray, batches))
+    return {split: np.load(file, mmap_mode="r") for split, file in files.items()}
+
+
+def _write(file: Path, batches: Iterator[Float[np.ndarray, "batch *latent"]]) -> None:
+    """Writes the codes of one batch after another, so that memory need not hold them all."""
+    first = next(batches)
+    with (
+        replacing(file) as temporary,
+        NpyWriter(temporary, first.shape[1:], first.dtype) as writer,
+    ):
+        for codes in itertools.chain([first], batches):
+            writer.append(codes)
 
 
 def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, codes: int) -> None:

@@ -4,8 +4,10 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from vaejax.data.items import spans
 
@@ -13,21 +15,23 @@ _CHUNK_BYTES = 8 << 20
 
 
 class NpyWriter:
-    """A uint8 `.npy` file written row by row, its length known only at the end.
+    """An `.npy` file written row by row, its length known only at the end.
 
     Used in a `with`, which writes the length and forces all to disk, unless an error ends it.
     Appending keeps memory flat: pages of a map being filled would count as the process's own.
     """
 
-    def __init__(self, path: pathlib.Path, row_shape: tuple[int, ...]):
+    def __init__(
+        self, path: pathlib.Path, row_shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8
+    ):
         self._file = open(path, "wb")  # noqa: SIM115 (closed by __exit__)
-        self._row_shape = row_shape
+        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
         self.count = 0
-        _write_header(self._file, (0, *row_shape))
+        _write_header(self._file, (0, *row_shape), self._dtype)
 
     def append(self, rows: np.ndarray) -> None:
-        """Appends uint8 `[n, *row_shape]`."""
-        self._file.write(np.ascontiguousarray(rows).data)
+        """Appends `[n, *row_shape]` of the file's dtype."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.count += len(rows)
 
     def __enter__(self) -> "NpyWriter":
@@ -36,14 +40,15 @@ class NpyWriter:
     def __exit__(self, kind: object, *error: object) -> None:
         with self._file as file:
             if kind is None:
-                _write_header(file, (self.count, *self._row_shape))
+                _write_header(file, (self.count, *self._row_shape), self._dtype)
                 file.flush()
                 os.fsync(file.fileno())
 
 
-def _write_header(file, shape: tuple[int, ...]) -> None:
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
     # NumPy pads headers so that the first axis may grow in place; the file relies on it.
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, header)
     if file.tell() != np.lib.format.MAGIC_LEN + 120:
@@ -59,11 +64,11 @@ def part(path: pathlib.Path, split_of_row: Sequence[str]) -> None:
     """
     names = np.asarray(split_of_row)
     pool = np.load(path, mmap_mode="r+")
-    row_shape = pool.shape[1:]
+    row_shape, dtype = pool.shape[1:], pool.dtype
     step = rows_per_chunk(row_shape)
     for name in sorted(set(split_of_row) - {"train"}):
         rows = np.flatnonzero(names == name)
-        with NpyWriter(path.with_name(f"{name}.npy"), row_shape) as writer:
+        with NpyWriter(path.with_name(f"{name}.npy"), row_shape, dtype) as writer:
             for span in spans(len(rows), step):
                 writer.append(pool[rows[span.start : span.stop]])
     kept = np.flatnonzero(names == "train")
@@ -75,8 +80,8 @@ def part(path: pathlib.Path, split_of_row: Sequence[str]) -> None:
     offset = pool.offset
     del pool
     with open(path, "r+b") as file:
-        _write_header(file, (len(kept), *row_shape))
-        file.truncate(offset + len(kept) * int(np.prod(row_shape)))
+        _write_header(file, (len(kept), *row_shape), dtype)
+        file.truncate(offset + len(kept) * int(np.prod(row_shape)) * dtype.itemsize)
         file.flush()
         os.fsync(file.fileno())
     path.rename(path.with_name("train.npy"))
