@@ -58,6 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three for two cores, for tests wait for what they start; each takes some 2 GiB of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores * 3 // 2, memory // (3 * 2**30)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory):
     """Keeps compiled programs across the processes that the tests start, and no longer."""

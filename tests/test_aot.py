@@ -12,6 +12,8 @@ from vaejax.cost.compiled_step import estimate
 from vaejax.errors import DoesNotFit
 from vaejax.runtime.chips import topology_devices
 
+pytestmark = pytest.mark.slow
+
 CONFIG = f"--config={CONFIG_FILE}"
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install -e '.[tpu]'"

@@ -146,6 +146,7 @@ def test_a_rollback_passes_over_what_was_saved_among_failing_updates(tmp_path, m
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_rollback_holds_one_state_at_a_time(tmp_path, monkeypatch):
     """While the checkpoint is read, nothing of the failed state is on the device any more."""
     spoil(monkeypatch, lambda at: at >= 5)

@@ -17,6 +17,8 @@ from vaejax.config import ladder_config
 from vaejax.config.settings import resolve
 from vaejax.data.feed.pipeline import feeds
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
@@ -203,7 +205,7 @@ def test_a_part_that_is_not_there_is_not_taken_out():
 def test_one_width_costs_as_much_as_several():
     settings = ladder_config()
     settings.model.widths, settings.model.blocks = (32, 64, 64), (2, 2, 2)
-    settings.ladder.hidden = (32, 32, 16)
+    settings.model.hidden = (32, 32, 16)
     widths = variants(resolve(settings))["widths"].model.widths
 
     # Of all 3 x 3 and 1 x 1 convolutions within residual branches.

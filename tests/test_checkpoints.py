@@ -118,6 +118,7 @@ def test_a_state_of_other_names_is_not_called_damaged(saved):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.slow
 def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
     """Each file in turn: some are copies or logs of which nothing is read."""
     files = [path.relative_to(saved) for path in saved.rglob("*") if path.is_file()]
@@ -215,6 +216,7 @@ def test_a_model_is_loaded_without_the_rest_of_its_state(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.slow
 def test_no_damaged_file_loads_another_model(trained, tmp_path, damage):
     params = vaejax.load(trained, checkpoint=12).params
     refused = 0

@@ -112,6 +112,7 @@ def disturb(monkeypatch, at: set[int]) -> None:
     monkeypatch.setattr(task, "explain_divergence", explain_more)
 
 
+@pytest.mark.slow
 def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatch, capsys):
     """Three troubles, which without forgetting would end the run."""
     disturb(monkeypatch, {6, 15, 24})
@@ -127,6 +128,7 @@ def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatc
     assert (state.rollbacks, state.learning_rate_scale) == (0, 1.0)
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_does_not_depend_on_stops(tmp_path, monkeypatch, capsys):
     """The step of the last trouble is saved with the run, and so is the lowest loss."""
     config = tiny(train={"steps": 24, "rollback_memory": 9, "eval_every": 24})

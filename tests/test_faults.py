@@ -3,9 +3,12 @@
 import ast
 import shutil
 
+import pytest
 from shown import REPOSITORY
 
 from benchmarks import faults
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_fault_changes_one_place_and_the_same_seed_draws_the_same():

@@ -22,6 +22,8 @@ from tiny import CONFIG_FILE, metrics, tiny
 from vaejax.data.feed.order import batch_indices
 from vaejax.data.feed.pipeline import eval_batches, feeds, train_batches
 
+pytestmark = pytest.mark.slow
+
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
 )

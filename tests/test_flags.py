@@ -13,6 +13,8 @@ from tiny import CONFIG_FILE as TINY
 
 import vaejax
 
+pytestmark = pytest.mark.slow
+
 # Commands that train or compile have little to do.
 CONFIG_FILE = f"{TINY}:least"
 PACKAGE = Path(vaejax.__file__).parent

@@ -10,6 +10,8 @@ from tiny import CONFIG_FILE, metrics
 
 import vaejax
 
+pytestmark = pytest.mark.slow
+
 WANTED = "--config.prior.fitted=('gaussian','flow_matching')"
 
 

@@ -12,6 +12,8 @@ from commands import command
 from states import assert_same, final_state
 from tiny import CONFIG_FILE, metrics, tiny
 
+pytestmark = pytest.mark.slow
+
 CONFIG = f"--config={CONFIG_FILE}"
 
 

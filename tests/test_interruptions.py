@@ -11,6 +11,8 @@ from commands import command, start, without_tensorflow
 from states import assert_same, final_state
 from tiny import CONFIG_FILE, LEAST, ONCE, least, metrics, tiny
 
+pytestmark = pytest.mark.slow
+
 CONFIG = f"--config={CONFIG_FILE}"
 NOTHING_FITTED = "--config.prior.fitted=()"
 

@@ -22,6 +22,8 @@ from vaejax.tasks.vae import NET
 from vaejax.training.saved_state import to_items
 from vaejax.training.state import Carry
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CHANGES = ("steps=12", "log_every=3", "eval_every=6", "save_every=4")
 

@@ -19,6 +19,8 @@ from tiny import CONFIG_FILE, LEAST, metrics
 
 from vaejax.trained.loading import load
 
+pytestmark = pytest.mark.slow
+
 # Little to compile, which all but the first process do anew each time, and nothing fitted.
 BRIEF = (*LEAST, "--config.prior.fitted=()", "--config.train.eval_every=12")
 

@@ -38,6 +38,7 @@ assert not changed, changed
 """
 
 
+@pytest.mark.slow
 def test_opening_a_checkpoint_changes_no_global_state_and_says_nothing(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     run = tmp_path / "run"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from shown import REPOSITORY, commands, furnish, run_short
 
+pytestmark = pytest.mark.slow
+
 README = (REPOSITORY / "README.md").read_text()
 
 

@@ -13,6 +13,8 @@ from vaejax.data import open_dataset
 from vaejax.errors import UserError
 from vaejax.training.same_data import FILE, check_same_data, remember_names
 
+pytestmark = pytest.mark.slow
+
 CONFIG = f"--config={CONFIG_FILE}"
 
 

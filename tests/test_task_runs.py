@@ -24,6 +24,8 @@ from vaejax.training.loop import Outcome, train
 from vaejax.training.saved_state import WINDOW, from_items, items_like, to_items
 from vaejax.training.state import Carry, shapes
 
+pytestmark = pytest.mark.slow
+
 HERE = pathlib.Path(__file__).parent
 
 

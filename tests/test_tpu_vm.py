@@ -15,6 +15,8 @@ import pytest
 from commands import COMMAND_TIMEOUT, free_pair, without_tensorflow
 from tiny import CONFIG_FILE, LEAST
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 # Plays the answers it was given, in order, and keeps what it was asked. The last answer stays.

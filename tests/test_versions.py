@@ -77,6 +77,7 @@ def test_a_checkpoint_keeps_its_versions(begun):
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_resume_under_other_versions_says_so_and_goes_on(begun, tmp_path):
     workdir = shutil.copytree(begun, tmp_path / "run")
     others = install(tmp_path / "others", "optax", "0.0.1")

@@ -13,13 +13,15 @@ from tiny import CONFIG_FILE, tiny
 from benchmarks.programs import step_flops
 from benchmarks.rivals import worker
 from benchmarks.rivals.strided import equal_width, textbook
-from vaejax.config.settings import to_json
+from vaejax.config.saved import to_json
 from vaejax.errors import UserError
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.models.noise import normal
 from vaejax.tasks.vae import VAETask
 from vaejax.tasks.vae.evidence import evidence
+
+pytestmark = pytest.mark.slow
 
 
 def versus(out, *flags: str) -> list[dict]:
