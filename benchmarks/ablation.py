@@ -19,7 +19,8 @@ from benchmarks.rivals import worker
 from benchmarks.runs import metrics, run_here
 from vaejax import cli, data
 from vaejax.config import Config
-from vaejax.config.settings import changed, resolve, to_json
+from vaejax.config.saved import to_json
+from vaejax.config.settings import changed, resolve
 from vaejax.errors import UserError
 from vaejax.records.progress import say
 

@@ -17,7 +17,8 @@ from absl import flags
 from benchmarks import report
 from benchmarks.runs import start_run
 from vaejax import cli, data
-from vaejax.config.settings import load_json, resolve
+from vaejax.config.saved import load_json
+from vaejax.config.settings import resolve
 from vaejax.data.feed import pipeline
 from vaejax.errors import UserError
 from vaejax.records.progress import say

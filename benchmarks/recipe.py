@@ -9,12 +9,12 @@ from vaejax.config.settings import changed
 def variants(config: Config) -> dict[str, Config]:
     """The config as it is, and without each of the parts that it has, by the part's name."""
     changes = {
-        "softplus": {"ladder.spread": "exp"},
-        "block skips": {"ladder.skips": "level"},
+        "softplus": {"model.spread": "exp"},
+        "block skips": {"model.skips": "level"},
         "depth": {"model.blocks": tuple(min(depth, 1) for depth in config.model.blocks)},
-        "widths": {"model.widths": _one_width(config), "ladder.hidden": ()},
+        "widths": {"model.widths": _one_width(config), "model.hidden": ()},
         "guard": {"optimizer.guard": 0.0},
-        "mixture": {"likelihood.name": "logistic"},
+        "mixture": {"likelihood.name": "logistic", "likelihood.scale": "predicted"},
         "balance": {"objective.balance": False},
         # With NVAE's rate: at the same one Adamax is slower, which says nothing of either.
         "AdamW": {
@@ -33,7 +33,7 @@ def variants(config: Config) -> dict[str, Config]:
 def _one_width(config: Config) -> tuple[int, ...]:
     """The same width at every level, at which blocks half as wide inside cost as much."""
     widths, blocks = config.model.widths, config.model.blocks
-    insides = config.ladder.hidden or [width / 2 for width in widths]
+    insides = config.model.hidden or [width / 2 for width in widths]
     share = [depth / 4**level for level, depth in enumerate(blocks)]
     # Of a position in a block: 1 x 1 convolutions in and out, two of 3 x 3 between.
     costs = [2 * width * inside + 18 * inside**2 for width, inside in zip(widths, insides)]

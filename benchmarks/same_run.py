@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from vaejax.config.settings import load_json
+from vaejax.config.saved import load_json
 from vaejax.errors import UserError
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.runtime.mesh import single_device_mesh, state_shardings

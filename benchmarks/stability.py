@@ -49,10 +49,10 @@ def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.Conf
     config.model.widths = (32, 32, 32, 32)
     config.model.blocks = (6, 10, 14, 12)
     config.model.dtype = "bfloat16"
-    config.ladder.latent = 4
+    config.model.latent = 4
     # Else a CPU, which computes bfloat16 in float32, converts all that a loop keeps for the
     # gradient at each of its turns.
-    config.ladder.remat = True
+    config.model.remat = True
     config.likelihood.components = 5
     config.objective.warmup_steps = 200
     config.optimizer.learning_rate = learning_rate

@@ -34,7 +34,8 @@ from benchmarks.rivals.worker import Worker, take_turns
 from benchmarks.runs import Run, start_run
 from vaejax import cli, data, objectives
 from vaejax.config import Config
-from vaejax.config.settings import resolve, to_json
+from vaejax.config.saved import to_json
+from vaejax.config.settings import resolve
 from vaejax.errors import UserError
 from vaejax.likelihoods import DiscretizedLogistic, Pixels
 from vaejax.metrics.image import psnr

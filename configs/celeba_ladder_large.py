@@ -17,9 +17,9 @@ def get_config():
     config.model.widths = (256, 256, 512, 1024, 1024, 1024)
     config.model.blocks = (30, 16, 10, 4, 0, 2)
     config.model.dtype = "bfloat16"
-    config.ladder.hidden = (128, 128, 128, 256, 256, 256)
-    config.ladder.latent = 32
-    config.ladder.remat = True
+    config.model.hidden = (128, 128, 128, 256, 256, 256)
+    config.model.latent = 32
+    config.model.remat = True
     # Not measured; its smaller sister bears 6e-4.
     config.optimizer.learning_rate = 5e-4
     config.train.steps = 400_000

@@ -15,8 +15,8 @@ def get_config():
     # At 32, 16, 8, 4, 2 and 1 px.
     config.model.widths = (32, 48, 64, 96, 96, 96)
     config.model.blocks = (1, 2, 4, 4, 2, 1)
-    config.ladder.latent = 8
-    config.ladder.scan = False
+    config.model.latent = 8
+    config.model.scan = False
     config.likelihood.components = 5
     config.objective.warmup_steps = 500
     config.optimizer.learning_rate = 3e-3

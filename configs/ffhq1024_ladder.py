@@ -20,9 +20,9 @@ def get_config():
     config.model.widths = (64, 64, 128, 128, 256, 512, 512, 512, 512)
     config.model.blocks = (4, 8, 10, 14, 12, 8, 6, 0, 2)
     config.model.dtype = "bfloat16"
-    config.ladder.hidden = (64, 64, 64, 64, 128, 128, 128, 128, 128)
-    config.ladder.latent = 32
-    config.ladder.remat = True
+    config.model.hidden = (64, 64, 64, 64, 128, 128, 128, 128, 128)
+    config.model.latent = 32
+    config.model.remat = True
     config.optimizer.learning_rate = 5e-4
     config.train.batch_size = 16
     config.train.steps = 800_000

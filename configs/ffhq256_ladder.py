@@ -21,9 +21,9 @@ def get_config():
     config.model.widths = (64, 128, 128, 256, 512, 512, 512, 512)
     config.model.blocks = (16, 14, 14, 10, 6, 4, 0, 2)
     config.model.dtype = "bfloat16"
-    config.ladder.hidden = (64, 64, 64, 128, 128, 128, 128, 128)
-    config.ladder.latent = 32
-    config.ladder.remat = True
+    config.model.hidden = (64, 64, 64, 128, 128, 128, 128, 128)
+    config.model.latent = 32
+    config.model.remat = True
     config.optimizer.learning_rate = 5e-4
     config.train.steps = 800_000
     config.train.eval_every = 10_000

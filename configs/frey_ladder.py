@@ -20,11 +20,11 @@ def get_config():
     config.model.patch = 2
     config.model.widths = (64, 128)
     config.model.blocks = (3, 3)
-    config.ladder.latent = 8
+    config.model.latent = 8
     # With half the dropout and little decay, validation turned earlier.
-    config.ladder.dropout = 0.2
+    config.model.dropout = 0.2
     # On CPUs a loop is slower than what it repeats, written out.
-    config.ladder.scan = False
+    config.model.scan = False
     config.likelihood.components = 5
     config.objective.warmup_steps = 0
     config.objective.balance = False

@@ -26,7 +26,7 @@ def check_likelihood() -> None:
 
 def check_prior() -> None:
     """Codes and noise are each other's inverse, and the density is that of the noise's Gaussian."""
-    prior = build_prior("diagonal_normal", 3, 0, 0)
+    prior = build_prior(changed(Config(), {"prior.name": "diagonal_normal"}).prior, 3)
     params = {"mean": jnp.array([1.0, -2.0, 0.5]), "log_std": jnp.array([0.3, -0.7, 0.0])}
     noise = jax.random.normal(jax.random.key(0), (5, 3))
     z = prior.apply({"params": params}, noise, method="from_noise")

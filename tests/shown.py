@@ -24,10 +24,11 @@ PAGES = {
 SHORT = [
     "--config.train.steps=4", "--config.train.eval_every=4", "--config.train.save_every=4",
     "--config.train.log_every=2", "--config.data.synthetic_counts=(80, 8, 8)",
-    "--config.model.widths=(8, 8)", "--config.model.blocks=(1, 1)",
     "--config.eval.importance_samples=2", "--config.eval.grid=4",
 ]  # fmt: skip
-# And of a flat z.
+# Of a network of levels,
+NARROW = ["--config.model.widths=(8, 8)", "--config.model.blocks=(1, 1)"]
+# and of a flat z.
 SMALL = ["--config.model.latent_size=4", "--config.prior.width=8", "--config.prior.layers=2"]
 
 
@@ -60,7 +61,7 @@ def run_short(line: str, home: pathlib.Path) -> subprocess.CompletedProcess:
     if module == "aot" and not importlib.util.find_spec("libtpu"):
         pytest.skip("no TPU compiler: pip install -e '.[tpu]'")
     trains = module in ("main", "aot") and "--config.train.steps" not in line
-    short = [*SHORT, *([] if "ladder" in line else SMALL)] if trains else []
+    short = [*SHORT, *NARROW, *([] if "ladder" in line else SMALL)] if trains else []
     result = command(module, *flags, *short, cwd=home)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr

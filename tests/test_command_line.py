@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CONFIG_FILE, tiny
 
-from vaejax.cli.command_line import check_returned, config_flags_of
-from vaejax.config import settings
-from vaejax.config.settings import to_json
+from vaejax.cli.command_line import check_returned, config_flags_of, reset_replaced
+from vaejax.config import StandardNormalConfig, default_config, settings
+from vaejax.config.saved import to_json
 from vaejax.errors import UserError
 
 SETTINGS = sorted(settings.names())
@@ -77,7 +77,7 @@ def test_any_text_for_any_setting_is_taken_or_refused_in_one_line(name, text):
     except UserError as error:
         assert f"config.{name}" in str(error)
         return
-    kind = settings.field_of(name).type
+    kind = settings.setting_of(name).type
     if kind is str:
         assert read == f"--config.{name}={text}"
     elif typing.get_origin(kind) is tuple:
@@ -94,6 +94,27 @@ def test_an_unknown_setting_is_named_with_another(section, key):
         settings.check_key(name)
     assert f"config.{name} is not a setting" in str(error.value)
     assert "did you mean config." in str(error.value) or "known: " in str(error.value)
+
+
+def test_a_flag_that_names_another_class_leaves_behind_what_the_file_says_of_the_first():
+    config = default_config()
+    config.prior.layers = 3
+    config.prior.fitted = ("mixture",)
+    config.prior.name = "standard_normal"
+    reset_replaced(config, ["main", "--config=x.py", "--config.prior.name=standard_normal"])
+    assert settings.resolve(config).prior == StandardNormalConfig(fitted=("mixture",))
+
+
+def test_a_flag_for_another_class_than_the_named_one_is_refused():
+    result = command(
+        "main", f"--config={CONFIG_FILE}", "--config.prior.name=standard_normal",
+        "--config.prior.layers=3", "--workdir=never",
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: config.prior.layers=3 is of config.prior.name=coupling_flow, and standard_normal "
+        "has none; leave it out, or set it to its default, 8\n"
+    )
 
 
 def test_flags_may_come_from_a_file(tmp_path):

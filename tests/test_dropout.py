@@ -21,7 +21,7 @@ def test_dropout_is_for_training_alone():
     """An update differs with it, a validation does not."""
     losses, programs = [], []
     for dropout in (0.0, 0.5):
-        config = tiny_ladder(ladder={"dropout": dropout}, model={"widths": (6,), "blocks": (1,)})
+        config = tiny_ladder(model={"dropout": dropout, "widths": (6,), "blocks": (1,)})
         model, mesh = build_model(config), single_device_mesh()
         params = away_from_start(model, config)
         task = vae_task(config)

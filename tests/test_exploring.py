@@ -12,9 +12,11 @@ from tiny import LADDER, flags_of, metrics, tiny
 
 import vaejax
 from vaejax import data
-from vaejax.config.settings import to_json
+from vaejax.config.saved import to_json
 from vaejax.errors import UserError
 from vaejax.trained import exploring
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,7 @@ def run(tmp_path_factory):
     # Wide and long enough to learn; it compiles no slower for that.
     sections = dict(
         data=LADDER["data"],
-        ladder={"dropout": 0.1},
-        model={"widths": (24, 24, 24), "blocks": (2, 0, 1)},
+        model={"widths": (24, 24, 24), "blocks": (2, 0, 1), "dropout": 0.1},
         optimizer={
             "name": "adamax", "guard": 4.0, "learning_rate": 0.01, "warmup_steps": 0,
             "ema_decay": 0.9,

@@ -1,4 +1,4 @@
-"""A source, a likelihood and a prior, added to a copy of the package as docs/extending.md says."""
+"""What docs/extending.md adds to the package, added to a copy of it as the page says."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 from commands import COMMAND_TIMEOUT
-from shown import PAGES, REPOSITORY, SHORT, SMALL, blocks, commands
+from shown import PAGES, REPOSITORY, SHORT, blocks, commands
 
 PAGE = PAGES["extending"]
 # What a block that is a whole file of the package looks like.
@@ -51,13 +51,13 @@ def test_the_likelihood_and_the_prior_of_the_page_are_what_they_claim(extended):
     run_extended(extended, "-m", "extended")
 
 
-def test_a_run_with_the_source_the_likelihood_and_the_prior_of_the_page(extended):
+def test_a_run_with_all_that_the_page_adds(extended):
     (extended / "arrays").mkdir()
     for i in range(40):
         picture = np.random.default_rng(i).integers(0, 256, (60 + i, 50, 3), np.uint8)
         np.save(extended / "arrays" / f"{i}.npy", picture)
     (line,) = commands(PAGE)
-    said = run_extended(extended, *shlex.split(line)[1:], *SHORT, *SMALL)
+    said = run_extended(extended, *shlex.split(line)[1:], *SHORT)
     assert "validation: " in said
     assert (extended / "runs/extended/samples.png").is_file()
 

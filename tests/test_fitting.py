@@ -101,7 +101,7 @@ def test_every_remedy_would_fit():
 
 def test_a_ladder_may_compute_its_activations_again():
     assert next(remedies(tiny_ladder(), 1, DoesNotFit(4, 2), lambda config: None)) == {
-        "ladder.remat": True
+        "model.remat": True
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ladders import COUNT, apply, keys_of, pictures
 from parameters import away_from_start, start
-from tiny import tiny_ladder
+from tiny import LADDER, tiny_ladder
 
 from vaejax import objectives
 from vaejax.config import Config
@@ -258,8 +258,13 @@ def test_bfloat16_stays_inside_the_networks():
 def test_a_step_in_bfloat16_looped_and_computed_again():
     """As accelerators train."""
     config = tiny_ladder(
-        ladder={"scan": True, "remat": True},
-        model={"dtype": "bfloat16", "widths": (4,), "blocks": (2,)},
+        model={
+            "dtype": "bfloat16",
+            "widths": (4,),
+            "blocks": (2,),
+            "scan": True,
+            "remat": True,
+        },
     )
     task = vae_task(config)
     train_step = make_train_step(task, config.train, make_mesh(config.train.batch_size))
@@ -285,7 +290,7 @@ def test_parameters_fit_every_size(ladder):
 
 @pytest.mark.parametrize("choice", [{"spread": "exp"}, {"skips": "level"}, {"dropout": 0.3}])
 def test_every_parameter_gets_a_gradient(choice):
-    config = tiny_ladder(ladder=choice)
+    config = tiny_ladder(model={**LADDER["model"], **choice})
     model = build_model(config)
     params = away_from_start(model, config)
 

@@ -11,7 +11,9 @@ import time
 import pytest
 import yaml
 from commands import COMMAND_TIMEOUT, free_port
-from shown import SHORT, SMALL
+from shown import NARROW, SHORT, SMALL
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch
@@ -74,7 +76,7 @@ def test_the_command_of_the_readme_stops_and_goes_on(tmp_path):
     """Stopped by a signal to the script, as a machine's owner would."""
     (line,) = re.findall(r"^launch/local.sh .*$", (REPOSITORY / "README.md").read_text(), re.M)
     words = [
-        *shlex.split(line), *SHORT, *SMALL, "--config.train.steps=400",
+        *shlex.split(line), *SHORT, *NARROW, *SMALL, "--config.train.steps=400",
         f"--workdir={tmp_path / 'run'}",
     ]  # fmt: skip
     words.insert(1, f"--port={free_port()}")

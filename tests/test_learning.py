@@ -13,22 +13,25 @@ EXPECTED, TOLERANCE = 6.63, 0.05
 
 
 @pytest.mark.parametrize(
-    ("name", "scale", "bits"),
+    ("name", "own"),
     [
-        ("logistic", "shared", 8), ("logistic", "position", 8), ("logistic", "predicted", 5),
-        ("logistic", "fixed", 5), ("gaussian", "shared", 8), ("gaussian", "predicted", 8),
-        ("bernoulli", "fixed", 8), ("mixture", "predicted", 8), ("mixture", "shared", 5),
+        ("logistic", {"scale": "shared"}), ("logistic", {"scale": "position"}),
+        ("logistic", {"scale": "predicted", "bits": 5}),
+        ("logistic", {"scale": "fixed", "bits": 5}),
+        ("gaussian", {"scale": "shared"}), ("gaussian", {"scale": "predicted"}), ("bernoulli", {}),
+        ("mixture", {"components": 2}), ("mixture", {"components": 2, "bits": 5}),
     ],
 )  # fmt: skip
-def test_every_likelihood_trains_and_draws(name, scale, bits, tmp_path):
+def test_every_likelihood_trains_and_draws(name, own, tmp_path):
     config = tiny(
-        likelihood={"name": name, "scale": scale, "bits": bits, "components": 2},
+        likelihood={"name": name, **own},
         model={"widths": (8,), "blocks": (1,)},
         train={"steps": 2, "log_every": 1, "eval_every": 2},
         prior={"fitted": ()},
     )
     assert train(config, tmp_path) is Outcome.FINISHED
     *_, valid = metrics(tmp_path)
+    bits = config.likelihood.bits
     assert valid["split"] == "valid" and 0.5 * bits < valid["elbo_bits_per_dim"] < 2.5 * bits
     model = vaejax.load(tmp_path)
     faces = model.sample(2)

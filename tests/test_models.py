@@ -99,8 +99,8 @@ def test_bfloat16_stays_inside_the_networks():
 def test_every_parameter_gets_a_gradient(name, prior):
     from vaejax.tasks.vae.evidence import evidence
 
-    scale = "fixed" if name == "bernoulli" else "shared"
-    config = tiny(likelihood={"name": name, "scale": scale}, prior={"name": prior})
+    scale = {"scale": "shared"} if name in ("logistic", "gaussian") else {}
+    config = tiny(likelihood={"name": name, **scale}, prior={"name": prior})
     model = build_model(config)
     # The zero start hides the layers before a zero.
     params = away_from_start(model, config, by=0.05)

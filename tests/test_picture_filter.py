@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import tiny
 
 from vaejax.config import DataConfig
-from vaejax.config.settings import to_json
+from vaejax.config.saved import to_json
 from vaejax.data import open_dataset
 from vaejax.data.pictures.formats import readers
 from vaejax.data.sources.folder import Folder

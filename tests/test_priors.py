@@ -9,6 +9,7 @@ import optax
 import pytest
 import scipy.stats
 
+from vaejax.config import CouplingFlowConfig, HierarchicalConfig, StandardNormalConfig
 from vaejax.priors import CouplingFlow, StandardNormal, build_prior
 
 
@@ -138,7 +139,7 @@ def test_flow_learns_a_bent_density():
 
 
 def test_build_prior():
-    assert build_prior("standard_normal", 7, 2, 16) == StandardNormal(7)
-    assert build_prior("coupling_flow", 7, 2, 16) == CouplingFlow(7, 2, 16)
-    with pytest.raises(ValueError, match="coupling_flow"):
-        build_prior("vamp", 7, 2, 16)
+    assert build_prior(StandardNormalConfig(), 7) == StandardNormal(7)
+    assert build_prior(CouplingFlowConfig(layers=2, width=16), 7) == CouplingFlow(7, 2, 16)
+    with pytest.raises(ValueError, match="hierarchical"):
+        build_prior(HierarchicalConfig(), 7)

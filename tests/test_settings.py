@@ -1,6 +1,8 @@
 """The schema: it accepts its own defaults, keeps what it is given, and names what is wrong."""
 
 import contextlib
+import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -9,14 +11,14 @@ from hypothesis import strategies as st
 from tiny import of_file
 
 from vaejax.config import default_config
+from vaejax.config.saved import from_json, to_json, upgraded
 from vaejax.config.settings import (
+    changed,
     common,
     differences,
-    field_of,
-    from_json,
     names,
     resolve,
-    to_json,
+    setting_of,
 )
 from vaejax.errors import UserError
 from vaejax.models import build_model
@@ -88,35 +90,31 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"widths": ()}}, "config.model.blocks"),
         ({"likelihood": {"name": "logistics"}}, "did you mean logistic?"),
         ({"model": {"widths": (8,) * 6, "blocks": (1,) * 6}}, "name fewer widths"),
-        ({"likelihood": {"name": "bernoulli"}}, "set config.likelihood.scale=fixed"),
-        ({"likelihood": {"name": "gaussian", "bits": 5}}, "name logistic or mixture"),
-        ({"likelihood": {"name": "mixture", "scale": "fixed"}}, "scale='fixed' has no meaning"),
+        (
+            {"likelihood": {"name": "gaussian", "bits": 5}},
+            "config.likelihood.bits=5 is of config.likelihood.name=logistic or mixture, and "
+            "gaussian has none; leave it out, or set it to its default, 8",
+        ),
+        ({"likelihood": {"name": "mixture", "scale": "fixed"}}, "of config.likelihood.name=log"),
+        ({"prior": {"name": "standard_normal", "layers": 3}}, "is of config.prior.name=coup"),
+        ({"model": {"dropout": 0.5}}, "config.model.dropout=0.5 is of config.model.name=ladder"),
+        ({"model": {"name": "ladder", "latent_size": 512}}, "is of config.model.name=conv, and"),
         ({"model": {"name": "ladder"}}, "begin with a config file of a ladder"),
+        ({"prior": {"name": "hierarchical"}}, "is of a ladder's groups, and"),
         (
-            {"model": {"name": "ladder"}, "prior": {"fitted": (), "name": "standard_normal"}},
-            "config.prior.name='standard_normal' is of a flat z",
+            {"model": {"name": "ladder"}, "prior": {"name": "hierarchical", "fitted": ["mixture"]}},
+            "config.prior.fitted=('mixture',) names priors of a flat z",
         ),
         (
-            {"model": {"name": "ladder", "latent_size": 512}, "prior": {"fitted": ()}},
-            "config.model.latent_size=512 is of a flat z",
-        ),
-        (
-            {"model": {"name": "ladder"}, "prior": {"fitted": ()}},
+            {"model": {"name": "ladder"}, "prior": {"name": "hierarchical"}},
             "config.likelihood.scale='position' would tie a ladder to pictures of one size",
         ),
-        ({"ladder": {"dropout": 0.5}}, "config.ladder.dropout=0.5 has no meaning for"),
+        ({"model": {"name": "ladder", "blocks": (0, 0, 0)}}, "the last level, without latents"),
         (
-            {"model": {"name": "ladder", "blocks": (0, 0, 0)}, "prior": {"fitted": ()}},
-            "the last level, without latents",
+            {"model": {"name": "ladder", "hidden": (8,)}},
+            "config.model.hidden=(8,) must have one number for each",
         ),
-        (
-            {
-                "model": {"name": "ladder"},
-                "ladder": {"hidden": (8,)},
-                "prior": {"fitted": ()},
-            },
-            "config.ladder.hidden=(8,) must have one number for each",
-        ),
+        ({"ladder": {"dropout": 0.5}}, "config.ladder is not a setting"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(values, said):
@@ -173,15 +171,48 @@ def test_a_run_may_go_on_longer_but_not_otherwise():
     assert differences(old, other) == ["train.batch_size: 64 -> 32"]
 
 
+def test_a_class_of_another_name_keeps_what_both_have():
+    config = resolve({"prior": {"layers": 3, "fitted": ["mixture"]}})
+    other = changed(config, {"prior.name": "standard_normal"})
+    assert dataclasses.asdict(other.prior) == {"name": "standard_normal", "fitted": ("mixture",)}
+    assert differences(config, other) == [
+        "prior.name: 'coupling_flow' -> 'standard_normal'",
+        "prior.layers: 3 -> None",
+        "prior.width: 128 -> None",
+    ]
+
+
+def test_what_a_class_fixes_may_be_said_of_it():
+    config = resolve({"likelihood": {"name": "bernoulli", "scale": "fixed", "bits": 8}})
+    assert config.likelihood.bits == 8 and not config.likelihood.learns_scale
+
+
+def test_settings_of_version_0_1_are_those_of_today():
+    old = {
+        "model": {"name": "ladder", "latent_size": 128, "widths": [8, 8, 8], "patch": 1},
+        "ladder": {"latent": 4, "hidden": [], "dropout": 0.2},
+        "likelihood": {"name": "mixture", "scale": "predicted", "fixed_scale": 3.0},
+        "prior": {"name": "coupling_flow", "layers": 5, "fitted": []},
+    }
+    config = resolve(upgraded(old))
+    assert (config.model.latent, config.model.dropout, config.model.patch) == (4, 0.2, 1)
+    assert (config.prior.name, config.prior.fitted) == ("hierarchical", ())
+    assert upgraded(json.loads(to_json(config))) == json.loads(to_json(config))
+    flat = resolve(upgraded({"likelihood": {"name": "bernoulli", "scale": "fixed"}, "ladder": {}}))
+    assert flat.model.name == "conv"
+
+
 def test_what_may_change_and_what_may_differ_between_processes():
-    facts = {name: field_of(name).metadata for name in names()}
-    per_machine = {name for name in facts if facts[name]["of_machine"]}
+    facts = {name: setting_of(name) for name in names()}
+    per_machine = {name for name in facts if facts[name].of_machine}
     assert per_machine == {
         "data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads"
     }  # fmt: skip
-    assert {name for name in facts if facts[name]["may_change"]} == per_machine | {
+    assert {name for name in facts if facts[name].may_change} == per_machine | {
         "data.on_device", "train.steps", "train.keep", "train.log_every", "train.eval_every",
-        "train.save_every", "train.fsdp", "train.hang_timeout", "ladder.scan", "ladder.remat",
+        "train.save_every", "train.fsdp", "train.hang_timeout", "model.scan", "model.remat",
         "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted",
     }  # fmt: skip
-    assert common(resolve({})).keys() == facts.keys() - per_machine
+    default = resolve({})
+    own = {key for key in facts if hasattr(getattr(default, key.split(".")[0]), key.split(".")[1])}
+    assert common(default).keys() == own - per_machine

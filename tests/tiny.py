@@ -7,6 +7,7 @@ import pathlib
 
 import ml_collections
 
+from vaejax.cli.command_line import reset_replaced
 from vaejax.config import Config, default_config
 from vaejax.config.settings import resolve
 
@@ -44,18 +45,18 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
     config.eval.importance_samples = 4
     config.eval.grid = 4
     if model == "ladder":
-        config.ladder.latent = 2
+        config.model.latent = 2
         config.likelihood.name = "mixture"
         config.likelihood.components = 3
-        config.likelihood.scale = "predicted"
-        config.prior.fitted = ()
-    else:
-        config.model.latent_size = 6
-        config.prior.layers = 1
-        config.prior.width = 16
+        config.prior.name, config.prior.fitted = "hierarchical", ()
+        return config
+    config.model.latent_size = 6
     if model == "least":
         config.train.steps = 2
         config.prior.name, config.prior.fitted = "standard_normal", ()
+        return config
+    config.prior.layers = 1
+    config.prior.width = 16
     return config
 
 
@@ -64,6 +65,7 @@ def tiny(model_name: str = "conv", **sections: dict) -> Config:
     config = get_config(model_name)
     for section, values in sections.items():
         config[section].update(values)
+    reset_replaced(config, flags_of(model_name, **sections))
     return resolve(config)
 
 

@@ -33,7 +33,7 @@ def main() -> None:
     workdir = cli.existing_run(cli.given(WORKDIR))
     import numpy as np
 
-    from vaejax.config.settings import load_json
+    from vaejax.config.saved import load_json
     from vaejax.records import pictures
     from vaejax.records.progress import counting, say
     from vaejax.trained.loading import load

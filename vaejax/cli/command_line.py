@@ -9,7 +9,7 @@ import ml_collections
 from absl import flags
 
 from vaejax.cli import saved_config
-from vaejax.config.settings import KINDS, check_key, field_of
+from vaejax.config.settings import KINDS, check_key, setting_of, without_meaning
 from vaejax.errors import UserError
 
 
@@ -71,6 +71,25 @@ def check_returned(config: Any) -> None:
     config.to_dict()
 
 
+def reset_replaced(config: ml_collections.ConfigDict, argv: list[str]) -> None:
+    """Gives what a config file sets of a class that a flag replaces by another its default.
+
+    With `--config.prior.name=standard_normal` the file's `prior.layers` have no meaning; the same
+    as a flag is a mistake, which `settings.resolve` names.
+
+    Args:
+      config: what the file and the flags set; changed in place.
+      argv: the command line, as `config_flags_of` returns it.
+    """
+    words = [word.partition("=") for word in argv if word.startswith("--config.")]
+    given = {name.removeprefix("--config."): value for name, _, value in words}
+    for setting, value in given.items():
+        section, _, key = setting.partition(".")
+        for other in without_meaning(section, value) if key == "name" else ():
+            if f"{section}.{other}" not in given and other in config[section]:
+                config[section][other] = setting_of(f"{section}.{other}").default
+
+
 def config_name(file: str) -> str:
     """What a run with this config file is called: the file's stem, or the run whose JSON it is."""
     config, _, saved = file.partition(":")
@@ -125,7 +144,7 @@ def _value(key: str, text: str) -> str:
     Raises:
       UserError: it is none of the setting's type.
     """
-    kind: Any = field_of(key).type
+    kind: Any = setting_of(key).type
     if typing.get_origin(kind) is not tuple:
         return _word(key, text, kind)
     inner = typing.get_args(kind)[0]

@@ -11,7 +11,12 @@ from typing import NoReturn, TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vaejax.cli.command_line import check_returned, config_flags_of, flag_error
+from vaejax.cli.command_line import (
+    check_returned,
+    config_flags_of,
+    flag_error,
+    reset_replaced,
+)
 from vaejax.config.checks import check_read
 from vaejax.config.settings import resolve
 from vaejax.errors import UserError, one_line
@@ -61,8 +66,10 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
                 require(name)
             if "config" in flags.FLAGS and flags.FLAGS["config"].present:
                 # A config file that failed to load says so only when it is looked into.
-                check_returned(flags.FLAGS["config"].value)
-                check_read(resolve(flags.FLAGS["config"].value))
+                config = flags.FLAGS["config"].value
+                check_returned(config)
+                reset_replaced(config, sys.argv)
+                check_read(resolve(config))
             _check_values()
             return rest
 

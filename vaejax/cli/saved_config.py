@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_collections
 
 from vaejax.config import default_config
+from vaejax.config.saved import upgraded
 from vaejax.errors import UserError
 
 
@@ -22,7 +23,7 @@ def get_config(path: str) -> ml_collections.ConfigDict:
     if not isinstance(saved, dict) or not all(isinstance(part, dict) for part in saved.values()):
         raise UserError(f"--config={path} holds no settings; name a run's config.json")
     config = default_config()
-    for section, values in saved.items():
+    for section, values in upgraded(saved).items():
         tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
         # A section that is none is refused, with all else, where settings are checked.
         config[section] = {**config.get(section, {}), **values, **tuples}

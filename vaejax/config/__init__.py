@@ -1,39 +1,50 @@
 """The settings of a run: their schema, their checks, and the forms in which they are written."""
 
+from vaejax.config.defaults import default_config, ladder_config
+from vaejax.config.likelihoods import (
+    BernoulliConfig,
+    LikelihoodConfig,
+    LocationScaleConfig,
+    MixtureConfig,
+)
+from vaejax.config.models import ConvConfig, LadderConfig, ModelConfig
+from vaejax.config.priors import (
+    FITTED_PRIORS,
+    CouplingFlowConfig,
+    HierarchicalConfig,
+    PriorConfig,
+    StandardNormalConfig,
+)
 from vaejax.config.schema import (
     CROPS,
-    FITTED_PRIORS,
-    RUN_MARK,
     Config,
     DataConfig,
     EvalConfig,
-    LadderConfig,
-    LikelihoodConfig,
-    ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
-    PriorConfig,
     TrainConfig,
-    default_config,
-    ladder_config,
-    user_cache,
 )
 
 __all__ = [
     "CROPS",
     "FITTED_PRIORS",
-    "RUN_MARK",
+    "BernoulliConfig",
     "Config",
+    "ConvConfig",
+    "CouplingFlowConfig",
     "DataConfig",
     "EvalConfig",
+    "HierarchicalConfig",
     "LadderConfig",
     "LikelihoodConfig",
+    "LocationScaleConfig",
+    "MixtureConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "PriorConfig",
+    "StandardNormalConfig",
     "TrainConfig",
     "default_config",
     "ladder_config",
-    "user_cache",
 ]

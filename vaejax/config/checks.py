@@ -2,7 +2,7 @@
 
 import difflib
 
-from vaejax.config import Config, LadderConfig, TrainConfig
+from vaejax.config import Config, TrainConfig
 from vaejax.errors import UserError
 from vaejax.files.paths import check_no_address
 
@@ -12,12 +12,9 @@ def check_together(config: Config) -> None:
     _check_source(config.data.source)
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
-    _check_levels(config)
-    if config.model.has_groups:
-        _check_ladder(config)
-    else:
-        _check_no_ladder(config.ladder)
-    _check_likelihood(config)
+    config.model.check(config.data.image_size)
+    config.prior.check(config.model)
+    config.likelihood.check(config.model)
     _check_loop(config.train)
     if 0 < config.optimizer.guard <= 1:
         raise UserError(
@@ -53,85 +50,6 @@ def _check_source(source: str) -> None:
         raise UserError(
             f"config.data.source={source!r} is not one of synthetic, celeba, folder, array, "
             f"tfds:NAME{hint}"
-        )
-
-
-def _check_levels(config: Config) -> None:
-    model = config.model
-    if len(model.widths) != len(model.blocks):
-        raise UserError(
-            f"config.model.blocks={model.blocks} must have one number for each of "
-            f"config.model.widths={model.widths}"
-        )
-    if not model.widths:
-        raise UserError("config.model.widths=() must name at least one level, such as (64, 128)")
-    shrink = model.patch * 2 ** (len(model.widths) - 1)
-    if min(config.data.image_size) < shrink:
-        raise UserError(
-            f"config.model.widths={model.widths} with config.model.patch={model.patch} divides "
-            f"the side by {shrink}, more than config.data.image_size={config.data.image_size} has; "
-            "name fewer widths"
-        )
-
-
-def _check_ladder(config: Config) -> None:
-    model, hidden = config.model, config.ladder.hidden
-    if config.prior.fitted:
-        raise UserError(
-            f"config.prior.fitted={config.prior.fitted} names priors of a flat z, and "
-            "config.model.name=ladder has none; begin with a config file of a ladder, such as "
-            "configs/celeba_ladder.py, which sets all that one needs"
-        )
-    if hidden and len(hidden) != len(model.widths):
-        raise UserError(
-            f"config.ladder.hidden={hidden} must have one number for each of "
-            f"config.model.widths={model.widths}, or none at all"
-        )
-    if not model.blocks[-1]:
-        raise UserError(
-            f"config.model.blocks={model.blocks} leaves a ladder's top, the last level, without "
-            "latents; name a number from 1 on there, or fewer levels"
-        )
-    for key in ("model.latent_size", "prior.name", "prior.layers", "prior.width"):
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
-        if value != getattr(getattr(Config(), section), name):
-            raise UserError(
-                f"config.{key}={value!r} is of a flat z, and config.model.name=ladder has none; "
-                "leave it out"
-            )
-    if config.likelihood.name != "mixture" and config.likelihood.scale == "position":
-        raise UserError(
-            "config.likelihood.scale='position' would tie a ladder to pictures of one size; "
-            "name predicted, or shared"
-        )
-
-
-def _check_no_ladder(ladder: LadderConfig) -> None:
-    for key, value in vars(ladder).items():
-        if value != getattr(LadderConfig(), key):
-            raise UserError(
-                f"config.ladder.{key}={value!r} has no meaning for config.model.name=conv; leave "
-                "it out, or begin with a config file of a ladder, such as configs/celeba_ladder.py"
-            )
-
-
-def _check_likelihood(config: Config) -> None:
-    likelihood = config.likelihood
-    if likelihood.bits != 8 and likelihood.name not in ("logistic", "mixture"):
-        raise UserError(
-            f"config.likelihood.bits={likelihood.bits} is not known to "
-            f"config.likelihood.name={likelihood.name!r}; name logistic or mixture"
-        )
-    if likelihood.name == "bernoulli" and likelihood.scale != "fixed":
-        raise UserError(
-            f"config.likelihood.scale={likelihood.scale!r} has no meaning for bernoulli, "
-            "which has no scale; set config.likelihood.scale=fixed"
-        )
-    if likelihood.name == "mixture" and likelihood.scale == "fixed":
-        raise UserError(
-            "config.likelihood.scale='fixed' has no meaning for a mixture, whose components learn "
-            "their scales; leave it out, or name config.likelihood.name=logistic"
         )
 
 

@@ -1,32 +1,31 @@
-"""Checks, compares and stores settings from a config file or a run's JSON."""
+"""Checks and compares the settings of a config file, of flags, or of a run's JSON."""
 
 import dataclasses
 import difflib
-import json
 import numbers
 import os
 import sys
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from vaejax.config import Config
 from vaejax.config.checks import check_together
+from vaejax.config.options import Setting, members, settings_of
 from vaejax.errors import UserError
-from vaejax.files.atomic import replacing
 
 CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
 # What a value of each type is called.
 KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 
-_SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
-_FIELDS = {
-    f"{section}.{setting.name}": setting
-    for section, kind in _SECTIONS.items()
-    for setting in dataclasses.fields(kind)
+SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
+"""The class of each section, or the union of those that it can be."""
+_SETTINGS = {
+    f"{section}.{key}": setting
+    for section, kind in SECTIONS.items()
+    for key, setting in settings_of(kind).items()
 }
 # What other tools call a setting.
 _OTHER_NAMES = {
@@ -78,9 +77,9 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
         )
     sections = {}
     for name in values:
-        if name not in _SECTIONS:
+        if name not in SECTIONS:
             check_key(name)
-    for name, kind in _SECTIONS.items():
+    for name, kind in SECTIONS.items():
         sections[name] = _section(kind, name, values.get(name, {}))
     config = _resolve_crop(Config(**sections))
     check_together(config)
@@ -97,12 +96,24 @@ def changed(config: Config, changes: dict[str, Any]) -> Config:
     for name, value in changes.items():
         section, key = name.split(".")
         values[section][key] = value
+        if key == "name":
+            for other in without_meaning(section, value):
+                values[section].pop(other, None)
     return resolve(values)
+
+
+def without_meaning(section: str, name: str) -> set[str]:
+    """The keys of a section that other classes have and the one of this name has not.
+
+    Empty where the section is no union, or none of its classes is called so.
+    """
+    chosen = members(SECTIONS.get(section)).get(name)
+    return settings_of(SECTIONS[section]).keys() - settings_of(chosen).keys() if chosen else set()
 
 
 def check_key(name: str) -> None:
     """Raises UserError unless `name` is a `section.key` of the schema; it names the nearest one."""
-    if name in _FIELDS:
+    if name in _SETTINGS:
         return
     section, _, key = name.rpartition(".")
     near = _nearest(section, key)
@@ -112,26 +123,26 @@ def check_key(name: str) -> None:
 
 def names() -> list[str]:
     """All settings, as `section.key`."""
-    return list(_FIELDS)
+    return list(_SETTINGS)
 
 
-def field_of(name: str) -> dataclasses.Field:
+def setting_of(name: str) -> Setting:
     """The schema's entry of a `section.key`."""
-    return _FIELDS[name]
+    return _SETTINGS[name]
 
 
 def _nearest(section: str, key: str) -> str | None:
     """What was probably meant: what others call so, the same name elsewhere, or one like it."""
     if key in _OTHER_NAMES:
         return _OTHER_NAMES[key]
-    same = [name for name in _FIELDS if name.partition(".")[2] == key]
+    same = [name for name in _SETTINGS if name.partition(".")[2] == key]
     if same:
         written = f"{section}.{key}"
         return max(same, key=lambda name: difflib.SequenceMatcher(None, written, name).ratio())
-    if not section and (near := difflib.get_close_matches(key, _SECTIONS, n=1, cutoff=0.6)):
+    if not section and (near := difflib.get_close_matches(key, SECTIONS, n=1, cutoff=0.6)):
         return near[0]
-    own = [name for name in _FIELDS if name.startswith(f"{section}.")]
-    for names, cutoff in ((own, 0.5), (list(_FIELDS), 0.7)):
+    own = [name for name in _SETTINGS if name.startswith(f"{section}.")]
+    for names, cutoff in ((own, 0.5), (list(_SETTINGS), 0.7)):
         leaves = {name.partition(".")[2]: name for name in names}
         if near := difflib.get_close_matches(key, leaves, n=1, cutoff=cutoff):
             return leaves[near[0]]
@@ -140,59 +151,26 @@ def _nearest(section: str, key: str) -> str | None:
 
 def _known(section: str) -> list[str]:
     """The settings of a section; the sections where there is none of that name."""
-    own = [name for name in _FIELDS if name.startswith(f"{section}.")]
-    return own or list(_SECTIONS)
-
-
-def to_json(config: Config) -> str:
-    """The settings as indented JSON, keys in the schema's order."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str) -> Config:
-    """The inverse of `to_json`; checks like `resolve`."""
-    return resolve(json.loads(text))
-
-
-def save_json(path: Path, config: Config) -> None:
-    """Writes `to_json`, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(to_json(config))
-
-
-def load_json(path: Path) -> Config:
-    """Reads what `save_json` wrote.
-
-    Raises:
-      UserError: the file is missing, or no config of this version.
-    """
-    try:
-        return from_json(path.read_text())
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); name the work directory of a run"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); restore it, or begin a new run") from error
-    except UserError as error:
-        raise UserError(f"{path} does not fit this version of vaejax: {error}") from error
+    own = [name for name in _SETTINGS if name.startswith(f"{section}.")]
+    return own or list(SECTIONS)
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Lines `key: old -> new` for the settings that make `new` another run than `old`."""
+    """Lines `key: old -> new` for the settings that make `new` another run than `old`.
+
+    A setting that only one of them has, because they name other classes, is `None` in the other.
+    """
     before, after = dict(_leaves(old)), dict(_leaves(new))
     return [
-        f"{key}: {before[key]!r} -> {after[key]!r}"
-        for key in before
-        if before[key] != after[key] and not field_of(key).metadata["may_change"]
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in before | after
+        if before.get(key) != after.get(key) and not setting_of(key).may_change
     ]
 
 
 def common(config: Config) -> dict[str, Any]:
     """The settings that all processes of a run must share, by their names."""
-    return {
-        key: value for key, value in _leaves(config) if not field_of(key).metadata["of_machine"]
-    }
+    return {key: value for key, value in _leaves(config) if not setting_of(key).of_machine}
 
 
 def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
@@ -201,32 +179,43 @@ def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
             yield f"{section.name}.{key}", value
 
 
-def _section(schema: type, name: str, values: Any) -> Any:
+def _section(kind: Any, section: str, values: Any) -> Any:
+    """The section's class, or that of a union which `name` chooses, with these values."""
     if not isinstance(values, dict):
-        raise UserError(f"config.{name} is {values!r}; it must be a section of settings")
-    fields = {f.name: f for f in dataclasses.fields(schema)}
+        raise UserError(f"config.{section} is {values!r}; it must be a section of settings")
     checked = {}
     for key, value in values.items():
-        check_key(f"{name}.{key}")
-        checked[key] = _value(f"config.{name}.{key}", fields[key], value)
-    return schema(**checked)
+        check_key(f"{section}.{key}")
+        checked[key] = _value(f"config.{section}.{key}", setting_of(f"{section}.{key}"), value)
+    classes = members(kind)
+    chosen = classes[checked.get("name", next(iter(classes)))] if classes else kind
+    own = settings_of(chosen)
+    for key, value in checked.items():
+        # A config has the defaults of all classes; and what one fixes may be said of it.
+        default = setting_of(f"{section}.{key}").default
+        if key not in own and value not in (default, getattr(chosen, key, default)):
+            others = " or ".join(name for name in classes if key in settings_of(classes[name]))
+            raise UserError(
+                f"config.{section}.{key}={value!r} is of config.{section}.name={others}, and "
+                f"{chosen.name} has none; leave it out, or set it to its default, {default!r}"
+            )
+    return chosen(**{key: value for key, value in checked.items() if key in own})
 
 
-def _value(name: str, schema: dataclasses.Field, value: Any) -> Any:
-    value = _typed(name, schema.type, value)
-    rules = schema.metadata
+def _value(name: str, setting: Setting, value: Any) -> Any:
+    value = _typed(name, setting.type, value)
     for element in value if isinstance(value, tuple) else (value,):
-        if rules["choices"] and element not in rules["choices"]:
-            near = difflib.get_close_matches(str(element), map(str, rules["choices"]), n=1)
+        if setting.choices and element not in setting.choices:
+            near = difflib.get_close_matches(str(element), map(str, setting.choices), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            choices = ", ".join(map(str, rules["choices"]))
+            choices = ", ".join(map(str, setting.choices))
             raise UserError(f"{name}={element!r} is not one of {choices}{hint}")
-        too_low = rules["low"] is not None and not element >= rules["low"]
-        too_high = rules["high"] is not None and not element <= rules["high"]
+        too_low = setting.low is not None and not element >= setting.low
+        too_high = setting.high is not None and not element <= setting.high
         if too_low or too_high:
-            limits = f"at least {rules['low']}" if rules["low"] is not None else ""
-            if rules["high"] is not None:
-                limits += f"{' and ' if limits else ''}at most {rules['high']}"
+            limits = f"at least {setting.low}" if setting.low is not None else ""
+            if setting.high is not None:
+                limits += f"{' and ' if limits else ''}at most {setting.high}"
             raise UserError(f"{name}={element!r} must be {limits}")
     return value
 

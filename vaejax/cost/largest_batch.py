@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vaejax.config import Config
+from vaejax.config import Config, LadderConfig
 from vaejax.config.settings import changed
 from vaejax.cost.compiled_step import Estimate
 from vaejax.errors import DoesNotFit, UserError
@@ -119,8 +119,8 @@ def remedies(
 def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]:
     """Kinds of remedies, each from the mildest on, and what share of the need must stay."""
     train = config.train
-    if config.model.has_groups and not config.ladder.remat:
-        yield [({"ladder.remat": True}, 1 / 4)]
+    if isinstance(config.model, LadderConfig) and not config.model.remat:
+        yield [({"model.remat": True}, 1 / 4)]
     halves = [2**i for i in range(1, 11) if train.batch_size % (devices * 2**i) == 0]
     yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]
     if config.model.dtype != "bfloat16":

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from vaejax.errors import UserError
 
+RUN_MARK = ".vaejax"
+"""The file by which a work directory is known from its first moment."""
+
 # A scheme has two letters at least, which a Windows drive has not. pathlib makes one slash of two.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.*)", re.DOTALL)
 _MOUNTS = {
@@ -58,3 +61,22 @@ def check_no_address(name: str, value: str) -> None:
         tool = _MOUNTS.get(scheme.lower(), "a FUSE file system")
         remedy = f"mount it (for example with {tool}) and name the directory where it is mounted"
     raise UserError(f"{name}={value} is an address and not a path of this machine; {remedy}")
+
+
+def user_cache() -> Path:
+    """Where vaejax keeps what it can make again: $XDG_CACHE_HOME/vaejax or ~/.cache/vaejax.
+
+    Raises:
+      UserError: there is no home directory.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    check_no_address("XDG_CACHE_HOME", given)
+    try:
+        # A relative one is ignored, as the XDG base directory specification has it.
+        root = given if os.path.isabs(given) else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserError(
+            "there is no home directory for the cache: set --config.data.cache_dir or"
+            " XDG_CACHE_HOME to a directory that can be written"
+        ) from error
+    return Path(root) / "vaejax"

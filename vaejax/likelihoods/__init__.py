@@ -44,13 +44,10 @@ __all__ = [
 
 def build_likelihood(config: Config) -> Likelihood:
     """The likelihood that `config` names."""
-    settings = config.likelihood
-    if settings.name == "mixture":
-        return MixtureOfLogistics(config.data.channels, settings.bits)
-    if settings.name == "logistic":
-        return DiscretizedLogistic(settings.bits)
-    plain: dict[str, Callable[[], Likelihood]] = {
+    build: dict[str, Callable[[], Likelihood]] = {
+        "logistic": lambda: DiscretizedLogistic(config.likelihood.bits),
         "gaussian": DiscretizedGaussian,
         "bernoulli": Bernoulli,
+        "mixture": lambda: MixtureOfLogistics(config.data.channels, config.likelihood.bits),
     }
-    return plain[settings.name]()
+    return build[config.likelihood.name]()

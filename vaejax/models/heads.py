@@ -22,13 +22,13 @@ class PixelHead(nn.Module):
 
     Attributes:
       channels: of the pictures.
-      scale: whose scale it is, as in `LikelihoodConfig`.
+      scale: whose scale it is, as in `LocationScaleConfig`.
       fixed_scale: in grey levels, for `fixed`.
     """
 
     channels: int
     scale: str
-    fixed_scale: float
+    fixed_scale: float = 1.0
 
     def inputs(self) -> int:
         """Values that it takes for each pixel."""

@@ -14,6 +14,7 @@ where `temperature` scales the standard deviation of the base noise.
 
 import flax.linen as nn
 
+from vaejax.config import CouplingFlowConfig, PriorConfig, StandardNormalConfig
 from vaejax.priors.coupling_flow import CouplingFlow
 from vaejax.priors.fitted import fit_prior, load_prior, save_prior
 from vaejax.priors.flow_matching import FlowMatching
@@ -36,14 +37,14 @@ __all__ = [
 ]
 
 
-def build_prior(name: str, latent_size: int, layers: int, width: int) -> nn.Module:
-    """The jointly trained prior of that name; `layers` and `width` are the flow's.
+def build_prior(settings: PriorConfig, latent_size: int) -> nn.Module:
+    """The prior of a vector z that is trained with the model.
 
     Raises:
-      ValueError: the name is neither standard_normal nor coupling_flow.
+      ValueError: the settings are of a ladder's groups, whose priors are part of it.
     """
-    if name == "standard_normal":
+    if isinstance(settings, StandardNormalConfig):
         return StandardNormal(latent_size)
-    if name == "coupling_flow":
-        return CouplingFlow(latent_size, layers=layers, width=width)
-    raise ValueError(f"prior {name!r} is neither 'standard_normal' nor 'coupling_flow'")
+    if isinstance(settings, CouplingFlowConfig):
+        return CouplingFlow(latent_size, layers=settings.layers, width=settings.width)
+    raise ValueError(f"prior {settings.name!r} is not of a vector z")

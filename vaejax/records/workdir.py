@@ -7,9 +7,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaejax.config import RUN_MARK, Config
-from vaejax.config.settings import differences, load_json
+from vaejax.config import Config
+from vaejax.config.saved import load_json
+from vaejax.config.settings import differences
 from vaejax.errors import UserError, short_reason
+from vaejax.files.paths import RUN_MARK
 from vaejax.records.checkpoint_files import saved
 from vaejax.records.goodput import last_saved
 from vaejax.records.metric_log import last_step

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 from filelock import FileLock, Timeout
 
-from vaejax.config import user_cache
 from vaejax.errors import UserError
+from vaejax.files.paths import user_cache
 
 PROGRAMS_BYTES = 2 << 30
 """That compiled programs may take on disk."""

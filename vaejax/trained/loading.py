@@ -6,7 +6,7 @@ from typing import Any
 
 from vaejax import data
 from vaejax.config import Config
-from vaejax.config.settings import load_json
+from vaejax.config.saved import load_json
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.files.paths import local_path
 from vaejax.records.checkpoints import Checkpoints

@@ -15,7 +15,7 @@ import jax
 from jaxtyping import PyTree
 
 from vaejax.config import Config
-from vaejax.config.settings import save_json
+from vaejax.config.saved import save_json
 from vaejax.data import Dataset
 from vaejax.data.feed import pipeline
 from vaejax.data.feed.subsets import random_rows

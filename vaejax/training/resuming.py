@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from vaejax.config import Config
-from vaejax.config.settings import resolve
+from vaejax.config.saved import resolve_saved
 from vaejax.data import Dataset
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.records.checkpoint_files import (
@@ -85,7 +85,7 @@ def restore_newest(
 
     def read(reader: Checkpoints, at: int) -> tuple[dict[str, PyTree], dict]:
         meta = reader.meta(at)
-        check_same_run(workdir, resolve(meta["config"]), config)
+        check_same_run(workdir, resolve_saved(meta["config"]), config)
         check_same_data(workdir, meta["data"], dataset, _RESTORE_DATA)
         # Runs of version 0.1 build on nothing.
         if meta.get(BUILDS_ON, {}) != builds_on:

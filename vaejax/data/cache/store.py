@@ -17,7 +17,7 @@ import filelock
 import numpy as np
 import PIL
 
-from vaejax.config import DataConfig, user_cache
+from vaejax.config import DataConfig
 from vaejax.data.cache import in_use, npy
 from vaejax.data.cache.building import AllSetAside, build, split_names
 from vaejax.data.cache.disk import SETTING, Disk, sync_directory, write_json
@@ -27,7 +27,7 @@ from vaejax.data.pictures.formats import readers
 from vaejax.data.sources.picture_filter import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
 from vaejax.files.atomic import replacing
-from vaejax.files.paths import local_path
+from vaejax.files.paths import local_path, user_cache
 
 _LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
 _META = "meta.json"

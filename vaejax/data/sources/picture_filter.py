@@ -8,9 +8,9 @@ import contextlib
 import json
 from typing import Any, NamedTuple
 
-from vaejax.config import RUN_MARK
 from vaejax.data.pictures.formats import HEAD_BYTES, SUFFIXES, refusal
 from vaejax.data.sources.file_tree import Entry, Tree, Unreadable
+from vaejax.files.paths import RUN_MARK
 
 CACHE_TAG = "CACHEDIR.TAG"
 """Marks a folder that can be made again (https://bford.info/cachedir/)."""

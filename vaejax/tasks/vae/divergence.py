@@ -28,7 +28,7 @@ def explain_divergence(config: Config, step: int, values: Mapping, lowest: float
     raw = float(config.likelihood.bits)
     limit = max(raw, _TIMES * lowest)
     warmup = min(config.optimizer.warmup_steps, config.train.steps)
-    if _calibrated(config) and step >= warmup:
+    if config.likelihood.learns_scale and step >= warmup:
         # Whoever was rolled back and ends no better than raw pixels has not recovered.
         recovered = step < config.train.steps or not values.get("rollbacks")
         limit = min(limit, raw + (_SLACK if step <= _YOUNG and recovered else 0.0))
@@ -58,8 +58,3 @@ def advice(settings: OptimizerConfig) -> str:
     if not settings.clip_norm:
         words += ", or shorten gradients with config.optimizer.clip_norm=1"
     return words
-
-
-def _calibrated(config: Config) -> bool:
-    """Whether the likelihood can always describe noise as well as raw pixels do."""
-    return config.likelihood.scale != "fixed" or config.likelihood.name == "mixture"

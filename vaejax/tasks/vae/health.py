@@ -1,8 +1,9 @@
 """Warnings about a training run, such as posterior collapse, each with a remedy, shown once."""
 
+import math
 from collections.abc import Iterator
 
-from vaejax.config import Config
+from vaejax.config import Config, LadderConfig, LocationScaleConfig
 from vaejax.likelihoods import MIN_LOG_SCALE
 
 # Bits/dim by which validation may lie behind training, or rise again from its best.
@@ -45,8 +46,9 @@ class Health:
     ) -> Iterator[tuple[str, str]]:
         quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
         # A ladder has no units to count.
-        size = self._config.model.latent_size
-        active = values.get("active_units", size)
+        model = self._config.model
+        size = 0 if isinstance(model, LadderConfig) else model.latent_size
+        active = values.get("active_units", math.inf)
         if values["kl_nats"] < 1.0 or active < 1:
             yield (
                 "collapse",
@@ -69,15 +71,15 @@ class Health:
                 "could name fewer, or grant config.objective.free_bits",
             )
         likelihood, effective = self._config.likelihood, values["effective_beta"]
-        mixture, fixed = likelihood.name == "mixture", likelihood.scale == "fixed"
-        if (mixture or not fixed) and values["log_std"] < MIN_LOG_SCALE + 1.1:
-            remedy = "" if mixture else ", or set config.likelihood.scale=fixed"
+        has_scale = isinstance(likelihood, LocationScaleConfig)
+        if likelihood.learns_scale and values["log_std"] < MIN_LOG_SCALE + 1.1:
+            remedy = ", or set config.likelihood.scale=fixed" if has_scale else ""
             yield (
                 "saturated",
                 "saturated scale: the likelihood's scale is at its floor, as for pictures with "
                 f"constant pixels; look at the data{remedy}",
             )
-        chosen = fixed and likelihood.name not in ("bernoulli", "mixture")
+        chosen = has_scale and not likelihood.learns_scale
         if chosen and self._config.objective.beta > 0 and not 0.2 <= effective <= 5.0:
             name = "config.likelihood.scale=shared learns it"
             yield (

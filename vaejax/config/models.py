@@ -1,0 +1,103 @@
+"""The models' settings: each class is a choice of `config.model.name`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vaejax.config.options import option
+from vaejax.errors import UserError
+
+LEAST_FEATURES = 16
+
+
+@dataclass(frozen=True)
+class LevelsConfig:
+    """What all models have: levels, each half as high and wide as the one before."""
+
+    name: str = option("")
+    # Channels at each resolution, finest first; each level halves height and width.
+    widths: tuple[int, ...] = option((48, 96, 192), low=1)
+    # Residual blocks at each resolution, finest first; a ladder has a group of latents for each.
+    blocks: tuple[int, ...] = option((1, 1, 1), low=0)
+    # Side of the square patch that the first convolution sees as one position.
+    patch: int = option(4, choices=(1, 2, 4))
+    # Of activations; parameters, KL and likelihood sums are always float32.
+    dtype: str = option("float32", choices=("float32", "bfloat16"))
+
+    @property
+    def pixel_features(self) -> int:
+        """Features of each pixel that the parameters of its mixture are a linear map of.
+
+        Between what a position's width has for each of its pixels, width / patch^2, and the width
+        itself, with which this map would be the largest of all.
+        """
+        return max(LEAST_FEATURES, self.widths[0] // self.patch)
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raises UserError if the levels do not go together, or not with pictures of this size."""
+        if len(self.widths) != len(self.blocks):
+            raise UserError(
+                f"config.model.blocks={self.blocks} must have one number for each of "
+                f"config.model.widths={self.widths}"
+            )
+        if not self.widths:
+            raise UserError(
+                "config.model.widths=() must name at least one level, such as (64, 128)"
+            )
+        shrink = self.patch * 2 ** (len(self.widths) - 1)
+        if min(image_size) < shrink:
+            raise UserError(
+                f"config.model.widths={self.widths} with config.model.patch={self.patch} divides "
+                f"the side by {shrink}, more than config.data.image_size={image_size} has; name "
+                "fewer widths"
+            )
+
+
+@dataclass(frozen=True)
+class ConvConfig(LevelsConfig):
+    """A convolutional VAE whose latents are one vector z, to whose codes priors can be fitted."""
+
+    name: str = option("conv")
+    # Dimensions of z.
+    latent_size: int = option(128, low=1)
+
+    has_groups: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class LadderConfig(LevelsConfig):
+    """A hierarchical VAE: groups of latents at every resolution, and their priors with them."""
+
+    name: str = option("ladder")
+    # Channels of a group of latents.
+    latent: int = option(16, low=1)
+    # Channels inside the residual branches of each level, finest first; (): half the widths.
+    hidden: tuple[int, ...] = option((), low=1)
+    # What makes a standard deviation of a network's number.
+    spread: str = option("softplus", choices=("softplus", "exp"))
+    # What a decoder block sees of the encoder: the block at its place, or its level's last.
+    skips: str = option("block", choices=("block", "level"))
+    # Share of the channels inside a residual branch that are left out in training.
+    dropout: float = option(0.0, low=0, high=0.9)
+    # Equal blocks as a loop, which compiles faster; the numbers are the same.
+    scan: bool = option(True, may_change=True)
+    # Activations inside a block are computed again for its gradient, which saves memory.
+    remat: bool = option(False, may_change=True)
+
+    has_groups: ClassVar[bool] = True
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raises UserError as for every model, or if its top has no latents."""
+        super().check(image_size)
+        if self.hidden and len(self.hidden) != len(self.widths):
+            raise UserError(
+                f"config.model.hidden={self.hidden} must have one number for each of "
+                f"config.model.widths={self.widths}, or none at all"
+            )
+        if not self.blocks[-1]:
+            raise UserError(
+                f"config.model.blocks={self.blocks} leaves a ladder's top, the last level, without "
+                "latents; name a number from 1 on there, or fewer levels"
+            )
+
+
+ModelConfig = ConvConfig | LadderConfig
