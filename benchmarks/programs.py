@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 from vaejax.config import Config
 from vaejax.cost.compiled_step import pictures_shape, traced_step
 from vaejax.cost.flops import matmul_flops
-from vaejax.runtime.mesh import device_memory, fitting_fsdp, make_mesh, split_batch, state_shardings
+from vaejax.runtime.mesh import device_memory, make_mesh, split_batch
+from vaejax.runtime.shards import fitting_fsdp, state_shardings
 from vaejax.training.state import shapes, starting
 from vaejax.training.task import Task
 

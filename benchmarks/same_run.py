@@ -11,7 +11,8 @@ import numpy as np
 from vaejax.config.saved import load_json
 from vaejax.errors import UserError
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.runtime.mesh import single_device_mesh, state_shardings
+from vaejax.runtime.mesh import single_device_mesh
+from vaejax.runtime.shards import state_shardings
 from vaejax.tasks.vae import vae_task
 from vaejax.training.saved_state import items_like
 from vaejax.training.state import shapes

@@ -10,7 +10,8 @@ from jaxtyping import PyTree
 
 from vaejax.config import Config
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh
+from vaejax.runtime.shards import state_shardings
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.training.saved_state import from_items, items_like
 from vaejax.training.state import Net, TrainState, Window, shapes

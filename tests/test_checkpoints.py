@@ -15,9 +15,10 @@ from tiny import CONFIG_FILE, metrics, tiny
 import vaejax
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh
 from vaejax.runtime.processes import ALONE
 from vaejax.runtime.quiet import quiet_libraries
+from vaejax.runtime.shards import state_shardings
 from vaejax.trained import loading
 from vaejax.training.loop import train
 from vaejax.training.resuming import open_checkpoints

@@ -20,7 +20,8 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.metric_log import Reporter
 from vaejax.records.workdir import claim
 from vaejax.runtime import mesh, processes, quiet
-from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh
+from vaejax.runtime.shards import state_shardings
 
 ITEMS = {"model": {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}}
 META = {"config": {}, "evaluation_due": False}

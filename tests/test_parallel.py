@@ -13,7 +13,8 @@ from commands import COMMAND_TIMEOUT
 
 from vaejax.errors import UserError
 from vaejax.runtime.chips import topology_devices
-from vaejax.runtime.mesh import make_mesh, split_batch, state_shardings
+from vaejax.runtime.mesh import make_mesh, split_batch
+from vaejax.runtime.shards import state_shardings
 
 HERE = pathlib.Path(__file__).parent
 # A configuration for 256 x 256 pictures with 103 M parameters; their places, not their numbers.
@@ -22,7 +23,8 @@ import json
 import math
 import jax
 from tiny import tiny
-from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh
+from vaejax.runtime.shards import state_shardings
 from vaejax.tasks.vae import vae_task
 from vaejax.training.state import shapes
 config = tiny(

@@ -19,7 +19,8 @@ from toy_reference import means_of_a_run, played
 from vaejax.data import open_dataset
 from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.records.checkpoints import Checkpoints
-from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh
+from vaejax.runtime.shards import state_shardings
 from vaejax.training.loop import Outcome, train
 from vaejax.training.saved_state import WINDOW, from_items, items_like, to_items
 from vaejax.training.state import Carry, shapes

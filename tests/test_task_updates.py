@@ -17,7 +17,8 @@ from vaejax.data import open_dataset
 from vaejax.errors import UserError
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.goodput import Clock
-from vaejax.runtime.mesh import make_mesh, state_shardings
+from vaejax.runtime.mesh import make_mesh
+from vaejax.runtime.shards import state_shardings
 from vaejax.tasks.vae import VAETask
 from vaejax.training.reports import Reports
 from vaejax.training.saved_state import from_items, to_items

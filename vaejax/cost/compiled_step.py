@@ -22,7 +22,8 @@ from vaejax.cost.traffic import Traffic, traffic
 from vaejax.errors import DoesNotFit
 from vaejax.records.tables import Row
 from vaejax.runtime.chips import Chip, chip_of
-from vaejax.runtime.mesh import fitting_fsdp, make_mesh
+from vaejax.runtime.mesh import make_mesh
+from vaejax.runtime.shards import fitting_fsdp
 from vaejax.tasks.vae import vae_task
 from vaejax.training.state import shapes
 from vaejax.training.step import make_train_step

@@ -33,6 +33,7 @@ from vaejax.models.inference import Inference
 from vaejax.models.ladder_blocks import DecoderBlock, EncoderBlock, FromPosterior, FromPrior, Group
 from vaejax.models.latent_levels import Levels
 from vaejax.models.noise import PRIOR, Keys, fold_in, normal
+from vaejax.runtime.shards import blocks_are_sharded, gathered_block
 
 # Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and
 # what the encoder's blocks leave [group, batch, row, column, channel].
@@ -90,6 +91,8 @@ class Ladder(nn.Module):
         depth, width = self.levels.blocks[level], self.widths[level]
         if not depth:
             return None
+        if blocks_are_sharded():
+            block = nn.map_variables(block, "params", trans_in_fn=gathered_block)
         if self.remat:
             # In a loop nothing can be merged across the gradient anyway.
             block = nn.remat(block, prevent_cse=not self.scan)

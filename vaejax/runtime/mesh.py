@@ -1,4 +1,4 @@
-"""Device mesh and sharding: the batch split over devices, the state replicated or in shards."""
+"""The mesh of the devices, and how arrays come onto it and back."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from vaejax.errors import UserError, short_reason
@@ -15,14 +15,6 @@ from vaejax.runtime.chips import without_tpu_complaints
 # The batch is split over both axes. Each row of devices along FSDP_AXIS holds one copy of the
 # state in shards; with one device in a row, every device holds a whole copy.
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
-
-# What is sharded, by the last name of its path in the state: the axes to split, the first that
-# divides. A parameter, its average and its moments share that name. All else is small, and lies
-# whole on every device.
-SHARDED_AXES: dict[str, tuple[int, ...]] = {"kernel": (-1, -2)}
-
-# The state may take this share of a device's memory; gradients and activations need the rest.
-_STATE_SHARE = 0.4
 
 
 def check_devices() -> None:
@@ -97,27 +89,12 @@ def single_device_mesh() -> Mesh:
     return make_mesh(1, devices=jax.local_devices()[:1])
 
 
-def fitting_fsdp(state: PyTree, memory: int | None, devices: int) -> int:
-    """The fewest devices that must share one copy of `state` for it to fit.
-
-    Args:
-      state: arrays or shapes.
-      memory: bytes of one device; None where nobody counts them, and every device has a copy.
-      devices: among which a copy may be split, those of one process.
-    """
-    if memory is None:
-        return 1
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    divisors = [fsdp for fsdp in range(1, devices + 1) if devices % fsdp == 0]
-    return next((fsdp for fsdp in divisors if size / fsdp <= _STATE_SHARE * memory), devices)
-
-
 def round_up(batch_size: int, mesh: Mesh) -> int:
     """The smallest batch from `batch_size` on that divides among the devices of `mesh`."""
     return -(-batch_size // mesh.size) * mesh.size
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Everything on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -126,27 +103,6 @@ def split_batch(mesh: Mesh, leading_axes: int = 0) -> NamedSharding:
     """The batch axis, after `leading_axes` others, split over the devices."""
     spec = PartitionSpec(*[None] * leading_axes, (DATA_AXIS, FSDP_AXIS))
     return NamedSharding(mesh, spec)
-
-
-def state_shardings(mesh: Mesh, state: PyTree) -> PyTree:
-    """Where each array of a state or of parameters lies.
-
-    Args:
-      mesh: of the devices.
-      state: arrays or shapes; `SHARDED_AXES` goes by the names in it.
-    """
-    fsdp = mesh.shape[FSDP_AXIS]
-
-    def place(path, leaf) -> NamedSharding:
-        axes = SHARDED_AXES.get(getattr(path[-1], "key", ""), ())
-        axis = next((axis for axis in axes if leaf.shape[axis] % fsdp == 0), None)
-        if fsdp == 1 or axis is None:
-            return replicated(mesh)
-        spec: list[str | None] = [None] * len(leaf.shape)
-        spec[axis] = FSDP_AXIS
-        return NamedSharding(mesh, PartitionSpec(*spec))
-
-    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -17,8 +17,9 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.goodput import Clock
 from vaejax.records.versions import REMEDY, versions
 from vaejax.records.workdir import check_nothing_lost, claim
-from vaejax.runtime.mesh import device_memory, fitting_fsdp, make_mesh, state_shardings
+from vaejax.runtime.mesh import device_memory, make_mesh
 from vaejax.runtime.processes import Group
+from vaejax.runtime.shards import fitting_fsdp, state_shardings
 from vaejax.training import step
 from vaejax.training.feeding import Feed
 from vaejax.training.preflight import check_room, warn_without_validation

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax.config import OptimizerConfig, TrainConfig
 from vaejax.runtime.compiling import jit
-from vaejax.runtime.mesh import replicated, split_batch, state_shardings
+from vaejax.runtime.mesh import replicated, split_batch
+from vaejax.runtime.shards import computing_on, gathered_params, state_shardings
 from vaejax.training.optimizer import gradient_norm_ema, gradient_scale, learning_rate, update
 from vaejax.training.state import Carry, Net, Window, shapes
 from vaejax.training.task import Batch, Task
@@ -71,8 +72,10 @@ def make_train_step(
 
         def loss_of(own: PyTree, batch: Batch, keys: Array) -> tuple[Float[Array, ""], PyTree]:
             # Shards of parameters are put together for their use, never activations in their place.
-            whole = jax.lax.with_sharding_constraint({**params, net: own}, everywhere)
-            return task.loss(net, whole, batch, keys, step)
+            every = {**params, net: own}
+            whole = {name: gathered_params(some, mesh) for name, some in every.items()}
+            with computing_on(mesh):
+                return task.loss(net, whole, batch, keys, step)
 
         def value_and_grad(
             own: PyTree, batch: Batch, keys: Array
