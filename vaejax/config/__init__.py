@@ -1,13 +1,8 @@
 """The settings of a run: their schema, their checks, and the forms in which they are written."""
 
 from vaejax.config.defaults import default_config, ladder_config
-from vaejax.config.likelihoods import (
-    BernoulliConfig,
-    LikelihoodConfig,
-    LocationScaleConfig,
-    MixtureConfig,
-)
-from vaejax.config.models import ConvConfig, LadderConfig, ModelConfig
+from vaejax.config.likelihoods import LocationScaleConfig, MixtureConfig
+from vaejax.config.models import ConvConfig, LadderConfig
 from vaejax.config.priors import (
     FITTED_PRIORS,
     CouplingFlowConfig,
@@ -28,7 +23,6 @@ from vaejax.config.schema import (
 __all__ = [
     "CROPS",
     "FITTED_PRIORS",
-    "BernoulliConfig",
     "Config",
     "ConvConfig",
     "CouplingFlowConfig",
@@ -36,10 +30,8 @@ __all__ = [
     "EvalConfig",
     "HierarchicalConfig",
     "LadderConfig",
-    "LikelihoodConfig",
     "LocationScaleConfig",
     "MixtureConfig",
-    "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "PriorConfig",
