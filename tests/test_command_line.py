@@ -113,7 +113,7 @@ def test_a_flag_for_another_class_than_the_named_one_is_refused():
     assert result.returncode == 2
     assert result.stderr == (
         "error: config.prior.layers=3 is of config.prior.name=coupling_flow, and standard_normal "
-        "has none; leave it out, or set it to its default, 8\n"
+        "has none; leave it out\n"
     )
 
 
@@ -162,6 +162,11 @@ CONFIG_FILES = {
     "needs what is not there": ("import nothing_of_this_name", "nothing_of_this_name"),
     "is no Python": ("def get_config(:", "SyntaxError"),
     "has no get_config": ("x = 1", "get_config"),
+    "reads what is no setting": (
+        "from vaejax.config import default_config\n"
+        "def get_config():\n    config = default_config()\n    config.ladder.latent = 4",
+        "config.ladder is not a setting; did you mean config.model?",
+    ),
 }
 
 

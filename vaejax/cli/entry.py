@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from vaejax.cli.command_line import (
     reset_replaced,
 )
 from vaejax.config.checks import check_read
-from vaejax.config.settings import resolve
+from vaejax.config.settings import check_key, resolve
 from vaejax.errors import UserError, one_line
 from vaejax.files.paths import check_no_address, local_path
 from vaejax.runtime.huge_pages import use_huge_pages
@@ -132,9 +133,20 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
 def _last_line(error: Exception) -> str:
     """What a config file raised; ml_collections puts the whole traceback into its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = f"{type(error).__name__}: {' '.join(lines)}"
     if len(lines) > 1 and any(line.startswith("Traceback") for line in lines):
-        return lines[-1]
-    return f"{type(error).__name__}: {' '.join(lines)}"
+        last = lines[-1]
+    return _unknown_setting(last) or last
+
+
+def _unknown_setting(line: str) -> str:
+    """What to say where a config file reads a setting that is none; empty where it is otherwise."""
+    if match := re.fullmatch(r"""AttributeError: ["']+(\w+)["']+""", line):
+        try:
+            check_key(match[1])
+        except UserError as error:
+            return str(error)
+    return ""
 
 
 def _check_values() -> None:

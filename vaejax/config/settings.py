@@ -52,6 +52,8 @@ _OTHER_NAMES = {
     "num_workers": "data.decode_threads",
     "precision": "model.dtype",
     "random_seed": "train.seed",
+    # What version 0.1 called a section.
+    "ladder": "model",
 }
 
 
@@ -197,7 +199,7 @@ def _section(kind: Any, section: str, values: Any) -> Any:
             others = " or ".join(name for name in classes if key in settings_of(classes[name]))
             raise UserError(
                 f"config.{section}.{key}={value!r} is of config.{section}.name={others}, and "
-                f"{chosen.name} has none; leave it out, or set it to its default, {default!r}"
+                f"{chosen.name} has none; leave it out"
             )
     return chosen(**{key: value for key, value in checked.items() if key in own})
 
