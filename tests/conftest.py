@@ -1,5 +1,6 @@
 """Strictness for every test, and the real faces where they lie beside the checkout."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -34,6 +35,10 @@ for number, usual in (
 ):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)
+
+# As commands do: tracing makes many short-lived objects, and what was imported lives to the end.
+gc.freeze()
+gc.set_threshold(20_000)
 
 # An example's first run compiles, which no deadline foresees.
 hypothesis.settings.register_profile("compiled", deadline=None)
