@@ -135,7 +135,7 @@ def imported(path: Path, package: str) -> set[str]:
 
 
 def nearest_tests(module: str) -> list[str]:
-    """Test files, those first from which the fewest imports lead to the module."""
+    """Test files: those named like the module or its room, then by how few imports lead there."""
     graph = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"):
         imported(path, "vaejax")
@@ -152,8 +152,9 @@ def nearest_tests(module: str) -> list[str]:
         # Doors are in no import: a test that names one starts it.
         named = f'"{module}"' in path.read_text()
         steps = 0 if named else steps if frontier else 99
-        distances.append((steps, path.stat().st_size, path.name))
-    return [f"tests/{name}" for _, _, name in sorted(distances)]
+        alike = any(part in path.stem for part in wanted.split("."))
+        distances.append((not alike, steps, path.stat().st_size, path.name))
+    return [f"tests/{name}" for *_, name in sorted(distances)]
 
 
 def is_caught(
