@@ -4,6 +4,7 @@ import ast
 import copy
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -152,7 +153,7 @@ def nearest_tests(module: str) -> list[str]:
         # Doors are in no import: a test that names one starts it.
         named = f'"{module}"' in path.read_text()
         steps = 0 if named else steps if frontier else 99
-        alike = any(part in path.stem for part in wanted.split("."))
+        alike = any(part in path.stem for part in re.split("[._]", wanted))
         distances.append((not alike, steps, path.stat().st_size, path.name))
     return [f"tests/{name}" for *_, name in sorted(distances)]
 
