@@ -13,6 +13,8 @@ import pytest
 from commands import COMMAND_TIMEOUT
 from shown import PAGES, REPOSITORY, SHORT, blocks, commands
 
+pytestmark = pytest.mark.slow
+
 PAGE = PAGES["extending"]
 # What a block that is a whole file of the package looks like.
 TITLED = re.compile(

@@ -13,6 +13,8 @@ from tiny import metrics
 import vaejax
 from vaejax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 STORED = pathlib.Path(__file__).parent / "fixtures" / "runs_0_1.zip"
 # Other machines and compilers round otherwise.
 CLOSE = {"rtol": 2e-3, "atol": 2e-3}
