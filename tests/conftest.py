@@ -9,6 +9,8 @@ import signal
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As the package sets it, with the first batch: processes are forked only where nothing has changed.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Programs here run for moments: most of the tests' time goes into compiling them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Nobody looks for where in Python an operation of a program comes from.
@@ -71,15 +73,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """Keeps compiled programs across the processes that the tests start, and no longer."""
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent  # of all workers
-    directory = directory / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(directory))
+def compiled_programs(request):
+    """Keeps compiled programs for all processes, workers and later runs; see `--cache-clear`."""
+    directory = str(request.config.cache.mkdir("compiled"))
+    jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 

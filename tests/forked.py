@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 # Before the fork: what takes seconds to import, and starts neither threads nor a backend.
-PRELOADED = ["forked", "tensorflow", "vaejax.training.loop", "vaejax.trained.finishing"]
+PRELOADED = ["forked", "tensorflow", "vaejax.training.loop", "vaejax.stages.finishing"]
 # Libraries read such variables when they are imported.
 READ_EARLY = ("JAX_", "XLA_", "TF_", "LIBTPU", "ORBAX_", "PYTHON")
 # Of these JAX lets itself be told later.
@@ -30,9 +30,22 @@ OF_JAX = (
 )
 
 
+def read_early(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are as they were when the server began, for all that it forks."""
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(READ_EARLY) and name not in OF_JAX
+    }
+
+
+# The server's, which begins with the first process that may come from it.
+OF_SERVER = read_early(os.environ)
+
+
 def can_fork(env: Mapping[str, str]) -> bool:
     """Whether a process in this environment may come from the server, which has its own."""
-    return all(name in env for name in OF_JAX) and _read_early(env) == _server()[1]
+    return all(name in env for name in OF_JAX) and read_early(env) == OF_SERVER
 
 
 class Forked:
@@ -43,7 +56,7 @@ class Forked:
     ):
         """Starts it."""
         self.args = [module, *flags]
-        context, _ = _server()
+        context = _server()
         pipes = [context.Pipe(duplex=False) for _ in range(2)]
         writers = [writer for _, writer in pipes]
         self._process = context.Process(
@@ -114,15 +127,7 @@ class _Reader(threading.Thread):
 def _server():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    return context, _read_early(os.environ)
-
-
-def _read_early(env: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in env.items()
-        if name.startswith(READ_EARLY) and name not in OF_JAX
-    }
+    return context
 
 
 def _run(module, flags, env, cwd, out, err):

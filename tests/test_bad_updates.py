@@ -1,4 +1,4 @@
-"""Updates that would ruin a run: shortened, skipped, taken back, and at last explained."""
+"""Updates that would ruin a run: clipped, skipped, taken back, and at last explained."""
 
 import gc
 

@@ -57,6 +57,7 @@ FLOORS = [
     {"tasks"},
     {"training"},
     {"trained"},
+    {"stages"},
     {"cost"},
     {"cli"},
     {"main", "prepare", "sample", "evaluate", "fit", "explore", "aot"},

@@ -24,7 +24,7 @@ def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name, value in without_tensorflow().items():
         monkeypatch.setenv(name, value)
-    changes = ("--config.train.steps=100", "--config.train.eval_every=100", NOTHING_FITTED)
+    changes = (*LEAST, "--config.train.steps=100", "--config.train.eval_every=100", NOTHING_FITTED)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command("main", CONFIG, f"--workdir={whole}", *changes).returncode == 0
     process = start("main", CONFIG, f"--workdir={torn}", *changes)
@@ -33,7 +33,7 @@ def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monke
     process.communicate(timeout=300)
     assert process.returncode == 75
     assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
-    config = tiny(train={"steps": 100, "eval_every": 100})
+    config = least(train={"steps": 100, "eval_every": 100})
     assert_same(final_state(whole, config), final_state(torn, config))
     assert metrics(whole) == metrics(torn)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from commands import COMMAND_TIMEOUT, free_port
+from commands import COMMAND_TIMEOUT, free_port, without_tensorflow
 from shown import NARROW, SHORT, SMALL
 
 pytestmark = pytest.mark.slow
@@ -72,8 +72,10 @@ def test_a_wrong_flag_is_named(flag):
     assert flag.partition("=")[2] in done.stderr
 
 
-def test_the_command_of_the_readme_stops_and_goes_on(tmp_path):
+def test_the_command_of_the_readme_stops_and_goes_on(tmp_path, monkeypatch):
     """Stopped by a signal to the script, as a machine's owner would."""
+    for name, value in without_tensorflow().items():
+        monkeypatch.setenv(name, value)
     (line,) = re.findall(r"^launch/local.sh .*$", (REPOSITORY / "README.md").read_text(), re.M)
     words = [
         *shlex.split(line), *SHORT, *NARROW, *SMALL, "--config.train.steps=400",

@@ -32,6 +32,7 @@ def photos(tmp_path):
 
 
 def flags(photos, workdir, **train):
+    train = {"eval_every": 120, "save_every": 120, **train}
     changes = [f"--config.train.{key}={value}" for key, value in train.items()]
     return [
         CONFIG, *LEAST, "--config.data.source=folder", f"--config.data.path={photos}",

@@ -22,10 +22,10 @@ from vaejax.runtime import processes
 from vaejax.runtime.mesh import replicated, single_device_mesh, split_batch, to_devices
 from vaejax.runtime.rendezvous import Rendezvous
 from vaejax.runtime.signals import interrupt_on_signal
+from vaejax.stages.sequence import Stage, train_in_turn
 from vaejax.tasks.augmentation import mirror
 from vaejax.training.loop import Outcome
 from vaejax.training.saved_state import restore_averages
-from vaejax.training.stages import Stage, train_in_turn
 from vaejax.training.state import shapes
 
 SETTINGS = OptimizerConfig(

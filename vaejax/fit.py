@@ -16,7 +16,7 @@ SEED = cli.define_seed("The seed of the codes and of the fit.")
 def main() -> int:
     """Fits and saves; stopped by a signal, the same command goes on."""
     workdir = cli.existing_run(cli.given(WORKDIR))
-    from vaejax.trained.finishing import check_priors, fit
+    from vaejax.stages.fitting import check_priors, fit
     from vaejax.trained.loading import load, open_data
     from vaejax.training.loop import Outcome
 

@@ -42,9 +42,10 @@ def main() -> int:
     from vaejax.records import progress
     from vaejax.records.workdir import claim
     from vaejax.runtime.mesh import check_devices
-    from vaejax.trained.finishing import finish, planned_stages
+    from vaejax.stages.finishing import finish
+    from vaejax.stages.plan import planned_stages
+    from vaejax.stages.sequence import train_in_turn
     from vaejax.training.loop import Outcome
-    from vaejax.training.stages import train_in_turn
 
     group = _join()
     check_devices()

@@ -35,7 +35,7 @@ def ladder_config() -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.optimizer.warmup_steps = 100
     config.optimizer.final_fraction = 0.1
-    # Gradients grow thirtyfold while a mixture learns; a fixed limit would shorten nearly all.
+    # Gradients grow thirtyfold while a mixture learns; a fixed limit would clip nearly all.
     config.optimizer.clip_norm = 0.0
     config.optimizer.guard = 5.0
     config.optimizer.ema_decay = 0.9999

@@ -92,7 +92,7 @@ class OptimizerConfig:
     b1: float = option(0.9, low=0, high=0.9999)
     b2: float = option(0.99, low=0, high=0.99999)
     weight_decay: float = option(1e-4, low=0)
-    # Above which a gradient of the loss (in nats per dimension) is shortened; 0: never.
+    # Above which a gradient of the loss (in nats per dimension) is clipped; 0: never.
     clip_norm: float = option(1.0, low=0)
     # Times the run's own typical norm above which it fades; 0: never.
     guard: float = option(0.0, low=0)

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,13 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from vaejax.config import FITTED_PRIORS, Config
 from vaejax.errors import UserError
-from vaejax.likelihoods import build_likelihood, to_picture
+from vaejax.likelihoods import build_likelihood
 from vaejax.models import EXACT, build_model
 from vaejax.models.noise import Keys, picture_keys
 from vaejax.priors.fitted import load_prior
 from vaejax.runtime.compiling import jit, precise
 from vaejax.tasks.vae.evaluation import make_importance_bound
+from vaejax.trained import functions
 from vaejax.trained.arguments import (
     Groups,
     Latents,
@@ -43,6 +45,7 @@ class TrainedModel:
       params: the parameters.
       step: of the checkpoint.
       model: the Linen module.
+      likelihood: its p(x|z).
       workdir: of the run.
       data_fingerprint: of the pictures it was trained on.
       digest: of the parameters, by which what was made from them knows them again.
@@ -60,29 +63,21 @@ class TrainedModel:
         """Use `vaejax.load`."""
         self.data_fingerprint, self.digest = data_fingerprint, digest
         self.config, self.params, self.step = config, params, step
-        self.model = build_model(config, EXACT)
+        self.model, self.likelihood = build_model(config, EXACT), build_likelihood(config)
         self.workdir = workdir
-        self._likelihood = build_likelihood(config)
-        shown = functools.partial(to_picture, self._likelihood)
 
-        def apply(method: str, params: dict, *inputs: PyTree) -> PyTree:
-            return self.model.apply({"params": params}, *inputs, method=method)
-
-        def noise_in(method: str, params: dict, *noise: Array) -> PyTree:
-            return apply(method, params, apply("noise", params, *noise))
-
-        def redraw(params: dict, z: PyTree, keep: Array, *noise: Array) -> tuple[Array, PyTree]:
-            pixels, z, _ = apply("redraw", params, z, keep, apply("noise", params, *noise))
-            return shown(pixels), z
+        def compiled(function: Callable, *parts: Any) -> Callable:
+            return jit(precise(functools.partial(function, *parts)))
 
         def bound(samples: int) -> Callable:
-            return jit(precise(make_importance_bound(self.model, self._likelihood, samples)))
+            return compiled(make_importance_bound(self.model, self.likelihood, samples))
 
-        self._posterior = jit(precise(functools.partial(apply, "posterior")))
-        self._decode = jit(precise(lambda params, z: shown(apply("decode", params, z))))
-        self._sample = jit(precise(lambda *inputs: shown(noise_in("generate", *inputs))))
-        self._sample_codes = jit(precise(functools.partial(noise_in, "from_noise")))
-        self._redraw = jit(precise(redraw))
+        self._posterior = compiled(functions.posterior, self.model)
+        self._sample_latents = compiled(functions.sample_latents, self.model)
+        self._decode, self._sample, self._redraw = (
+            compiled(function, self.model, self.likelihood)
+            for function in (functions.decode, functions.sample, functions.redraw)
+        )
         self._importance_bound = functools.cache(bound)
 
     def encode(self, images: PictureLike) -> tuple[Latents, Latents]:
@@ -183,7 +178,7 @@ class TrainedModel:
     ) -> Latents:
         """The latents that `sample` shows."""
         if prior == OWN_PRIOR:
-            return joined(self._drawn(self._sample_codes, count, seed, temperature))
+            return joined(self._drawn(self._sample_latents, count, seed, temperature))
         fitted, temperature = (
             self.fitted_prior(prior),
             float(as_temperatures(temperature, self.model.resolutions())),

@@ -16,7 +16,7 @@ MAX_ROLLBACKS = 2
 
 
 def slowed(state: TrainState, settings: TrainConfig, mesh: Mesh, *, rollbacks: int) -> TrainState:
-    """`state` after so many rollbacks, each of which has shortened the learning rate once more."""
+    """`state` after so many rollbacks, each of which has lowered the learning rate once more."""
     return state.replace(
         rollbacks=to_every_device(np.asarray(rollbacks, np.int32), mesh),
         learning_rate_scale=to_every_device(

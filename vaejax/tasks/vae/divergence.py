@@ -37,7 +37,7 @@ def explain_divergence(config: Config, step: int, values: Mapping, lowest: float
     if not bits > limit:
         return ""
     return (
-        f"training has diverged: it costs {bits:,.1f} bits/dim, more than the {raw:.0f} of raw "
+        f"training has diverged: it costs {bits:,.2f} bits/dim, more than the {raw:.0f} of raw "
         "pixels"
     )
 
@@ -56,5 +56,5 @@ def advice(settings: OptimizerConfig) -> str:
     """What to change where training diverges again and again."""
     words = f"lower config.optimizer.learning_rate={settings.learning_rate:g}"
     if not settings.clip_norm:
-        words += ", or shorten gradients with config.optimizer.clip_norm=1"
+        words += ", or clip gradients with config.optimizer.clip_norm=1"
     return words

@@ -1,68 +1,21 @@
-"""What follows training: fits priors to the codes and draws a sheet of new faces."""
+"""Fits priors to the codes of a trained model."""
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from vaejax.config import FITTED_PRIORS, Config
+from vaejax.config import FITTED_PRIORS
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.files.atomic import check_writable
 from vaejax.priors.fitted import fit_prior, save_prior
-from vaejax.records import pictures
 from vaejax.records.progress import say
-from vaejax.runtime.processes import Group
-from vaejax.tasks import build_task
-from vaejax.trained.loading import load
+from vaejax.stages.flow_prior import NAME, flow_prior_stage
+from vaejax.stages.sequence import train_in_turn
 from vaejax.trained.model import TrainedModel
-from vaejax.trained.prior_stage import NAME, flow_prior_stage
 from vaejax.training.loop import Outcome
-from vaejax.training.stages import PlannedStage, Stage, train_in_turn
-
-
-def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedStage]:
-    """What a config trains, in turn: the model, and on its codes the flow prior.
-
-    Args:
-      config: of the run.
-      workdir: where it is kept.
-      group: the processes that train together.
-    """
-
-    def model(_: Dataset | None) -> Stage:
-        return Stage(config, workdir, build_task(config))
-
-    def flow_prior(dataset: Dataset | None) -> Stage | None:
-        trained = load(workdir)
-        # Process 0 looks for all.
-        missing = group.index == 0 and not _is_fitted(trained, NAME)
-        if dataset is None or not group.agree("missing" if missing else ""):
-            return None
-        return flow_prior_stage(trained, dataset, group)
-
-    return [model, flow_prior] if NAME in config.prior.fitted else [model]
-
-
-def finish(workdir: Path, dataset: Dataset) -> None:
-    """Fits the other priors that the config names, draws samples, and says where everything is.
-
-    Args:
-      workdir: of the run.
-      dataset: that training has open; whatever lies beside its pictures by now is none of it.
-    """
-    trained = load(workdir)
-    missing = [name for name in trained.config.prior.fitted if not _is_fitted(trained, name)]
-    if missing:
-        fit(trained, missing, dataset)
-    columns = trained.config.eval.grid
-    sheet = pictures.grid(trained.sample(columns**2), columns)
-    pictures.save(workdir / "samples.png", sheet)
-    say(f"new faces: {workdir / 'samples.png'}")
-    say(f"pictures of the training: {workdir / 'pictures'}")
-    say(f"more faces: python -m vaejax.sample --workdir={workdir}")
 
 
 def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
@@ -121,7 +74,8 @@ def _fit_at_once(trained: TrainedModel, names: Sequence[str], dataset: Dataset, 
         say(f"prior {name} fitted to {len(codes)} codes in {time.monotonic() - started:.1f} s")
 
 
-def _is_fitted(trained: TrainedModel, name: str) -> bool:
+def is_fitted(trained: TrainedModel, name: str) -> bool:
+    """Whether a prior of this name was fitted to this checkpoint's codes."""
     try:
         trained.fitted_prior(name)
     except UserError:

@@ -19,10 +19,10 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import replicated, single_device_mesh
 from vaejax.runtime.processes import ALONE, Group
+from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
 from vaejax.trained.model import TrainedModel
 from vaejax.training.saved_state import restore_averages
-from vaejax.training.stages import Stage
 from vaejax.training.state import shapes
 
 NAME = "flow_matching"
