@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import shutil
 import signal
 
 # Before JAX is imported. Two devices on the CPU, so that what is sharded is seen to be.
@@ -50,6 +51,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 REAL_FACES = REPOSITORY.parent / "shared" / "data"
+# Bytes of compiled programs, of which one run of all tests makes some hundred million.
+MOST_COMPILED = 1 << 30
 
 
 # Files whose tests take minutes begin first, so that no worker is left alone with one at the end.
@@ -72,10 +75,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(cores * 3 // 2, memory // (3 * 2**30)))
 
 
+def compiled_in(config: pytest.Config) -> pathlib.Path:
+    """Where compiled programs are kept, for all processes, workers and later runs of the tests."""
+    return pathlib.Path(config.cache.mkdir("compiled"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Forgets compiled programs where those of other code have become many."""
+    if not hasattr(session.config, "workerinput"):
+        directory = compiled_in(session.config)
+        if sum(path.stat().st_size for path in directory.iterdir()) > MOST_COMPILED:
+            shutil.rmtree(directory)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(request):
-    """Keeps compiled programs for all processes, workers and later runs; see `--cache-clear`."""
-    directory = str(request.config.cache.mkdir("compiled"))
+    """Keeps compiled programs; `pytest --cache-clear` forgets them."""
+    directory = str(compiled_in(request.config))
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = directory

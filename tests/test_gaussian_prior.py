@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 from codes import correlated
 from hypothesis import given, settings
 from hypothesis import strategies as st

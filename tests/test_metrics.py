@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-import scipy.linalg
+import scipy
 import skimage.metrics
 
 from vaejax.metrics import frechet_distance, psnr, ssim, thumbnail_features

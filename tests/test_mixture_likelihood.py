@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixtures import pixels_of, some_parameters

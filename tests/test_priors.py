@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.stats
+import scipy
 
 from vaejax.config import CouplingFlowConfig, HierarchicalConfig, StandardNormalConfig
 from vaejax.priors import CouplingFlow, StandardNormal, build_prior

@@ -1,14 +1,13 @@
 """TFDS and the official layout give the same CelebA from the same JPEG files."""
 
 import dataclasses
-import importlib
-import os
+import importlib.util
 import shutil
 import sys
 
 import numpy as np
 import pytest
-from picture_trees import ATTRIBUTES, celeba_records, write_celeba
+from picture_trees import ATTRIBUTES, write_celeba
 
 from vaejax.config import DataConfig
 from vaejax.data import lazy_tensorflow, open_dataset, prepare
@@ -16,66 +15,24 @@ from vaejax.data.cache import store
 from vaejax.data.sources.tfds import CELEBA_FILES
 from vaejax.errors import UserError
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
-tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
-
-RECORDS = celeba_records(24)
-
-
-class MiniFaces(tfds.core.GeneratorBasedBuilder):
-    """celeb_a's structure, from files in manual_dir."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "JPEG files in manual_dir."
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
-                    # Declared backwards: the order must come from the names.
-                    "attributes": {name: np.bool_ for name in reversed(ATTRIBUTES)},
-                    "identity": {"Identity_No": np.int64},
-                    "note": tfds.features.Text(),
-                    # Neither a list of any length nor a second picture makes a label.
-                    "spots": tfds.features.Sequence(np.int64),
-                    "mask": tfds.features.Image(shape=(None, None, 1)),
-                }
-            ),
-        )
-
-    def _split_generators(self, dl_manager):
-        root = dl_manager.manual_dir
-        return {
-            split: self._generate_examples(root, number)
-            for number, split in enumerate(("train", "validation", "test"))
-        }
-
-    def _generate_examples(self, root, number):
-        for name, (_, part, bits) in RECORDS.items():
-            if part == number:
-                yield (
-                    name,
-                    {
-                        "image": root / name,
-                        "attributes": dict(zip(ATTRIBUTES, bits.astype(bool))),
-                        "identity": {"Identity_No": int(name[:6])},
-                        "note": "a face",
-                        "spots": list(range(int(name[:6]) % 3)),
-                        "mask": np.zeros((int(name[:6]) % 3 + 1, 4, 1), np.uint8),
-                    },
-                )
+for package in ("tensorflow", "tensorflow_datasets"):
+    if not importlib.util.find_spec(package):
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def records():
+    """What the mini data set holds. Only this registers it: other tests need no TensorFlow."""
+    return importlib.import_module("mini_faces").RECORDS
+
+
+@pytest.fixture(scope="module")
+def prepared(records, tmp_path_factory):
     """A config of the mini data set, prepared from hand-downloaded files."""
     root = tmp_path_factory.mktemp("tfds")
     files = root / "files"
     files.mkdir()
-    for name, (content, _, _) in RECORDS.items():
+    for name, (content, _, _) in records.items():
         (files / name).write_bytes(content)
     config = DataConfig(
         source="tfds:mini_faces",
@@ -91,8 +48,10 @@ def prepared(tmp_path_factory):
     return config
 
 
-def test_same_pictures_splits_and_labels_as_the_official_layout(prepared, tmp_path, monkeypatch):
-    root = write_celeba(tmp_path / "data", RECORDS)
+def test_same_pictures_splits_and_labels_as_the_official_layout(
+    prepared, records, tmp_path, monkeypatch
+):
+    root = write_celeba(tmp_path / "data", records)
     official = open_dataset(
         DataConfig(
             source="celeba",
@@ -146,7 +105,7 @@ def test_what_tfds_raises_is_one_line(prepared, tmp_path, monkeypatch, entry, er
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(tfds, entry, fail)
+    monkeypatch.setattr(f"tensorflow_datasets.{entry}", fail)
     again = dataclasses.replace(prepared, cache_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"mini_faces' cannot be read from .*: remove that") as said:
         open_dataset(again, progress=False)
@@ -164,7 +123,9 @@ def test_a_prepared_set_that_was_damaged_is_one_line(prepared, tmp_path, pattern
 
 
 def test_celebas_official_attribute_order_is_alphabetical():
-    builder = tfds.builder_cls("celeb_a")
+    tfds = importlib.import_module("tensorflow_datasets")
+    tfds = importlib.import_module("tensorflow_datasets")
+    builder = importlib.import_module("tensorflow_datasets").builder_cls("celeb_a")
     module = importlib.import_module(builder.__module__)
     assert module.ATTR_HEADINGS == ATTRIBUTES == sorted(ATTRIBUTES)
 
