@@ -123,8 +123,6 @@ def test_a_prepared_set_that_was_damaged_is_one_line(prepared, tmp_path, pattern
 
 
 def test_celebas_official_attribute_order_is_alphabetical():
-    tfds = importlib.import_module("tensorflow_datasets")
-    tfds = importlib.import_module("tensorflow_datasets")
     builder = importlib.import_module("tensorflow_datasets").builder_cls("celeb_a")
     module = importlib.import_module(builder.__module__)
     assert module.ATTR_HEADINGS == ATTRIBUTES == sorted(ATTRIBUTES)
