@@ -10,7 +10,7 @@ from vaejax.data.feed.pipeline import train_batches
 from vaejax.priors import FlowMatching
 from vaejax.runtime.mesh import single_device_mesh
 from vaejax.tasks.flow_prior import FlowPriorTask
-from vaejax.training.state import initial_carry
+from vaejax.training.state import starting
 from vaejax.training.step import make_train_step
 
 
@@ -35,7 +35,7 @@ def train_flow(
     task = FlowPriorTask(config, codes, no_picture, {}, width=width, blocks=blocks)
     arrays = task.examples(Dataset({}, {}, {}))["train"]
     step = make_train_step(task, config.train, single_device_mesh(), on_device=True)
-    carry = initial_carry(task, jax.random.key(seed))
+    carry = jax.jit(starting(task))(jax.random.key(seed))
     batches = train_batches(arrays, seed=seed, batch_size=batch_size, only_index=True)
     for _ in range(0, steps, dispatch):
         index = jnp.asarray(np.stack([next(batches)["index"] for _ in range(dispatch)]), jnp.int32)

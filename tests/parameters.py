@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from vaejax.config import Config
@@ -16,6 +17,9 @@ def start(model: nn.Module, config: Config) -> dict:
 
 def away_from_start(model: nn.Module, config: Config, by: float = 0.1) -> dict:
     """Parameters at which all that starts at nothing, or small, shows."""
-    leaves, tree = jax.tree.flatten(start(model, config))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([x + by * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+    rng = np.random.default_rng(1)  # NumPy's: a program of as many draws takes long to compile
+
+    def moved(leaf: jax.Array) -> jax.Array:
+        return leaf + by * rng.normal(size=leaf.shape).astype(np.float32)
+
+    return jax.tree.map(moved, start(model, config))

@@ -13,7 +13,7 @@ from vaejax.models.noise import picture_keys
 from vaejax.runtime.mesh import single_device_mesh
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.tasks.vae.evaluation import make_eval_step
-from vaejax.training.state import Carry, initial_carry
+from vaejax.training.state import Carry, starting
 from vaejax.training.step import make_train_step
 
 
@@ -25,7 +25,7 @@ def test_dropout_is_for_training_alone():
         model, mesh = build_model(config), single_device_mesh()
         params = away_from_start(model, config)
         task = vae_task(config)
-        state, window = initial_carry(task, jax.random.key(0))
+        state, window = jax.jit(starting(task))(jax.random.key(0))
         carry = Carry(state.replace(nets={NET: state.nets[NET].replace(params=params)}), window)
         train_step = make_train_step(task, config.train, mesh)
         _, loss = train_step(carry, {"image": pictures(config, 8)[None]})

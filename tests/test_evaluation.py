@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ladders import pictures
+from parameters import start
 from tiny import tiny, tiny_ladder
 
-from vaejax.models import build_model, init_params
+from vaejax.models import build_model
 from vaejax.runtime.mesh import single_device_mesh
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.tasks.vae.evaluation import make_eval_step
@@ -29,7 +30,7 @@ def test_it_is_of_the_highest_precision_whatever_training_computes_in(of):
 @pytest.mark.parametrize("of", [tiny, tiny_ladder])
 def test_so_is_all_that_is_shown_of_a_trained_model(of, monkeypatch):
     config = of(model={"dtype": "bfloat16", "widths": (4, 6), "blocks": (1, 1)})
-    params = init_params(build_model(config), config, jax.random.key(0))
+    params = start(build_model(config), config)
     lowered = []
 
     def jit(function):

@@ -15,14 +15,14 @@ import jax, numpy as np
 import vaejax
 from tiny import tiny
 from vaejax.tasks.vae import vae_task
-from vaejax.training.state import initial_carry
+from vaejax.training.state import starting
 from vaejax.training.step import make_train_step
 from vaejax.runtime.mesh import make_mesh
 config = tiny()
 task, mesh = vae_task(config), make_mesh(config.train.batch_size)
 images = np.zeros((1, config.train.batch_size, 28, 28, 3), np.uint8)
 train_step = make_train_step(task, config.train, mesh)
-carry, loss = train_step(initial_carry(task, jax.random.key(0)), {"image": images})
+carry, loss = train_step(jax.jit(starting(task))(jax.random.key(0)), {"image": images})
 assert np.isfinite(loss)
 loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "orbax")]
 assert not loaded, loaded

@@ -20,7 +20,7 @@ from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.tasks.vae.evaluation import make_importance_bound
 from vaejax.tasks.vae.evidence import Evidence, evidence
-from vaejax.training.state import initial_carry
+from vaejax.training.state import starting
 from vaejax.training.step import make_train_step
 
 
@@ -268,7 +268,7 @@ def test_a_step_in_bfloat16_looped_and_computed_again():
     )
     task = vae_task(config)
     train_step = make_train_step(task, config.train, make_mesh(config.train.batch_size))
-    carry = initial_carry(task, jax.random.key(0))
+    carry = jax.jit(starting(task))(jax.random.key(0))
     before = jax.device_get(carry.state.nets[NET].params)
     batch = {"image": pictures(config, config.train.batch_size)[None]}
     (state, _), loss = train_step(carry, batch)

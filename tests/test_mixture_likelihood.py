@@ -24,6 +24,22 @@ from vaejax.likelihoods.logistic import log_mass
 from vaejax.likelihoods.mixture import first_bias, parameters_per_pixel
 
 LEVELS = np.arange(256, dtype=np.uint8)
+
+
+@functools.partial(jax.jit, static_argnames="bits")
+def grey_log_prob(images: np.ndarray, parameters: np.ndarray, *, bits: int) -> jax.Array:
+    """Of grey pictures, given the parameters of each pixel."""
+    return MixtureOfLogistics(1, bits).log_prob(images, pixels_of(parameters))
+
+
+@functools.partial(jax.jit, static_argnames="bits")
+def log_mass_of_all(images: np.ndarray, parameters: np.ndarray, *, bits: int = 8) -> jax.Array:
+    """Of the colours of all pixels, whose parameters are the same."""
+    likelihood = MixtureOfLogistics(3, bits)
+    pixels = pixels_of(jnp.broadcast_to(parameters, (*images.shape[:-1], parameters.shape[-1])))
+    return jax.nn.logsumexp(likelihood.log_masses(images, likelihood.components(pixels)))
+
+
 seeds = st.integers(0, 10_000)
 
 
@@ -31,10 +47,9 @@ seeds = st.integers(0, 10_000)
 @settings(max_examples=15)
 @given(seed=seeds, log_scale=st.floats(MIN_LOG_SCALE - 2, MAX_LOG_SCALE + 2))
 def test_grey_masses_sum_to_one(bits, count, seed, log_scale):
-    likelihood = MixtureOfLogistics(1, bits)
     images = (np.arange(count) << (8 - bits)).astype(np.uint8).reshape(count, 1, 1, 1)
     parameters = np.repeat(some_parameters(seed, 1, 5, log_scale), count, axis=0)
-    masses = np.exp(np.float64(likelihood.log_prob(jnp.asarray(images), pixels_of(parameters))))
+    masses = np.exp(np.float64(grey_log_prob(images, parameters, bits=bits)))
     np.testing.assert_allclose(masses.sum(), 1.0, atol=1e-4)
 
 
@@ -42,11 +57,10 @@ def test_grey_masses_sum_to_one(bits, count, seed, log_scale):
 @pytest.mark.parametrize("red", [0, 100, 255])
 def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
     """All 65536 colours of 8 bits with one red."""
-    likelihood = MixtureOfLogistics(3)
     grid = np.stack(np.meshgrid([red], LEVELS, LEVELS, indexing="ij"), -1)
     parameters = some_parameters(red, 3, 5, log_scale)
-    mixture = likelihood.components(pixels_of(np.broadcast_to(parameters, (1, 256, 256, 50))))
-    total = jax.nn.logsumexp(likelihood.log_masses(jnp.asarray(grid, jnp.uint8), mixture))
+    total = log_mass_of_all(grid.astype(np.uint8), parameters)
+    mixture = MixtureOfLogistics(3).components(pixels_of(parameters))
     first = jax.tree.map(lambda x: x[..., 0], mixture)
     masses = log_mass(jnp.full((5,), red, jnp.uint8), first.location[0], first.log_scale[0])
     expected = jax.nn.logsumexp(first.log_weight + masses)
@@ -55,13 +69,11 @@ def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
 
 def test_colour_masses_sum_to_one_over_all_colours():
     """All 32768 colours of 5 bits, under five components."""
-    likelihood = MixtureOfLogistics(3, bits=5)
     grid = np.stack(np.meshgrid(*[np.arange(32) << 3] * 3, indexing="ij"), -1)
     images = grid.reshape(1, 32, 1024, 3).astype(np.uint8)
     for seed, log_scale in [(0, -2.0), (1, -5.0), (2, 0.0)]:
         parameters = some_parameters(seed, 3, 5, log_scale)
-        mixture = likelihood.components(pixels_of(np.broadcast_to(parameters, (1, 32, 1024, 50))))
-        total = jax.scipy.special.logsumexp(likelihood.log_masses(jnp.asarray(images), mixture))
+        total = log_mass_of_all(images, parameters, bits=5)
         np.testing.assert_allclose(np.exp(total), 1.0, atol=1e-4)
 
 
@@ -94,6 +106,13 @@ def log_prob_in_float64(colour: np.ndarray, parameters: np.ndarray, bits: int) -
     return scipy.special.logsumexp(of_components + weight) - scipy.special.logsumexp(weight)
 
 
+@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.grad, argnums=(1, 2))
+def _slopes_of_mass(level: jax.Array, location: jax.Array, log_scale: jax.Array, bits: int):
+    one = (jnp.reshape(x, (1,)) for x in (level, location, log_scale))
+    return jnp.sum(log_mass(*one, bits))
+
+
 @settings(max_examples=30)
 @given(
     seed=seeds,
@@ -106,12 +125,7 @@ def test_slopes_of_a_mass_match_finite_differences_in_float64(seed, level, log_s
     # Where the mass is not lost to rounding in the reference.
     location = unit_of(level, bits) + rng.uniform(-4, 4) * np.exp(log_scale)
     at = np.float64(np.float32(location)), np.float64(np.float32(log_scale))
-    slopes = jax.grad(
-        lambda location, log_scale: jnp.sum(
-            log_mass(jnp.full((1,), level, jnp.uint8), location, log_scale, bits)
-        ),
-        argnums=(0, 1),
-    )(jnp.full((1,), at[0], jnp.float32), jnp.full((1,), at[1], jnp.float32))
+    slopes = _slopes_of_mass(np.uint8(level), *map(np.float32, at), bits)
     for which, slope in enumerate(slopes):
         step = 1e-5 * (np.exp(log_scale) if which == 0 else 1.0)
         up, down = list(at), list(at)
@@ -148,6 +162,12 @@ def test_mixture_and_its_slopes_match_a_reference_in_float64(bits, seed, colour,
     np.testing.assert_allclose(slopes.ravel(), expected, rtol=2e-3, atol=2e-3)
 
 
+@functools.partial(jax.jit, static_argnums=2)
+@jax.value_and_grad
+def _total_and_slopes(parameters: jax.Array, images: jax.Array, channels: int) -> jax.Array:
+    return jnp.sum(MixtureOfLogistics(channels).log_prob(images, pixels_of(parameters)))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @settings(max_examples=15)
 @given(seed=seeds, log_scale=st.floats(-30.0, 30.0))
@@ -160,12 +180,7 @@ def test_gradients_of_the_mixture_are_finite_everywhere(channels, seed, log_scal
     parameters = rng.normal(scale=scale, size=shape).astype(np.float32)
     parameters += np.float32(log_scale)
 
-    def loss(parameters):
-        return jnp.sum(
-            MixtureOfLogistics(channels).log_prob(jnp.asarray(images), pixels_of(parameters))
-        )
-
-    value, slope = jax.value_and_grad(loss)(jnp.asarray(parameters))
+    value, slope = _total_and_slopes(parameters, images, channels)
     assert np.isfinite(value) and np.all(np.isfinite(slope))
 
 
@@ -217,8 +232,8 @@ def test_strips_of_a_large_picture_make_no_difference(height):
         return jnp.sum(likelihood.log_masses(images, mixture))
 
     arguments = jnp.asarray(hidden), jnp.asarray(kernel)
-    value, slopes = jax.value_and_grad(total, argnums=(0, 1))(*arguments)
-    expected, expected_slopes = jax.value_and_grad(at_once, argnums=(0, 1))(*arguments)
+    value, slopes = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(*arguments)
+    expected, expected_slopes = jax.jit(jax.value_and_grad(at_once, argnums=(0, 1)))(*arguments)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for slope, other in zip(slopes, expected_slopes):
         np.testing.assert_allclose(slope, other, rtol=1e-3, atol=1e-3)

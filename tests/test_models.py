@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parameters import away_from_start
+from parameters import away_from_start, start
 from tiny import tiny
 
 from vaejax.likelihoods import build_likelihood
-from vaejax.models import build_model, init_params
+from vaejax.models import build_model
 from vaejax.models.blocks import conv3x3, depth_to_space, space_to_depth
 
 
@@ -21,11 +21,13 @@ from vaejax.models.blocks import conv3x3, depth_to_space, space_to_depth
 def test_sub_pixel_shuffles_are_inverse(block, rows, columns, c):
     x = np.arange(2 * rows * block * columns * block * c, dtype=np.float32)
     x = jnp.asarray(x.reshape(2, rows * block, columns * block, c))
-    folded = space_to_depth(x, block)
+    folded = jax.jit(space_to_depth, static_argnums=1)(x, block)
     assert folded.shape == (2, rows, columns, block * block * c)
-    np.testing.assert_array_equal(depth_to_space(folded, block), x)
+    np.testing.assert_array_equal(jax.jit(depth_to_space, static_argnums=1)(folded, block), x)
+    folded = np.asarray(folded)
     # A position holds exactly its own square.
-    np.testing.assert_array_equal(np.sort(folded[0, 0, 0]), np.sort(x[0, :block, :block].ravel()))
+    square = np.asarray(x)[0, :block, :block]
+    np.testing.assert_array_equal(np.sort(folded[0, 0, 0]), np.sort(square.ravel()))
 
 
 @settings(max_examples=10)
@@ -35,15 +37,34 @@ def test_convolutions_have_the_gradients_that_jax_derives(rows, columns, channel
         names = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names)
 
-    keys = jax.random.split(jax.random.key(rows), 3)
-    x = jax.random.normal(keys[0], (3, rows, columns, channels))
-    kernel = jax.random.normal(keys[1], (3, 3, channels, 2))
-    weights = jax.random.normal(keys[2], (3, rows, columns, 2))
-    value, gradients_of = jax.vjp(conv3x3, x, kernel)
-    expected, derived_gradients_of = jax.vjp(derived, x, kernel)
-    np.testing.assert_array_equal(value, expected)
-    for one, other in zip(gradients_of(weights), derived_gradients_of(weights)):
+    def with_gradients(function):
+        @jax.jit
+        def run(x, kernel, weights):
+            value, gradients_of = jax.vjp(function, x, kernel)
+            return value, gradients_of(weights)
+
+        return run
+
+    rng = np.random.default_rng(rows)
+    shapes = (3, rows, columns, channels), (3, 3, channels, 2), (3, rows, columns, 2)
+    inputs = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    value, gradients = with_gradients(conv3x3)(*inputs)
+    expected, derived_gradients = with_gradients(derived)(*inputs)
+    np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
+    for one, other in zip(gradients, derived_gradients):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def encoded_and_decoded(model, config, images):
+    """q(z|x), the pixels at its mean and log p(x|z) of fresh parameters; compiled at once."""
+
+    @jax.jit
+    def run(params, images):
+        codes = model.apply({"params": params}, images, method="encode")
+        pixels = model.apply({"params": params}, codes[0], method="decode")
+        return codes, pixels, build_likelihood(config).log_prob(images, pixels)
+
+    return run(start(model, config), jnp.asarray(images))
 
 
 @pytest.mark.parametrize(
@@ -64,25 +85,19 @@ def test_any_picture_shape(size, channels, patch, scale):
         likelihood={"scale": scale},
     )
     model = build_model(config)
-    params = init_params(model, config, jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (2, *size, channels), np.uint8)
-    variables = {"params": params}
-    mean, log_std = model.apply(variables, jnp.asarray(images), method="encode")
+    (mean, log_std), pixels, log_prob = encoded_and_decoded(model, config, images)
     assert mean.shape == log_std.shape == (2, config.model.latent_size)
-    pixels = model.apply(variables, mean, method="decode")
     assert pixels.location.shape == images.shape
-    log_prob = build_likelihood(config).log_prob(jnp.asarray(images), pixels)
     assert log_prob.shape == (2,) and np.all(np.isfinite(log_prob))
 
 
 def test_bfloat16_stays_inside_the_networks():
     config = tiny(model={"dtype": "bfloat16"})
     model = build_model(config)
-    params = init_params(model, config, jax.random.key(0))
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    images = jnp.zeros((2, 28, 28, 3), jnp.uint8)
-    mean, log_std = model.apply({"params": params}, images, method="encode")
-    pixels = model.apply({"params": params}, mean, method="decode")
+    assert {leaf.dtype for leaf in jax.tree.leaves(start(model, config))} == {jnp.dtype("float32")}
+    images = np.zeros((2, 28, 28, 3), np.uint8)
+    (mean, log_std), pixels, _ = encoded_and_decoded(model, config, images)
     assert mean.dtype == log_std.dtype == pixels.location.dtype == jnp.float32
 
 
@@ -111,7 +126,7 @@ def test_every_parameter_gets_a_gradient(name, prior):
         terms = evidence(model, params, build_likelihood(config), jnp.asarray(images), keys)
         return -jnp.sum(terms.elbo())
 
-    gradients = jax.grad(loss)(params)
+    gradients = jax.jit(jax.grad(loss))(params)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.any(gradient != 0), jax.tree_util.keystr(path)
         assert np.all(np.isfinite(gradient)), jax.tree_util.keystr(path)

@@ -2,15 +2,15 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
+from parameters import start
 from PIL import Image
 from tiny import tiny
 
 from vaejax.data import open_dataset
 from vaejax.likelihoods import MIN_LOG_SCALE
-from vaejax.models import build_model, init_params
+from vaejax.models import build_model
 from vaejax.records import pictures, progress
 from vaejax.records.goodput import Clock
 from vaejax.records.metric_log import MetricsFile, Reporter
@@ -120,7 +120,7 @@ def test_rows_alternate():
 def test_fewer_faces_than_a_row_holds_stand_above_their_reconstructions(faces, tmp_path):
     config = tiny(data={"synthetic_counts": (8, faces, 0)})
     model, dataset = build_model(config), open_dataset(config.data)
-    params = init_params(model, config, jax.random.key(0))
+    params = start(model, config)
     reporter = Reporter(tmp_path, 0)
     Gallery(config, dataset, tmp_path).draw(0, {NET: params}, reporter)
     reporter.close()

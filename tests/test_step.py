@@ -16,7 +16,7 @@ from vaejax.tasks.augmentation import mirror
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.tasks.vae.evidence import evidence
 from vaejax.tasks.vae.task import beta_at
-from vaejax.training.state import Carry, initial_carry
+from vaejax.training.state import Carry, starting
 from vaejax.training.step import make_train_step, step_keys
 
 
@@ -46,7 +46,7 @@ def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing
     expected = 0.5 * 0.5 * pressed - np.mean(terms.log_likelihood, dtype=np.float64)
 
     task = vae_task(config)
-    state, window = initial_carry(task, jax.random.key(0))
+    state, window = jax.jit(starting(task))(jax.random.key(0))
     net = state.nets[NET].replace(params=params)
     state = state.replace(nets={NET: net}, step=at, learning_rate_scale=jnp.float32(0.0))
     before = jax.device_get(params)

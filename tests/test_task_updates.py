@@ -22,7 +22,7 @@ from vaejax.runtime.shards import state_shardings
 from vaejax.tasks.vae import VAETask
 from vaejax.training.reports import Reports
 from vaejax.training.saved_state import from_items, to_items
-from vaejax.training.state import Net, initial_carry, shapes
+from vaejax.training.state import Net, shapes, starting
 from vaejax.training.step import make_train_step
 from vaejax.training.task import Task
 
@@ -45,7 +45,7 @@ def steps(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1
     """So many updates without the loop."""
     mesh = make_mesh(8, loop.fsdp or 1, devices=jax.devices()[:devices], accumulate=loop.accumulate)
     carry = jax.device_put(
-        initial_carry(task, jax.random.key(0)), state_shardings(mesh, shapes(task))
+        jax.jit(starting(task))(jax.random.key(0)), state_shardings(mesh, shapes(task))
     )
     step = make_train_step(task, loop, mesh)
     for batch in batches(count, nan_at):

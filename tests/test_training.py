@@ -18,7 +18,7 @@ from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae import evaluation, vae_task
 from vaejax.training import loop
 from vaejax.training.loop import Outcome, train
-from vaejax.training.state import initial_carry
+from vaejax.training.state import starting
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_runs_from_several_seeds_share_a_program():
         config = least(train={"seed": seed})
         task = vae_task(config)
         programs.add(traced_step(task, config, make_mesh(8)).lower().as_text())
-        starts.append(initial_carry(task, jax.random.key(seed)).state)
+        starts.append(jax.jit(starting(task))(jax.random.key(seed)).state)
     assert len(programs) == 1
     assert not np.array_equal(starts[0].key, starts[1].key)
 
