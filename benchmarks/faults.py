@@ -174,8 +174,7 @@ def is_caught(
     before = path.read_text()
     path.write_text(source)
     line = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--numprocesses=0",
-            "-p", "no:cacheprovider", "-m", "not soak",
-            *nearest_tests(module)[: files]]  # fmt: skip
+            "-m", "not soak", *nearest_tests(module)[: files]]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     process = subprocess.Popen(
         line, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
