@@ -28,7 +28,7 @@ class Attempt:
         """Starts it.
 
         Args:
-          place: of the run.
+          place: place of the run.
           overrides: such as `train.steps=200`.
           words: the file for what it says.
         """

@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
     Attributes:
       module: dotted, without the package's name.
-      line: of the module.
+      line: line of the module.
       place: the number of its node in the module's tree.
       before, after: the expression.
     """
@@ -167,7 +167,7 @@ def is_caught(
       module: dotted, without the package's name.
       source: what it is to be.
       tree: a copy of the repository, afterwards as before.
-      files: of tests to run, the nearest.
+      files: files of tests to run, the nearest.
       timeout: seconds, after which the fault counts as caught.
     """
     path = path_of(tree / "vaejax", module)

@@ -155,8 +155,8 @@ class Trial:
         """Runs the command, to its end or to a kill.
 
         Args:
-          place: of the run.
-          name: of the phase to kill it in.
+          place: place of the run.
+          name: name of the phase to kill it in.
           full: a disk that it may find full.
 
         Returns:

@@ -15,7 +15,7 @@ class Phase(NamedTuple):
 
     Attributes:
       reached: whether an attempt is in it.
-      share: of an undisturbed run's time, about what it takes; kills come within this.
+      share: share of an undisturbed run's time, about what it takes; kills come within this.
       stops: whether the attempt is asked to stop before it is killed.
     """
 

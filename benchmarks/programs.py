@@ -21,7 +21,7 @@ class Step:
     Attributes:
       pictures: in one call.
       parameters: numbers that are learned.
-      flops: of the matrix products and convolutions of one call.
+      flops: flops of the matrix products and convolutions of one call.
       compile_seconds: without help from programs kept on disk.
     """
 

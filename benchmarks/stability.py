@@ -103,7 +103,7 @@ def verdict(windows: list[dict], steps: int) -> dict[str, float | bool]:
 
     Args:
       windows: in order; none where no update counted.
-      steps: of the run.
+      steps: number of updates of the run.
     """
     if not windows:  # no update was ever applied, or all were taken back
         windows = [dict.fromkeys(("elbo_bits_per_dim", "kl_nats"), np.nan)]

@@ -9,7 +9,7 @@ class Setting(NamedTuple):
     """What the schema knows of one setting.
 
     Attributes:
-      type: of its value.
+      type: type of its value.
       default: its value where nothing is said.
       choices: all values that it can have; empty where its type decides.
       low, high: limits of every number in it.

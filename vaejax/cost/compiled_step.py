@@ -44,9 +44,10 @@ class Estimate(NamedTuple):
       pictures: in one call, over all devices.
       updates: in one call.
       parameters: numbers that are learned.
-      flops: of the matrix products and convolutions of one call, over all devices.
+      flops: floating-point operations of the matrix products and convolutions of one call, over
+        all devices.
       memory: bytes that a device needs at the peak, its program among them.
-      traffic: of one device.
+      traffic: traffic of one device.
       collectives: what the devices exchange.
       host_transfers: instructions that exchange something with the host.
       doubles: whether there are 64-bit floating-point numbers.

@@ -18,7 +18,7 @@ def matmul_flops(program: ClosedJaxpr) -> int:
     be counted.
 
     Args:
-      program: of `jax.make_jaxpr(function)(...)`, or `jitted.trace(...).jaxpr`.
+      program: the jaxpr of `jax.make_jaxpr(function)(...)`, or `jitted.trace(...).jaxpr`.
 
     Raises:
       ValueError: there is matrix work in a while loop.

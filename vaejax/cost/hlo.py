@@ -66,7 +66,7 @@ class Instruction(NamedTuple):
     Attributes:
       root: `ROOT ` where the computation's result is this one's, or empty.
       name: with its `%`.
-      type: of the result: an array `f32[8,128]{1,0:T(8,128)S(1)}`, or a tuple of such.
+      type: type of the result: an array `f32[8,128]{1,0:T(8,128)S(1)}`, or a tuple of such.
       operation: what it does, such as `fusion`.
       rest: operands, and all that is said of it.
     """

@@ -49,7 +49,7 @@ def largest_step(
     """The step with the largest batch that fits; None if not even the smallest does.
 
     Args:
-      config: of the run; its batch is where the search begins.
+      config: config of the run; its batch is where the search begins.
       chip: whose memory it is to fit, beside training pictures that lie there.
       devices: that share the batch.
       trial: compiles a step, or raises DoesNotFit.

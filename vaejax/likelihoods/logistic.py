@@ -25,7 +25,7 @@ def log_mass(
     Args:
       images: grey levels 0..255.
       location: on the scale of `to_unit`.
-      log_scale: of the logistic distribution.
+      log_scale: log scale of the logistic distribution.
       bits: the number of most significant bits of each value that are modelled. The centres of
         the 2^bits levels lie evenly on [-1, 1], and a level is as wide as their spacing, so that
         there is no gap and no overlap.
@@ -80,7 +80,7 @@ class DiscretizedLogistic:
     """One logistic for each value.
 
     Attributes:
-      bits: of each value that count.
+      bits: how many bits of each value count.
     """
 
     def __init__(self, bits: int = 8):

@@ -73,7 +73,7 @@ class MixtureOfLogistics:
 
     Attributes:
       channels: 1 or 3.
-      bits: of each value that count, see `logistic.log_mass`.
+      bits: how many bits of each value count, see `logistic.log_mass`.
     """
 
     def __init__(self, channels: int, bits: int = 8):

@@ -40,7 +40,7 @@ class Likelihood(Protocol):
     """What makes a likelihood; `pixels` are `Pixels` or a likelihood's own.
 
     Attributes:
-      bits: of each value that count, the highest.
+      bits: how many bits of each value count, the highest.
     """
 
     bits: int

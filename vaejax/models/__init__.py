@@ -31,8 +31,8 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
     """The model that `config` describes, without parameters.
 
     Args:
-      config: of the run.
-      dtype: of the activations; None takes the config's, in which it is trained.
+      config: config of the run.
+      dtype: dtype of the activations; None takes the config's, in which it is trained.
     """
     data, head = config.data, _build_head(config)
     activations = jnp.dtype(dtype or config.model.dtype)

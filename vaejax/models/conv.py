@@ -36,7 +36,7 @@ class ConvEncoder(nn.Module):
       widths: channels at each resolution, finest first.
       blocks: residual blocks at each resolution.
       patch: side of the square that the first convolution sees as one position.
-      dtype: of the activations.
+      dtype: dtype of the activations.
     """
 
     latent_size: int

@@ -21,7 +21,7 @@ class PixelHead(nn.Module):
     """Turns the decoder's map into locations and scales.
 
     Attributes:
-      channels: of the pictures.
+      channels: number of channels of the pictures.
       scale: whose scale it is, as in `LocationScaleConfig`.
       fixed_scale: in grey levels, for `fixed`.
     """
@@ -53,9 +53,9 @@ class MixtureHead(nn.Module):
     """Turns the decoder's features into mixtures, which the likelihood spells out.
 
     Attributes:
-      channels: of the pictures.
-      components: of a pixel's mixture.
-      features: of each pixel that they are a linear map of.
+      channels: number of channels of the pictures.
+      components: number of components of a pixel's mixture.
+      features: features of each pixel that they are a linear map of.
     """
 
     channels: int

@@ -9,7 +9,7 @@ class Codes(NamedTuple):
     """A diagonal Gaussian posterior.
 
     Attributes:
-      mean: of q(z|x).
+      mean: mean of q(z|x).
       log_std: log of its standard deviation.
     """
 

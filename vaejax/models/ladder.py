@@ -56,7 +56,7 @@ class Ladder(nn.Module):
         parameters are the same either way.
       remat: a block's activations are computed again for its gradient instead of kept.
       head: what the finest level says of each pixel, to the likelihood's pixels.
-      dtype: of the activations; Gaussians and their KL are float32.
+      dtype: dtype of the activations; Gaussians and their KL are float32.
     """
 
     levels: Levels
@@ -181,7 +181,7 @@ class Ladder(nn.Module):
         """Samples every group from its posterior, from the top.
 
         Args:
-          features: of the pictures.
+          features: features of the pictures.
           keys: one for each of them.
           dropout: keys, one for each picture, of the channels to leave out; without them all stay.
         """
@@ -201,7 +201,7 @@ class Ladder(nn.Module):
 
         Args:
           images: the pictures.
-          keys: of samples; without them every group is its posterior's mean, given all above.
+          keys: keys of samples; without them every group is its posterior's mean, given all above.
         """
         _, groups = self._inferred(self.features(images), keys)
         return _by_picture([g.z for g in groups]), _by_picture([g.std for g in groups])

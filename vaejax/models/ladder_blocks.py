@@ -50,7 +50,7 @@ class Group(NamedTuple):
 
     Attributes:
       z: its latents.
-      std: of the posterior they were drawn from, or of the prior.
+      std: standard deviation of the posterior they were drawn from, or of the prior.
       noise: that the prior would have made them of.
       kl, log_ratio: as in `Inference`; zero without a picture.
     """
@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
       width: channels.
       taps: 3, or 1 where a picture is too small for neighbours to matter.
       dropout: the share of channels that are left out.
-      dtype: of the activations.
+      dtype: dtype of the activations.
     """
 
     width: int
@@ -139,8 +139,8 @@ class DecoderBlock(nn.Module):
         Args:
           x: features from above.
           step: what to do with the group.
-          keys: of the posterior's noise; without them its mean is taken.
-          dropout: of the channels that are left out, if any are: only with a picture.
+          keys: keys of the posterior's noise; without them its mean is taken.
+          dropout: key of the channels that are left out, if any are: only with a picture.
         """
         if dropout is not None and isinstance(step, FromPosterior):
             dropout = fold_in(dropout, _DECODER_DROPOUT + step.group)

@@ -13,7 +13,7 @@ class Levels(NamedTuple):
     Attributes:
       image_shape: height, width and channels.
       patch: side of the square of pixels that the finest level sees as one position.
-      blocks: of encoder and decoder, and groups of latents, at each level.
+      blocks: number of blocks of encoder and decoder, and groups of latents, at each level.
       latent: channels of a group.
     """
 

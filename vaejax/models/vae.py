@@ -74,7 +74,7 @@ class VAE(nn.Module):
         log p(z) is taken at the sample.
 
         Args:
-          features: of the pictures.
+          features: features of the pictures.
           keys: one for each of them.
           dropout: nothing is ever dropped.
           log_prior: log p(z) in place of the model's own prior.
@@ -96,7 +96,7 @@ class VAE(nn.Module):
 
         Args:
           images: the pictures.
-          keys: of samples; without them the codes are the posteriors' means.
+          keys: keys of samples; without them the codes are the posteriors' means.
         """
         mean, log_std = self.encode(images)
         z = mean

@@ -50,10 +50,10 @@ def free_bits(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float
     """The KL of each factor, counted as no less than `free` nats (Kingma et al. 2016, eq. 15).
 
     Args:
-      kl: of each factor, its mean over a batch (or a part of it that is worked on at once): a
+      kl: KL of each factor, its mean over a batch (or a part of it that is worked on at once): a
         factor that is unused everywhere is not pressed, while one picture may use less than
         another.
-      free: of each factor.
+      free: free nats of each factor.
     """
     return jnp.maximum(kl, free)
 
@@ -67,7 +67,7 @@ def balance(
     given up before it has learned to tell anything. The weights have mean 1 and no gradient.
 
     Args:
-      kl: of each factor, nats.
+      kl: KL of each factor, nats.
       sizes: dimensions of each.
       warmup: the share of the KL term's warm-up that is over; at 1 all weights are 1.
     """

@@ -67,7 +67,7 @@ class FlowMatching:
 
     Attributes:
       gaussian: whitens the codes.
-      params: of the velocity network.
+      params: parameters of the velocity network.
       width: its hidden units.
       blocks: its residual blocks.
     """
@@ -134,10 +134,10 @@ def flow_matching_errors(
 
     Args:
       network: the velocity.
-      params: of the network.
+      params: parameters of the network.
       white: whitened codes.
       noise: standard normal.
-      times: of each code, uniform in 0 to 1.
+      times: times of each code, uniform in 0 to 1.
     """
     along = times[:, None]
     x = (1.0 - along) * noise + along * white

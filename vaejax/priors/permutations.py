@@ -19,7 +19,7 @@ def fixed_permutations(size: int, count: int) -> list[list[int]]:
     statistically good algorithms for random number generation", 2014).
 
     Args:
-      size: of each permutation.
+      size: size of each permutation.
       count: how many; a longer list begins with the shorter one.
     """
     numbers = _Pcg64()

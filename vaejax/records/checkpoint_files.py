@@ -36,7 +36,7 @@ def unreadable_metrics(directory: Path, best_by: str | None) -> list[Path]:
     """Damaged files of validation figures, without which Orbax opens no checkpoint at all.
 
     Args:
-      directory: of the checkpoints.
+      directory: directory of the checkpoints.
       best_by: the figure that each must have, if any.
     """
     paths = [folder / "metrics" / "metrics" for folder in saved(directory)]

@@ -47,7 +47,7 @@ class Checkpoints:
         """Opens `directory`, making it unless `read_only`.
 
         Args:
-          directory: of the checkpoints.
+          directory: directory of the checkpoints.
           best_by: the validation figure that decides which is the best, lower is better; without
             one the newest counts as the best.
           keep: the newest that are kept, beside the best.
@@ -76,10 +76,10 @@ class Checkpoints:
         evaluation, is replaced, and can be taken back until that is done.
 
         Args:
-          step: of the checkpoint.
+          step: step of the checkpoint.
           items: trees of arrays by name; each can be read without the others.
           meta: what JSON can hold.
-          metrics: of the validation, if there was one.
+          metrics: metrics of the validation, if there was one.
 
         Raises:
           UserError: this checkpoint or the one before cannot be written. Those that were there
@@ -163,8 +163,8 @@ class Checkpoints:
 
         Args:
           step: one of `steps()`.
-          name: of the item.
-          part: of the attribute.
+          name: name of the item.
+          part: part of the attribute.
           like: arrays or shapes of the whole item.
           sharding: where each of its arrays is to lie.
 

@@ -31,7 +31,7 @@ class Clock:
         """Ends the phase `start`; from here on `note` appends to the file.
 
         Args:
-          workdir: of the run.
+          workdir: work directory of the run.
           first_step: at which this start begins.
         """
         self._enter("steps")

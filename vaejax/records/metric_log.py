@@ -25,7 +25,7 @@ class MetricsFile:
         about to be made again. A line cut off by the kill goes too.
 
         Args:
-          path: of the file.
+          path: path of the file.
           resume_step: the checkpoint's.
           evaluation_due: whether that step is yet to be validated.
         """

@@ -33,7 +33,7 @@ class Callers:
         """Listens.
 
         Args:
-          port: of this machine, on all of its IPv4 addresses.
+          port: port of this machine, on all of its IPv4 addresses.
           processes: that will call, perhaps all at once.
 
         Raises:

@@ -65,7 +65,7 @@ def is_known(message: dict[str, Any], processes: int, *, to_coordinator: bool) -
 
     Args:
       message: as decoded.
-      processes: of the run.
+      processes: processes of the run.
       to_coordinator: whether process 0 is who hears it.
     """
     match message:

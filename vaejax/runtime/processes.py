@@ -105,8 +105,8 @@ class Group:
     """The processes of a run, seen from one of them.
 
     Attributes:
-      index: of this process.
-      count: of all.
+      index: index of this process.
+      count: number of processes.
     """
 
     def __init__(self, rendezvous: Rendezvous | None = None):
@@ -144,7 +144,7 @@ class Group:
         All wait here for each other.
 
         Args:
-          trouble: of this process, or empty.
+          trouble: trouble of this process, or empty.
         """
         if self.count == 1:
             return trouble
@@ -157,7 +157,7 @@ class Group:
         """Compares what every process has with what process 0 has.
 
         Args:
-          values: of this process, by name.
+          values: values of this process, by name.
           remedy: what is to be done where they differ.
 
         Raises:

@@ -25,8 +25,8 @@ class Rendezvous:
 
     Attributes:
       coordinator: HOST:PORT of process 0, where all others reach it.
-      count: of processes.
-      index: of this process, from 0.
+      count: number of processes.
+      index: index of this process, from 0.
       timeout: seconds to wait for all.
     """
 
@@ -69,7 +69,7 @@ class Peer:
     """The line to another process.
 
     Attributes:
-      index: of that process.
+      index: index of that process.
       host: the name of its machine.
       inbox: what it has said and nobody has taken yet.
     """

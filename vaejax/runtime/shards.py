@@ -40,7 +40,7 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: PyTree) -> PyTree:
     """Where each array of a state or of parameters lies.
 
     Args:
-      mesh: of the devices.
+      mesh: mesh of the devices.
       state: arrays or shapes; `SHARDED_AXES` goes by the names in it.
     """
     fsdp = mesh.shape[FSDP_AXIS]

@@ -13,7 +13,7 @@ def finish(workdir: Path, dataset: Dataset) -> None:
     """Fits the other priors that the config names, draws samples, and says where everything is.
 
     Args:
-      workdir: of the run.
+      workdir: work directory of the run.
       dataset: that training has open; whatever lies beside its pictures by now is none of it.
     """
     trained = load(workdir)

@@ -41,9 +41,9 @@ def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: 
 
     Args:
       trained: the model.
-      names: of the priors, which `check_priors` has accepted.
+      names: names of the priors, which `check_priors` has accepted.
       dataset: that it was trained on.
-      seed: of the codes and the fit.
+      seed: seed of the codes and the fit.
 
     Raises:
       UserError: the codes are too few.

@@ -41,7 +41,7 @@ def flow_prior_stage(
       trained: the model, on every process.
       dataset: that it was trained on.
       group: the processes that train together.
-      seed: of the codes and of the training.
+      seed: seed of the codes and of the training.
 
     Raises:
       UserError: the codes are too few.

@@ -16,7 +16,7 @@ def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedS
     """What a config trains, in turn: the model, and on its codes the flow prior.
 
     Args:
-      config: of the run.
+      config: config of the run.
       workdir: where it is kept.
       group: the processes that train together.
     """

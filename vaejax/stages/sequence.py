@@ -15,7 +15,7 @@ class Stage(NamedTuple):
     """A run of its own.
 
     Attributes:
-      config: of its loop.
+      config: config of its loop.
       directory: where it is kept.
       task: what is learned; its `builds_on` names what it has from the stages before.
       finish: called in process 0 when it has been trained.

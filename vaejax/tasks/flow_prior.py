@@ -35,7 +35,7 @@ class FlowPriorTask:
     """The velocity network of `priors.FlowMatching`, and beside it, not trained, its whitening.
 
     Attributes:
-      config: of the stage.
+      config: config of the stage.
       builds_on: what the codes are of, as JSON.
     """
 
@@ -54,7 +54,7 @@ class FlowPriorTask:
         """Fits the Gaussian that whitens the codes.
 
         Args:
-          config: of the stage, whose `optimizer` trains the network.
+          config: config of the stage, whose `optimizer` trains the network.
           codes: one of each picture, by split.
           decode: draws the pictures of codes.
           builds_on: the encoder.

@@ -52,7 +52,8 @@ def as_temperatures(
 
     Args:
       temperature: one number; of a ladder also one for each resolution, or for each group.
-      resolutions: of each group of a ladder's latents, coarsest first; empty of a flat z.
+      resolutions: resolution of each group of a ladder's latents, coarsest first; empty for a
+        flat z.
 
     Raises:
       UserError: it is no number from 0 on, or there are too many or too few.

@@ -14,7 +14,7 @@ def in_batches(function: Callable, *inputs: PyTree, size: int) -> Iterator[PyTre
     Fewer inputs than a batch fill the next power of two, for which little is compiled anew.
 
     Args:
-      function: of arrays on the device, with as many rows out as in.
+      function: takes arrays on the device, with as many rows out as in.
       *inputs: arrays, or trees of them, all with as many rows.
       size: rows of a batch.
 

@@ -35,8 +35,9 @@ def explore(
     Args:
       trained: a ladder.
       directory: where they are written.
-      faces: of the validation split, else of the training split; as many columns of samples.
-      seed: of what is drawn at random.
+      faces: how many faces of the validation split, else of the training split; there are as
+        many columns of samples.
+      seed: seed of what is drawn at random.
       data_path: where the data lies, if not where the config says.
       cache_dir: where decoded pictures are kept, if not where the config says.
 

@@ -29,7 +29,7 @@ def as_pictures(given: Any, config: DataConfig) -> Pictures:
     Args:
       given: an array of pictures, one picture, or a list of pictures: each an array, a
         `PIL.Image.Image` or the path of a file.
-      config: of the data that the model was trained on.
+      config: config of the data that the model was trained on.
 
     Raises:
       UserError: something is no picture, or an array of another shape or type.

@@ -29,7 +29,7 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
     Changes nothing outside itself: no log level, hook or environment variable.
 
     Args:
-      workdir: of a run of `python -m vaejax.main`.
+      workdir: work directory of a run of `python -m vaejax.main`.
       checkpoint: `best` (by validation), `latest`, or a step.
 
     Raises:

@@ -41,14 +41,14 @@ class TrainedModel:
     """A VAE with its averaged parameters. Pictures are uint8 [batch, height, width, channel].
 
     Attributes:
-      config: of the run.
+      config: config of the run.
       params: the parameters.
-      step: of the checkpoint.
+      step: step of the checkpoint.
       model: the Linen module.
       likelihood: its p(x|z).
-      workdir: of the run.
-      data_fingerprint: of the pictures it was trained on.
-      digest: of the parameters, by which what was made from them knows them again.
+      workdir: work directory of the run.
+      data_fingerprint: fingerprint of the pictures it was trained on.
+      digest: digest of the parameters, by which what was made from them knows them again.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class TrainedModel:
           z: latents, such as those of `encode` or `sample_posterior`.
           keep: whether each group stays, from the top; the others are drawn from their prior
             given all groups above.
-          seed: of what is drawn.
+          seed: seed of what is drawn.
           temperature: as in `sample`.
 
         Returns:

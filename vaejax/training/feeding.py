@@ -28,7 +28,7 @@ class Feed:
         """Copies `arrays` to the devices of `mesh`, if that is the way.
 
         Args:
-          config: of the run.
+          config: config of the run.
           arrays: the examples to train on.
           mesh: the devices.
           memory: bytes of one of them, the same number on all processes; None if unknown.

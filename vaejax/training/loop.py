@@ -69,7 +69,7 @@ def train(
     once.
 
     Args:
-      config: of the run.
+      config: config of the run.
       workdir: where it is kept; all processes must see it.
       group: the processes that train together.
       task: what is learned, if not what the config says.

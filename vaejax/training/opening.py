@@ -34,22 +34,22 @@ class Parts(NamedTuple):
     """One process's part of a run.
 
     Attributes:
-      config: of the run.
+      config: config of the run.
       workdir: where it is kept.
       group: the processes that train together.
       task: what is learned.
       clock: takes down where the time goes.
       dataset: the pictures.
       arrays: the examples of each split.
-      mesh: of the devices.
-      shapes: of the state and its window.
+      mesh: mesh of the devices.
+      shapes: shapes of the state and its window.
       shardings: where each of their arrays lies.
       feed: brings the batches to the devices.
       train_step: the program of an update.
-      evaluator: of the validation split.
+      evaluator: evaluator of the validation split.
       gallery: draws what is learned.
       reports: tell what happens.
-      checkpoints: of the run.
+      checkpoints: checkpoints of the run.
     """
 
     config: Config
@@ -79,7 +79,7 @@ def opened(
     Opening may take minutes and leaves nothing half done: a signal ends it at once.
 
     Args:
-      config: of the run.
+      config: config of the run.
       workdir: where it is kept; all processes must see it.
       group: the processes that train together.
       task: what is learned.

@@ -113,7 +113,7 @@ def update(
     Args:
       settings: name, betas, weight decay of the kernels, decay of the average.
       params: before the step.
-      moments: of their earlier gradients.
+      moments: moments of their earlier gradients.
       average: the running average of the parameters.
       gradients: in the shape of the parameters.
       scale: factor for all gradients.

@@ -31,7 +31,7 @@ def recovered(
     """`state` with one rollback forgotten after a long stretch without trouble; None if not yet.
 
     Args:
-      state: of the run.
+      state: state of the run.
       settings: `rollback_memory` says how long.
       mesh: on which the state lies.
       step: updates so far.

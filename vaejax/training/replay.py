@@ -23,7 +23,7 @@ def explain_not_finite(
 
     Args:
       task: what is learned.
-      settings: of the loop.
+      settings: settings of the loop.
       params: before the update, of each network.
       arrays: the examples of the training split.
       at: the step.

@@ -33,10 +33,10 @@ class Reports:
 
         Args:
           task: what is learned.
-          settings: of the loop.
+          settings: settings of the loop.
           workdir: where its metrics are kept.
-          clock: of the run, which `progress` tells of the waits.
-          speaks: of several processes one does.
+          clock: clock of the run, which `progress` tells of the waits.
+          speaks: whether this process prints; of several processes one does.
         """
         self._task, self._settings = task, settings
         self._workdir, self._clock = workdir, clock

@@ -37,7 +37,7 @@ def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Ch
     was about to be replaced is taken back, and one that a killed run had begun is removed.
 
     Args:
-      workdir: of the run.
+      workdir: work directory of the run.
       best_by: the validation figure that decides which is the best.
       keep: the newest that are kept.
       group: the processes, which all open them.
@@ -70,13 +70,13 @@ def restore_newest(
     Newer ones that are damaged are reported and set aside.
 
     Args:
-      checkpoints: of the run.
+      checkpoints: checkpoints of the run.
       like: shapes of the state and of its window.
       shardings: where each of its arrays is to lie, whatever devices it was saved from.
-      config: of the run, to which the checkpoint must belong.
+      config: config of the run, to which the checkpoint must belong.
       builds_on: what the task has from an earlier stage, likewise.
       dataset: to train on, likewise.
-      workdir: of the run.
+      workdir: work directory of the run.
       group: the processes, which all come to the same answer.
 
     Raises:

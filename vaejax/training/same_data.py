@@ -31,7 +31,7 @@ def check_same_data(workdir: Path, trained_on: dict, dataset: Dataset, remedy: s
     """Compares a data set with the fingerprint of the data that a run was trained on.
 
     Args:
-      workdir: of the run.
+      workdir: work directory of the run.
       trained_on: the fingerprint in its checkpoint.
       dataset: as it is now.
       remedy: what to do; the end of the message.

@@ -79,10 +79,10 @@ def items_like(
     A window of other metrics is left out.
 
     Args:
-      checkpoints: of the run.
+      checkpoints: checkpoints of the run.
       step: one of its steps.
       like: arrays or shapes.
-      shardings: of each of them.
+      shardings: shardings of each of them.
 
     Raises:
       DamagedCheckpoint: it cannot be read.
@@ -103,7 +103,7 @@ def restore_averages(
     Of checkpoints of version 0.1 that hold one digest of the whole state, all of it is.
 
     Args:
-      checkpoints: of the run.
+      checkpoints: checkpoints of the run.
       step: one of its steps.
       like: shapes of the state and its window.
       sharding: where each array is to lie.

@@ -21,7 +21,8 @@ class Net(struct.PyTreeNode):
 
     Attributes:
       params, average: float32, its parameters and their running average.
-      moments: of the gradients, as `optimizer.update` keeps them; None where it is not trained.
+      moments: means of the gradients, as `optimizer.update` keeps them; None where the network
+        is not trained.
       gradient_norm_ema: float32, a running geometric mean of the gradient's norm; 0 before the
         first update.
       skipped: int32, updates skipped because loss or gradient was not finite.

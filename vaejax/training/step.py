@@ -55,7 +55,7 @@ def make_train_step(
 
     Args:
       task: what is learned.
-      settings: of the loop.
+      settings: settings of the loop.
       mesh: the devices.
       on_device: every device holds the whole training split: the function takes (carry, batches,
         split), where the batches have only `index`, [dispatch, batch], and picks the examples out

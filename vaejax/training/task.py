@@ -38,8 +38,8 @@ class Evaluator(Protocol):
         """Sums over the batches of `pipeline.eval_batches`; None if there are none.
 
         Args:
-          params: of each network, whole on every device.
-          batches: of this process.
+          params: parameters of each network, whole on every device.
+          batches: batches of this process.
         """
         ...
 
@@ -57,7 +57,7 @@ class Gallery(Protocol):
 
         Args:
           step: updates so far.
-          params: of each network, on this process's first device.
+          params: parameters of each network, on this process's first device.
           reporter: for pictures, a `records.metric_log.Reporter`.
         """
         ...
@@ -112,9 +112,9 @@ class Task(Protocol):
 
         Args:
           net: which.
-          params: of all networks.
+          params: parameters of all networks.
           batch: as `augment` left it.
-          keys: of its noise, one for each example.
+          keys: keys of its noise, one for each example.
           step: updates before this one.
         """
         ...

@@ -24,7 +24,7 @@ class Stored(NamedTuple):
 
     Attributes:
       what: in words.
-      path: of its folder, or of the folder that its files are in.
+      path: path of its folder, or of the folder that its files are in.
       size: bytes.
       used: when it was last used, in seconds since 1970.
     """

@@ -68,7 +68,7 @@ class Cached(NamedTuple):
 
     Attributes:
       folder: where it lies.
-      fingerprint: of the data.
+      fingerprint: fingerprint of the data.
       set_aside: pictures that could not be used: name -> reason.
       remarks: what is odd about pictures that are used: name -> remark.
       splits: split -> pictures (mapped), labels by name, and the pictures' names.

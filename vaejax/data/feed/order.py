@@ -26,7 +26,7 @@ def batch_indices(
     Every epoch is a permutation of its own; a batch may straddle epochs.
 
     Args:
-      seed: of the order.
+      seed: seed of the order.
       positions: counted since the beginning; those of step s are s times the global batch size
         and what follows.
       size: pictures in the split.

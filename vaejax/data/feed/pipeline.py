@@ -52,8 +52,8 @@ def train_batches(
 
     Args:
       arrays: the split's examples.
-      seed: of the order.
-      batch_size: of all processes together, a multiple of `process_count`.
+      seed: seed of the order.
+      batch_size: batch size of all processes together, a multiple of `process_count`.
       first_step: the step to go on from.
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
@@ -95,7 +95,7 @@ def eval_batches(
     Args:
       arrays: the split's examples.
       chosen: the rows of those that are wanted; None for all.
-      batch_size: of all processes together, a multiple of `process_count`.
+      batch_size: batch size of all processes together, a multiple of `process_count`.
       process_index: this process takes its run of rows of every global batch.
       process_count: how many processes share a batch.
       feed: as `train_batches` has it.

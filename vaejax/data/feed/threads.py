@@ -22,7 +22,7 @@ def loaded_ahead(
 
     Args:
       load: called in one other thread; what it raises, `next` raises.
-      types: of the arrays, by name.
+      types: types of the arrays, by name.
       numbers: to load.
       ahead: how many are loaded before they are asked for.
 

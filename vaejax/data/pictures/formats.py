@@ -80,7 +80,7 @@ def refusal(name: str, head: bytes) -> str | None:
     """Why a file is no picture that can be used, by its first bytes; None if it may be one.
 
     Args:
-      name: of the file.
+      name: name of the file.
       head: its first `HEAD_BYTES`, or all of a shorter one.
     """
     if not head:

@@ -39,8 +39,8 @@ class CelebA(Source):
         """Finds the pictures and both annotation files.
 
         Args:
-          path: of the directory.
-          max_pixels: of a picture, in a file that may be read.
+          path: path of the directory.
+          max_pixels: most pixels of a picture, in a file that may be read.
 
         Raises:
           UserError: one of them is missing or cannot be read.

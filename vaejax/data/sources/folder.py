@@ -35,8 +35,8 @@ class Folder(Source):
         """Lists the pictures.
 
         Args:
-          path: of the folder or zip.
-          max_pixels: of a picture, in a file that may be read.
+          path: path of the folder or zip.
+          max_pixels: most pixels of a picture, in a file that may be read.
 
         Raises:
           UserError: there are none, or the path cannot be listed.

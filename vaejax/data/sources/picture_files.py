@@ -31,8 +31,8 @@ class PictureFiles:
         """Lists them.
 
         Args:
-          path: of the directory or zip.
-          max_pixels: of a picture; what could only hold more is not read.
+          path: path of the directory or zip.
+          max_pixels: most pixels of a picture; what could only hold more is not read.
 
         Raises:
           UserError: the path is neither a directory nor a zip, or cannot be listed.

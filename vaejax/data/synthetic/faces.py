@@ -33,9 +33,9 @@ def faces(
 
     Args:
       indices: numbers of faces, from 0 on.
-      height: of the pictures, in pixels.
-      width: of the pictures; where it differs from the height, there is more background.
-      seed: of the population.
+      height: height of the pictures, in pixels.
+      width: width of the pictures; where it differs from the height, there is more background.
+      seed: seed of the population.
 
     Returns:
       RGB pictures, and the factors that made them as `draw_factors` returns them.
@@ -57,8 +57,8 @@ def render(
 
     Args:
       factors: an array for every name in `FACTORS`, in its declared range.
-      height: of the pictures, in pixels.
-      width: of the pictures.
+      height: height of the pictures, in pixels.
+      width: width of the pictures.
 
     Raises:
       UserError: a factor is missing, unknown or out of range, or a side is not at least 1.

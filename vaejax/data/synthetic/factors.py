@@ -139,7 +139,7 @@ def draw_factors(
 
     Args:
       indices: numbers of faces, from 0 on.
-      seed: of the whole population; any whole number.
+      seed: seed of the whole population; any whole number.
 
     Returns:
       By the names in `FACTORS`: float32 in [low, high] for continuous factors, int32 places in

@@ -20,7 +20,7 @@ def explain_divergence(config: Config, step: int, values: Mapping, lowest: float
     all.
 
     Args:
-      config: of the run.
+      config: config of the run.
       step: updates so far.
       values: training metrics of the window.
       lowest: the lowest loss of the windows before, in bits/dim; infinite before the first.

@@ -30,10 +30,10 @@ class Totals(NamedTuple):
     """Sums over the evaluated pictures.
 
     Attributes:
-      sums: of the ELBO's terms; its squared error is of the posterior mean's reconstruction, and
-        from all 8 bits, as `psnr` is.
+      sums: the ELBO's terms, summed. Their squared error is that of the posterior mean's
+        reconstruction, and from all 8 bits, as `psnr` is.
       elbo_squared: for the standard error.
-      importance: of the importance-weighted bound, nats.
+      importance: sums of the importance-weighted bound, nats.
       psnr, ssim: of the posterior mean's reconstruction.
     """
 
@@ -54,7 +54,7 @@ def make_importance_bound(
     """(params, images, index, key) -> the importance-weighted bound of log p(x), nats.
 
     Args:
-      model: of `models.build_model`.
+      model: what `models.build_model` returns.
       likelihood: p(x|z).
       samples: K codes for each picture.
       **how: what the model's `infer` takes beside pictures and keys.
@@ -88,7 +88,7 @@ def make_eval_step(
     Everything is float32, matrix products as well: a bfloat16 model's figures would be worse.
 
     Args:
-      config: of its run.
+      config: config of its run.
       mesh: the devices.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
       prior: log p(z) of a fitted prior in place of the model's own.
@@ -157,8 +157,8 @@ class Evaluator:
         """Sums over the batches; None if there are none.
 
         Args:
-          params: of the run's networks, whole on every device.
-          batches: of `data.pipeline.eval_batches`.
+          params: parameters of the run's networks, whole on every device.
+          batches: what `data.feed.pipeline.eval_batches` yields.
         """
         (vae,) = params.values()
         return evaluate(self._step, vae, batches, self._mesh)

@@ -48,12 +48,12 @@ def evidence(
     """Encodes, samples z, decodes and compares.
 
     Args:
-      model: of `models.build_model`.
+      model: what `models.build_model` returns.
       params: its parameters.
-      likelihood: of the pictures given the decoded pixels.
+      likelihood: likelihood of the pictures given the decoded pixels.
       images: the pictures.
-      keys: of the noise of z, one for each picture.
-      dropout: of what is left out in training; None leaves nothing out.
+      keys: keys of the noise of z, one for each picture.
+      dropout: key of what is left out in training; None leaves nothing out.
       **how: what the model's `infer` takes beside these.
     """
     features = model.apply({"params": params}, images, dropout, method="features")
@@ -85,8 +85,9 @@ class Sums(NamedTuple):
       kl: nats, of each factor of the prior.
       squared_error: mean over a picture's values, on the scale 0..1, from the bits that count.
       squared_z: the same in units of the likelihood's variance: 1 where it is calibrated.
-      log_std: of the likelihood, mean over a picture's values, on the scale of `to_unit`.
-      moments: of the codes; None where the model has none.
+      log_std: log standard deviation of the likelihood, mean over a picture's values, on the
+        scale of `to_unit`.
+      moments: moments of the codes; None where the model has none.
     """
 
     # A field by the name of a method of tuples, which nobody calls.

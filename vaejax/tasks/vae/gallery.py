@@ -56,8 +56,8 @@ class Gallery:
 
         Args:
           step: updates so far.
-          params: of the run's networks, on this process's first device.
-          reporter: of the run.
+          params: parameters of the run's networks, on this process's first device.
+          reporter: reporter of the run.
         """
         (vae,) = params.values()
         reconstructions, samples, between = jax.device_get(self._draw(vae, self._faces))

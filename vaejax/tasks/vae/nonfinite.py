@@ -29,10 +29,10 @@ def first_not_finite(
 
     Args:
       model: the VAE.
-      likelihood: of its pictures.
+      likelihood: likelihood of its pictures.
       params: before the update.
-      images: of the batch, as they were trained on.
-      keys: of their noise.
+      images: images of the batch, as they were trained on.
+      keys: keys of their noise.
       parts: rows of the batch to look at together: as many as a device has in training.
     """
     for name, look in _stages(model, likelihood).items():

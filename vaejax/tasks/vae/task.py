@@ -37,7 +37,7 @@ class VAETask:
     """One network: encoder, decoder and prior, which learn together.
 
     Attributes:
-      config: of the run.
+      config: config of the run.
       model: the network.
     """
 
@@ -45,7 +45,7 @@ class VAETask:
         """Builds what is needed; nothing is computed.
 
         Args:
-          config: of the run.
+          config: config of the run.
           model: another than `build_model` makes of the config, with the same methods.
         """
         self.config = config
