@@ -1,8 +1,8 @@
 """What each part of a ladder's recipe is worth: `python -m benchmarks.ablation --config=…`.
 
-Takes one part out at a time and trains for as many updates as fit into the same time: the first
-variant's by its speed, another's by how long its step takes beside the first's, measured in turn
-before. The learning rate falls over just these.
+Takes one part out at a time and trains for as many updates as fit into the same time. Their number
+follows from the first variant's speed, and for the others from how long a step takes relative to
+the first's, measured in turn beforehand. The learning rate decays over exactly these updates.
 """
 
 import pathlib
@@ -25,19 +25,20 @@ from vaejax.errors import UserError
 from vaejax.records.progress import say
 
 CONFIG = cli.define_config()
-SECONDS = flags.DEFINE_float("seconds", 600.0, "Of updates in each run.", lower_bound=0)
+SECONDS = flags.DEFINE_float("seconds", 600.0, "Seconds of updates in each run.", lower_bound=0)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each variant.", lower_bound=1)
 ONLY = flags.DEFINE_list("only", [], "Names of variants, instead of all.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
-# Turns of each variant beside the first.
+# Turns in which a variant's speed is measured beside the first's.
 ROUNDS = 15
 
 
 def images_per_second(configs: dict[str, Config]) -> dict[str, float]:
-    """Of each variant's training step, measured in turn with the first's.
+    """Measures images/s of each variant's training step, in turn with the first variant's.
 
-    Each in a process of its own: of programs that share one, some are a tenth slower than alone.
+    Each step runs in a process of its own: some of the programs that share a process are a tenth
+    slower than alone.
     """
     first, *others = configs
     with tempfile.TemporaryDirectory() as directory:
@@ -54,14 +55,14 @@ def images_per_second(configs: dict[str, Config]) -> dict[str, float]:
 
 
 def started_step(settings: pathlib.Path) -> closing[worker.Worker]:
-    """vaejax's training step, compiled and ready for its turn."""
+    """Starts vaejax's training step in a process, for the config in the JSON file `settings`."""
     return closing(worker.Worker("benchmarks.rivals.vaejax_step", str(settings)))
 
 
 def trained(
     directory: pathlib.Path, name: str, config: Config, steps: int, seed: int
 ) -> report.Row:
-    """Trains one variant once; its last validation."""
+    """Trains one variant once, in `directory`; returns figures of its last validation."""
     workdir = directory / f"{name.replace(' ', '_')}_{seed}"
     begin = time.monotonic()
     settings = {"steps": steps, "eval_every": steps, "save_every": steps, "seed": seed}
@@ -77,10 +78,10 @@ def trained(
 
 
 def chosen(base: Config, only: list[str]) -> dict[str, Config]:
-    """The variants asked for.
+    """Returns the variants named in `only`, or all if it is empty.
 
     Raises:
-      UserError: the config is of no ladder, there is no such variant, or no validation pictures.
+      UserError: the model is not a ladder, a variant is unknown, or there is no validation data.
     """
     if not base.model.has_groups:
         raise UserError(f"config.model.name={base.model.name}: only a ladder can be taken apart")
@@ -93,7 +94,7 @@ def chosen(base: Config, only: list[str]) -> dict[str, Config]:
 
 
 def main() -> None:
-    """Times, trains, prints and keeps."""
+    """Times and trains the variants, prints the table and keeps it."""
     configs = chosen(resolve(CONFIG.value), ONLY.value)
     rates = images_per_second(configs)
     rows = []

@@ -1,4 +1,4 @@
-"""One start of the training command, to be killed, and small disks to start it on."""
+"""Starts the training command, to be killed, and mounts small disks to start it on."""
 
 import os
 import signal
@@ -12,25 +12,26 @@ from benchmarks.runs import command
 from benchmarks.same_run import Place
 from vaejax.errors import UserError
 
-# No attempt of a run that takes a minute takes so long; one that does hangs.
+# Seconds after which an attempt counts as hung; a whole run takes about a minute.
 LIMIT = 600.0
+# Seconds between two polls of a process.
 _BETWEEN_LOOKS = 0.01
 
 
 class Broken(Exception):
-    """What a run does that it must not."""
+    """A run did what it must not: it hung, ended wrongly, or left something else."""
 
 
 class Attempt:
-    """A process group that trains and writes what it says to a file."""
+    """A process group that trains and writes its output to a file."""
 
     def __init__(self, place: Place, overrides: list[str], words: Path):
-        """Starts it.
+        """Starts the training command.
 
         Args:
-          place: place of the run.
-          overrides: such as `train.steps=200`.
-          words: the file for what it says.
+          place: the directories of the run.
+          overrides: settings to change, such as `train.steps=200`.
+          words: the file for its standard output and error.
         """
         self.place, self._words = place, words
         self._end = time.monotonic() + LIMIT
@@ -48,14 +49,14 @@ class Attempt:
             )
 
     def words(self) -> str:
-        """All that it has said."""
+        """Returns its output so far."""
         return self._words.read_text()
 
     def goes_on_until(self, reached: Callable[["Attempt"], bool]) -> bool:
-        """Waits until something is reached; False if the attempt ended before.
+        """Waits until `reached` holds; False if the attempt ended before.
 
         Raises:
-          Broken: neither came.
+          Broken: neither happened within `LIMIT` seconds of the start.
         """
         while self._process.poll() is None:
             if reached(self):
@@ -66,25 +67,25 @@ class Attempt:
         return False
 
     def wait(self, seconds: float) -> None:
-        """Lets it go on for so long, or to its end."""
+        """Waits for so many seconds, or until it ends."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
     def ask_to_stop(self) -> None:
-        """Sends SIGTERM, as a machine that is about to be taken away does."""
+        """Sends SIGTERM, as happens on a machine that is about to be preempted."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Sends SIGKILL to all its processes."""
+        """Sends SIGKILL to all its processes, and waits for its end."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def status(self) -> int:
-        """Its exit status, after its end; negative if a signal ended it.
+        """Waits for its end and returns its exit status, negative if a signal ended it.
 
         Raises:
-          Broken: it does not end.
+          Broken: it did not end within `LIMIT` seconds of the start.
         """
         self.goes_on_until(lambda _: False)
         return self._process.returncode
@@ -92,7 +93,7 @@ class Attempt:
 
 @contextmanager
 def attempt(place: Place, overrides: list[str], words: Path) -> Iterator[Attempt]:
-    """An `Attempt`, which ends with the block at the latest."""
+    """Starts an `Attempt` and yields it; kills it at the end of the block if it still runs."""
     started = Attempt(place, overrides, words)
     try:
         yield started
@@ -102,7 +103,7 @@ def attempt(place: Place, overrides: list[str], words: Path) -> Iterator[Attempt
 
 @contextmanager
 def small_disk(path: Path, size: int) -> Iterator[Callable[[int], None]]:
-    """A file system of so many bytes at `path`; yields a function that gives it another size.
+    """Mounts a file system of `size` bytes at `path`; yields a function that resizes it.
 
     Raises:
       UserError: this user may not mount one here.
@@ -128,7 +129,7 @@ def small_disk(path: Path, size: int) -> Iterator[Callable[[int], None]]:
 
 
 def why_no_mount(path: Path) -> str:
-    """Why this user may not mount a small disk at `path`; empty if they may."""
+    """Returns why this user may not mount a small disk at `path`; empty if they may."""
     try:
         with small_disk(path, 4096):
             return ""

@@ -1,4 +1,4 @@
-"""Small faults in the package, one at a time, and the tests that are nearest to each."""
+"""Mutation testing: makes small faults in the package, and runs the tests nearest to each."""
 
 import ast
 import copy
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "vaejax"
-# Doors only pass on, and what draws procedural faces changes pictures that no test fixes.
+# What draws procedural faces: faults there change pictures, which no test compares exactly.
 LEFT_OUT = ("data.synthetic",)
 
 _COMPARISONS = {
@@ -28,13 +28,13 @@ _OPERATORS = {
 
 
 class Fault(NamedTuple):
-    """One place to change.
+    """One expression of the package, and a faulty one in its place.
 
     Attributes:
-      module: dotted, without the package's name.
-      line: line of the module.
-      place: the number of its node in the module's tree.
-      before, after: the expression.
+      module: dotted name of the module, without the package's name.
+      line: line number of the expression.
+      place: index of its node in `ast.walk` of the module.
+      before, after: source of the expression without and with the fault.
     """
 
     module: str
@@ -45,12 +45,12 @@ class Fault(NamedTuple):
 
     @property
     def room(self) -> str:
-        """The folder it lies in; the commands are one room."""
+        """The subpackage that it is in; the commands, which are in none, count as one: "doors"."""
         folder, dot, _ = self.module.partition(".")
         return folder if dot else "doors"
 
     def source(self) -> str:
-        """The whole module with the fault."""
+        """Returns the source of the whole module with the fault."""
         tree = ast.parse(path_of(PACKAGE, self.module).read_text())
         node = list(ast.walk(tree))[self.place]
         changed = _changed(node)
@@ -60,12 +60,12 @@ class Fault(NamedTuple):
 
 
 def path_of(package: Path, module: str) -> Path:
-    """The file of a module."""
+    """Returns the file of a module in the package directory `package`."""
     return package.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def faults(path: Path) -> Iterator[Fault]:
-    """All that can be made in a module."""
+    """Yields all faults that can be made in the module in the file `path` of the package."""
     tree = ast.parse(path.read_text())
     module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     left_out = {id(inner) for outer in ast.walk(tree) for inner in _unevaluated(outer)}
@@ -76,12 +76,12 @@ def faults(path: Path) -> Iterator[Fault]:
 
 
 def _changed(node: ast.AST) -> ast.AST | None:
-    """The node with a fault; None where none is made."""
+    """Returns the node with a fault; None if none is made there."""
     twin = copy.deepcopy(node)
     if isinstance(twin, ast.Compare) and type(twin.ops[0]) in _COMPARISONS:
         twin.ops[0] = _COMPARISONS[type(twin.ops[0])]()
     elif isinstance(twin, ast.BinOp | ast.BoolOp) and type(twin.op) in _OPERATORS:
-        # A sum of texts cannot be a difference, and would fail wherever it is run.
+        # Strings cannot be subtracted: the fault would fail wherever it is run.
         if any(isinstance(part, ast.JoinedStr) or _is_text(part) for part in ast.walk(twin)):
             return None
         twin.op = _OPERATORS[type(twin.op)]()
@@ -98,18 +98,18 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _unevaluated(node: ast.AST) -> Iterator[ast.AST]:
-    """What is no behaviour: annotations, the bodies of protocols, and the way to start a door."""
+    """Yields nodes no test runs: annotations, protocols, `__main__` and TYPE_CHECKING blocks."""
     for name in ("annotation", "returns"):
         if inner := getattr(node, name, None):
             yield from ast.walk(inner)
     protocol = isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
-    door = isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
-    if protocol or door or "TYPE_CHECKING" in ast.unparse(getattr(node, "test", node)):
+    test = ast.unparse(node.test) if isinstance(node, ast.If) else ""
+    if protocol or "__main__" in test or "TYPE_CHECKING" in test:
         yield from ast.walk(node)
 
 
 def drawn(count: int, seed: int) -> list[Fault]:
-    """So many faults, in turn from each room."""
+    """Draws `count` faults at random, in turn from each subpackage."""
     rng = random.Random(seed)
     rooms: dict[str, list[Fault]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -126,7 +126,7 @@ def drawn(count: int, seed: int) -> list[Fault]:
 
 
 def imported(path: Path, package: str) -> set[str]:
-    """The modules of `package` that a file imports, dotted, without its name."""
+    """Returns the modules of `package` that a file imports, dotted, without its name."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
@@ -136,7 +136,11 @@ def imported(path: Path, package: str) -> set[str]:
 
 
 def nearest_tests(module: str) -> list[str]:
-    """Test files: those named like the module or its room, then by how few imports lead there."""
+    """Returns the test files, nearest first.
+
+    First come those named like a part of the module's dotted name, then those from which the
+    fewest imports lead to the module.
+    """
     graph = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"):
         imported(path, "vaejax")
@@ -150,7 +154,7 @@ def nearest_tests(module: str) -> list[str]:
             reached |= frontier
             frontier = set().union(*(graph.get(name, set()) for name in frontier)) - reached
             steps += 1
-        # Doors are in no import: a test that names one starts it.
+        # No test imports the commands: one that names a command starts it.
         named = f'"{module}"' in path.read_text()
         steps = 0 if named else steps if frontier else 99
         alike = any(part in path.stem for part in re.split("[._]", wanted))
@@ -161,14 +165,17 @@ def nearest_tests(module: str) -> list[str]:
 def is_caught(
     module: str, source: str, tree: Path, *, files: int, timeout: float
 ) -> tuple[bool, str]:
-    """Whether a test fails with this module, and which.
+    """Runs the tests nearest to a module, with other source in its place.
 
     Args:
-      module: dotted, without the package's name.
-      source: what it is to be.
-      tree: a copy of the repository, afterwards as before.
-      files: files of tests to run, the nearest.
-      timeout: seconds, after which the fault counts as caught.
+      module: dotted name of the module, without the package's name.
+      source: the source to test.
+      tree: a copy of the repository; its files are restored afterwards.
+      files: number of test files to run, nearest first.
+      timeout: seconds after which the fault counts as caught.
+
+    Returns:
+      Whether a test failed, and which.
     """
     path = path_of(tree / "vaejax", module)
     before = path.read_text()
@@ -185,8 +192,10 @@ def is_caught(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return True, "it does not end"
+        return True, "timed out"
     finally:
         path.write_text(before)
     failed = [words for words in said.splitlines() if words.startswith(("FAILED", "ERROR", "____"))]
-    return process.returncode != 0, failed[0].strip("_ ") if failed else ""
+    if not process.returncode:
+        return False, ""
+    return True, failed[0].strip("_ ") if failed else f"exit status {process.returncode}"

@@ -1,8 +1,8 @@
-"""The Frey faces beside published likelihoods: `python -m benchmarks.frey --config=…`.
+"""Likelihood of the Frey faces beside published ones: `python -m benchmarks.frey --config=…`.
 
 Trains `--config=configs/frey_ladder.py --config.data.path=FILE.npz` once for each seed, which also
 chooses the split (1565 / 200 / 200 at random), as a user would. The validation faces choose the
-checkpoint; the test faces are looked at when the run is over.
+checkpoint; the test faces are evaluated when the run is over.
 """
 
 import pathlib
@@ -28,8 +28,8 @@ from vaejax.trained.loading import load
 from vaejax.trained.model import TrainedModel
 
 CONFIG = cli.define_config()
-SEEDS = flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
-RUNS = flags.DEFINE_string("runs", None, "Where the runs are kept; default: nowhere.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds, counted from 0.", lower_bound=1)
+RUNS = flags.DEFINE_string("runs", None, "Directory to keep the runs in; default: keep none.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 # Test negative ELBO in bits/dim, 256 levels, mean of three runs (Grathwohl et al. 2019, table 3).
@@ -40,15 +40,16 @@ PUBLISHED = {
     "VAE with Sylvester flows": "4.45 ± 0.04",
     "VAE with FFJORD": "4.39 ± 0.01",
 }
+# The best of these: how long a run takes to reach it is measured.
 MARK = 4.39
 IMPORTANCE_SAMPLES = 64
 
 
 def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
-    """Trains; minutes from the command to each validation, by step.
+    """Trains one run; returns the minutes from its start to each validation, by step.
 
     Raises:
-      UserError: the run failed, in its own words, or was begun before.
+      UserError: the run failed, with its last line, or `workdir` holds a run already.
     """
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run already; name another directory with --runs")
@@ -64,7 +65,13 @@ def trained_run(workdir: pathlib.Path, seed: int) -> dict[int, float]:
 
 
 def bits_per_dim(trained: TrainedModel, split: str, importance_samples: int = 0) -> dict:
-    """Of a whole split, as `evaluation.summarize` has it."""
+    """Evaluates a whole split; returns all figures of `evaluation.summarize`.
+
+    Args:
+      trained: the model and its config.
+      split: "train", "valid" or "test".
+      importance_samples: K of the importance-weighted bound; 0 leaves it out.
+    """
     config, mesh = trained.config, single_device_mesh()
     examples = data.open_dataset(config.data).splits[split].arrays()
     step = make_eval_step(config, mesh, importance_samples=importance_samples)
@@ -74,7 +81,7 @@ def bits_per_dim(trained: TrainedModel, split: str, importance_samples: int = 0)
 
 
 def of_seed(workdir: pathlib.Path, seed: int, minutes: dict[int, float]) -> report.Row:
-    """Measures one seed's run, of which `trained_run` gave the minutes."""
+    """Measures the run of one seed; `minutes` is what `trained_run` returned for it."""
     best = load(workdir)
     test = bits_per_dim(best, "test", IMPORTANCE_SAMPLES)
     passed = None
@@ -95,7 +102,7 @@ def of_seed(workdir: pathlib.Path, seed: int, minutes: dict[int, float]) -> repo
 
 
 def main() -> None:
-    """Trains, measures, prints and keeps."""
+    """Trains and measures the runs, prints the tables and keeps one row for each run."""
     if not all(holdout := resolve(CONFIG.value).data.holdout):
         raise UserError(
             f"config.data.holdout={holdout} leaves no validation or no test faces; the "
@@ -103,7 +110,7 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as scratch:
         runs = pathlib.Path(RUNS.value or scratch).expanduser()
-        # All of them first: a run, which is a process of its own, may need all of an accelerator.
+        # All of them first: a run is a process of its own and may need all of the accelerator.
         minutes = [trained_run(runs / f"seed{seed}", seed) for seed in range(SEEDS.value)]
         rows = [of_seed(runs / f"seed{seed}", seed, of) for seed, of in enumerate(minutes)]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(load(runs / "seed0").params))

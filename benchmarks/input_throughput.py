@@ -1,7 +1,8 @@
-"""Speed of the pictures' way to the step: `python -m benchmarks.input_throughput --config=…`.
+"""Speed of the input pipeline: `python -m benchmarks.input_throughput --config=…`.
 
-Decoding with one thread, building the cache with all cores, serving batches from it, and a real
-run beside the compiled step alone: what waiting for data and the host's other work cost.
+Measures decoding with one thread, building the cache with all cores, serving batches from it, and a
+real run beside the compiled step alone, which shows what waiting for data and the host's other work
+cost.
 """
 
 import itertools
@@ -27,16 +28,18 @@ from vaejax.data.sources.opening import open_source
 from vaejax.tasks.vae import VAETask
 
 CONFIG = cli.define_config()
-SECONDS = flags.DEFINE_float("seconds", 5.0, "Of decoding, serving, and the step.", lower_bound=0)
-STEPS = flags.DEFINE_integer("steps", 200, "Of the real run.", lower_bound=8)
+SECONDS = flags.DEFINE_float(
+    "seconds", 5.0, "Seconds to measure each of decoding, serving and the step.", lower_bound=0
+)
+STEPS = flags.DEFINE_integer("steps", 200, "Steps of the real run.", lower_bound=8)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
-# A set this small and the whole set should take as much memory.
+# Pictures of a small set; serving it should take as much memory as serving the whole set.
 FEW = 2_000
 
 
 def decoding(config: Config, seconds: float) -> report.Row:
-    """Reads, decodes, crops and resizes with one thread."""
+    """Measures reading, decoding, cropping and resizing with one thread."""
     settings = config.data
     chunks = open_source(settings).contents().chunks(64)
     done, start = 0, time.perf_counter()
@@ -57,7 +60,7 @@ def decoding(config: Config, seconds: float) -> report.Row:
 
 
 def building(config: Config) -> tuple[report.Row, data.Dataset]:
-    """Decodes the whole set into an empty cache, with all cores."""
+    """Measures decoding the whole set into an empty cache, with all cores."""
     start = time.perf_counter()
     dataset = data.open_dataset(config.data)
     seconds = time.perf_counter() - start
@@ -66,7 +69,14 @@ def building(config: Config) -> tuple[report.Row, data.Dataset]:
 
 
 def serving(config: Config, images: np.ndarray, seconds: float, feed: str) -> report.Row:
-    """Shuffled batches from the cache, as the training loop asks for them."""
+    """Measures shuffled batches from the cache, as the training loop takes them.
+
+    Args:
+      config: its `train.batch_size` is used.
+      images: uint8 pictures, [picture, height, width, channel].
+      seconds: how long to measure.
+      feed: one of the names of `pipeline.feeds()`.
+    """
     batches = pipeline.train_batches(
         {"image": images},
         seed=0,
@@ -82,16 +92,16 @@ def serving(config: Config, images: np.ndarray, seconds: float, feed: str) -> re
 
 
 def stepping(program: Step, seconds: float) -> report.Row:
-    """The compiled step on pictures that lie on the device."""
+    """Measures the compiled step on pictures that lie on the device."""
     times = timing.in_turn({"step": program}, repeats=3, seconds=seconds / 3)["step"]
     return {"what": "the step alone", "images/s": program.pictures / statistics.median(times)}
 
 
 def running(steps: int, cache: str) -> report.Row:
-    """A real run, with the share of its time that its devices wait for batches.
+    """Measures a real run, and at most what share of its time its devices wait for batches.
 
     Raises:
-      UserError: the run failed; its own words say why.
+      UserError: the run failed; the message has its last line.
     """
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory, "run")
@@ -102,7 +112,7 @@ def running(steps: int, cache: str) -> report.Row:
             f"train.log_every={max(1, steps // 4)}",
             "prior.fitted=()",
         )
-        # All but one whose only step was the first, which is compiled.
+        # A window whose only step was the first, which is compiled, has no rate.
         windows = [line for line in metrics(workdir, "train") if "data_wait" in line]
     return {
         "what": f"a run of {steps} steps",
@@ -112,7 +122,7 @@ def running(steps: int, cache: str) -> report.Row:
 
 
 def main() -> None:
-    """Measures, prints and keeps."""
+    """Measures, prints the table and keeps it."""
     with tempfile.TemporaryDirectory() as cache:
         values = CONFIG.value.to_dict()
         values["data"]["cache_dir"] = cache
@@ -139,7 +149,10 @@ def _row(what: str, pictures: int, seconds: float) -> report.Row:
 
 
 def _own_megabytes() -> float | None:
-    """Memory of this process that is no file's: pages of the cache can be dropped at any time."""
+    """Returns this process's anonymous memory in MB; None where /proc does not tell.
+
+    Mapped files are left out, because the kernel can drop pages of the cache at any time.
+    """
     try:
         status = pathlib.Path("/proc/self/status").read_text()
     except OSError:

@@ -1,13 +1,13 @@
-"""Whether a killed run ends as if nothing had been: `python -m benchmarks.kills --config=…`.
+"""Whether a killed run ends as an undisturbed one does: `python -m benchmarks.kills --config=…`.
 
-Trains once undisturbed. Then the same command trains elsewhere and is killed (SIGKILL, all its
-processes) at a random moment of a random phase, started again, killed again, until it comes to its
-end in spite of that; then what both have left is compared bit for bit (`benchmarks.same_run`), and
-another run begins. All of these runs share one cache of pictures and of compiled programs, which
-are torn as well. At last runs on small disks, which are full at a random moment, must end with one
-line that says so, and go on to the same end when there is room.
+Trains once undisturbed. Then the same command trains elsewhere, is killed (SIGKILL to all its
+processes) at a random moment of a random phase, started again, killed again, and so on until it
+finishes all the same. What both runs left is then compared bit for bit (`benchmarks.same_run`), and
+another run begins. All of these runs share one cache of pictures and one of compiled programs,
+which kills interrupt as well. Finally, runs on small disks, which fill up at a random moment, must
+end with one line that says so, and finish with the same result once there is room.
 
-The config is made short: --config.train.steps=60 --config.train.log_every=5
+These settings make the config short: --config.train.steps=60 --config.train.log_every=5
 --config.train.eval_every=20 --config.train.save_every=10
 --config.data.synthetic_counts="(1000, 100, 100)"; the same flags override that. train.log_every
 must divide train.eval_every. Small disks need Linux and the right to mount.
@@ -36,9 +36,9 @@ from vaejax.errors import NO_SPACE, TRY_AGAIN, UserError
 from vaejax.records.progress import say
 
 CONFIG = cli.define_config()
-KILLS = flags.DEFINE_integer("kills", 200, "How many.", lower_bound=0)
-FULL_DISKS = flags.DEFINE_integer("full_disks", 10, "How many.", lower_bound=0)
-SEED = flags.DEFINE_integer("seed", 0, "Of phases, moments and sizes of disks.")
+KILLS = flags.DEFINE_integer("kills", 200, "Number of kills.", lower_bound=0)
+FULL_DISKS = flags.DEFINE_integer("full_disks", 10, "Number of small disks.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the phases, moments and disk sizes.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 SHORT = {
@@ -48,34 +48,35 @@ SHORT = {
     "train.save_every": 10,
     "data.synthetic_counts": (1_000, 100, 100),
 }
-# By what words a full disk is known where its path is not named.
+# Words of a full disk, for messages that do not name its path.
 NO_ROOM = (NO_SPACE, os.strerror(errno.ENOSPC))
-# Bytes that are more than any run takes.
+# Bytes, more than any run takes.
 ROOM = 4 << 30
 WORK_ALONE = "full disk"
 DISKS = (WORK_ALONE, "full disk with the caches")
-# Of the table, beside the phase.
+# Columns of the table, beside the phase.
 KILLED, WENT_ON, DIFFERENCES = "kills", "attempts that went on", "differences"
-# The share of an undisturbed run's time from being asked to stop to being killed, at most.
+# The longest time from SIGTERM to SIGKILL, as a share of the undisturbed run's time.
 STOPPING = 0.05
 
 
 class Trial:
-    """The runs of one call, and what was found.
+    """The runs of one call of this benchmark, and what they showed.
 
     Attributes:
-      counts: by phase: kills, attempts that went on, differences.
-      ends: runs that were disturbed and came to their end.
+      counts: by phase or kind of disk, the numbers of kills (or full disks), of attempts that went
+        on afterwards, and of differences.
+      ends: number of disturbed runs that finished.
     """
 
     def __init__(self, root: Path):
         """Trains the undisturbed run.
 
         Args:
-          root: a directory for everything; what differs stays there.
+          root: a directory for all files of the runs; a run that differs stays there.
 
         Raises:
-          UserError: that run failed.
+          UserError: the undisturbed run failed.
         """
         self._root, self._rng = root, random.Random(SEED.value)
         added = SHORT.keys() - own_overrides().keys()
@@ -93,11 +94,11 @@ class Trial:
         say(f"trained undisturbed in {self._seconds:.0f} s")
 
     def tear(self, kills: int) -> None:
-        """Kills runs so many times, and lets the last one come to its end."""
+        """Kills runs `kills` times in all, and lets the last one finish."""
         place, torn_in, killed = self._new_run(self._root), [], 0
         names: list[str] = []
         while killed < kills or torn_in:
-            # All in turn, in a new order each time: each gets its share.
+            # All phases in turn, in a new order each round: each gets as many kills.
             names = names or self._rng.sample([*PHASES], len(PHASES))
             name = names.pop() if killed < kills else None
             try:
@@ -118,18 +119,18 @@ class Trial:
                 place, torn_in = self._new_run(self._root), []
 
     def fill(self, disks: int) -> None:
-        """Has so many runs end because their disk is full, and go on when there is room."""
+        """Has `disks` runs end because their disk is full, and finish once there is room."""
         for number in range(disks):
             while not self._fill(DISKS[number % len(DISKS)]):
                 say("the disk had room enough; another one")
 
     def _fill(self, name: str) -> bool:
-        """Trains on one small disk, of which `name` says what lies on it; False if it sufficed."""
+        """Trains on one small disk, which holds what `name` says; False if it did not fill up."""
         disk = self._root / f"disk{self._runs}"
         place = self._new_run(disk, self._root if name == WORK_ALONE else disk)
-        # What the undisturbed run holds at its end; for moments it needs more.
+        # What the undisturbed run takes at its end; now and then it took more.
         held = sum(map(_bytes, self._whole[:1] if name == WORK_ALONE else self._whole))
-        # A disk without room for one checkpoint is refused at the start: most have more.
+        # A run without room for one checkpoint does not start at all: most disks have more.
         size = int(held * self._rng.uniform(0.05, 1.0))
         with small_disk(disk, size) as resize:
             try:
@@ -152,12 +153,12 @@ class Trial:
         return Place(top / f"run{self._runs}", caches / "cache", caches / "programs")
 
     def _attempt(self, place: Place, name: str | None = None, full: Path | None = None) -> int:
-        """Runs the command, to its end or to a kill.
+        """Runs the command until it ends or is killed.
 
         Args:
-          place: place of the run.
-          name: name of the phase to kill it in.
-          full: a disk that it may find full.
+          place: the directories of the run.
+          name: name of the phase to kill it in; None for no kill.
+          full: the small disk that may fill up, if there is one.
 
         Returns:
           Its exit status.
@@ -190,7 +191,7 @@ class Trial:
         return status
 
     def _compare(self, place: Place) -> None:
-        """Raises Broken if a run that has ended differs from the undisturbed one."""
+        """Raises Broken if a finished run differs from the undisturbed one; else deletes it."""
         self.ends += 1
         if found := differences(self._whole, place):
             raise Broken("; ".join(found))
@@ -202,7 +203,7 @@ class Trial:
         say(f"DIFFERENCE, after {name}: {broken} (what it said: {self._words()})")
 
     def _words(self) -> Path:
-        """The file for what the current attempt says."""
+        """The file for the output of the current attempt."""
         return self._root / f"attempt{self._attempts}.txt"
 
     def _last_line(self) -> str:
@@ -214,7 +215,7 @@ def _bytes(top: Path) -> int:
 
 
 def main() -> int:
-    """Trains, kills, compares and prints."""
+    """Kills and compares runs and prints the table; returns 1 if a run differed."""
     # The devices are for the runs; here arrays are only read.
     jax.config.update("jax_platforms", "cpu")
     root = Path(tempfile.mkdtemp(prefix="kills-"))

@@ -1,4 +1,4 @@
-"""The phases of a start of the training command, as seen from outside."""
+"""The phases of one start of the training command, recognised by its output and files."""
 
 import json
 import re
@@ -11,12 +11,13 @@ from benchmarks.same_run import Place
 
 
 class Phase(NamedTuple):
-    """A part of an attempt.
+    """A part of an attempt, to kill the attempt in.
 
     Attributes:
-      reached: whether an attempt is in it.
-      share: share of an undisturbed run's time, about what it takes; kills come within this.
-      stops: whether the attempt is asked to stop before it is killed.
+      reached: whether an attempt is in this phase.
+      share: about how long the phase lasts, as a share of the undisturbed run's time; the kill
+        comes within it.
+      stops: whether the attempt is asked to stop (SIGTERM) before it is killed.
     """
 
     reached: Callable[[Attempt], bool]
@@ -29,7 +30,7 @@ def _said(words: str) -> Callable[[Attempt], bool]:
 
 
 def _evaluates(attempt: Attempt) -> bool:
-    """Whether the last step that was told of is evaluated now."""
+    """Whether the last step that was logged is being evaluated now."""
     told = re.findall(r"^step (\d+)(/|  validation)", attempt.words(), re.MULTILINE)
     if not told or told[-1][1] != "/":
         return False
@@ -38,7 +39,7 @@ def _evaluates(attempt: Attempt) -> bool:
 
 
 def _saves(attempt: Attempt) -> bool:
-    """Whether a checkpoint is being written; one that was left torn is gone before training."""
+    """Whether a checkpoint is being written; incomplete ones are removed before training."""
     return _said("training from step")(attempt) and any(
         (attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")
     )
@@ -57,7 +58,7 @@ PHASES = {
 
 
 def forget(name: str, place: Place) -> None:
-    """Removes what a phase would find finished; what was torn stays."""
+    """Removes finished results that would let the phase be skipped; incomplete ones stay."""
     if name == "pictures":
         for path in (place.cache / "vaejax").glob("*"):
             if path.is_dir() and not path.suffix:

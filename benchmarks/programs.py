@@ -1,4 +1,4 @@
-"""The compiled training step, ready to be timed: pictures and state lie on the device."""
+"""The compiled training step, ready to be timed, with pictures and state on the device."""
 
 import time
 
@@ -19,14 +19,14 @@ class Step:
     """A task's compiled training step and the state it works on.
 
     Attributes:
-      pictures: in one call.
-      parameters: numbers that are learned.
-      flops: flops of the matrix products and convolutions of one call.
-      compile_seconds: without help from programs kept on disk.
+      pictures: number of pictures that one call takes.
+      parameters: number of parameters that are learned.
+      flops: floating-point operations of the matrix products and convolutions of one call.
+      compile_seconds: time to compile it without the compilation cache on disk.
     """
 
     def __init__(self, task: Task, config: Config):
-        """Compiles it."""
+        """Compiles the step; turns JAX's compilation cache off for the whole process."""
         jax.config.update("jax_enable_compilation_cache", False)
         self.config = config
         self.pictures = config.train.batch_size * config.train.steps_per_dispatch
@@ -44,23 +44,23 @@ class Step:
         self.compile_seconds = time.perf_counter() - begin
 
     def __call__(self) -> jax.Array:
-        """One call of the step; the loss to wait for."""
+        """Makes one call of the step; returns the loss, to wait for."""
         self.carry, loss = self.program(self.carry, self.batch)
         return loss
 
 
 def mesh_of(task: Task, config: Config) -> Mesh:
-    """The devices at hand, sharing the state as they would in training."""
+    """Returns the mesh of the devices at hand, which share the state as in training."""
     carry = shapes(task)
     fsdp = config.train.fsdp or fitting_fsdp(carry, device_memory(), jax.local_device_count())
     return make_mesh(config.train.batch_size, fsdp, accumulate=config.train.accumulate)
 
 
 def some_pictures(config: Config) -> np.ndarray:
-    """Noise in the shape of what one call takes, [dispatch, batch, height, width, channel]."""
+    """Returns uint8 noise for one call, [dispatch, batch, height, width, channel]."""
     return np.random.default_rng(0).integers(0, 256, pictures_shape(config), np.uint8)
 
 
 def step_flops(task: Task, config: Config) -> int:
-    """Of the matrix products and convolutions of one call; compiles nothing."""
+    """Counts the FLOPs of one call's matrix products and convolutions; compiles nothing."""
     return matmul_flops(traced_step(task, config, mesh_of(task, config)).jaxpr)

@@ -7,7 +7,7 @@ from vaejax.config.settings import changed
 
 
 def variants(config: Config) -> dict[str, Config]:
-    """The config as it is, and without each of the parts that it has, by the part's name."""
+    """Returns the config as it is, and without each of the parts it has, by the part's name."""
     changes = {
         "softplus": {"model.spread": "exp"},
         "block skips": {"model.skips": "level"},
@@ -16,7 +16,7 @@ def variants(config: Config) -> dict[str, Config]:
         "guard": {"optimizer.guard": 0.0},
         "mixture": {"likelihood.name": "logistic", "likelihood.scale": "predicted"},
         "balance": {"objective.balance": False},
-        # With NVAE's rate: at the same one Adamax is slower, which says nothing of either.
+        # With NVAE's learning rate: at AdamW's, Adamax learns more slowly, and nothing is compared.
         "AdamW": {
             "optimizer.name": "adamax",
             "optimizer.b2": 0.999,
@@ -24,18 +24,18 @@ def variants(config: Config) -> dict[str, Config]:
         },
     }
     if not config.objective.warmup_steps:
-        # Nothing is balanced but while the KL term's weight grows.
+        # The KL terms are balanced only while the weight of their sum grows.
         del changes["balance"]
     parts = {part: changed(config, change) for part, change in changes.items()}
     return {"nothing": config} | {part: cut for part, cut in parts.items() if cut != config}
 
 
 def _one_width(config: Config) -> tuple[int, ...]:
-    """The same width at every level, at which blocks half as wide inside cost as much."""
+    """Returns one width for all levels, with which blocks half as wide inside cost as much."""
     widths, blocks = config.model.widths, config.model.blocks
     insides = config.model.hidden or [width / 2 for width in widths]
     share = [depth / 4**level for level, depth in enumerate(blocks)]
-    # Of a position in a block: 1 x 1 convolutions in and out, two of 3 x 3 between.
+    # Multiply-adds of a block at one position: 1 x 1 convolutions in and out, two 3 x 3 between.
     costs = [2 * width * inside + 18 * inside**2 for width, inside in zip(widths, insides)]
     mean = sum(s * cost for s, cost in zip(share, costs)) / sum(share)
     return (round(math.sqrt(mean / (2 / 2 + 18 / 4))),) * len(widths)

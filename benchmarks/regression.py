@@ -1,7 +1,8 @@
 """What became slower: `python -m benchmarks.regression --old=before.json --new=after.json`.
 
-Compares two files that the same benchmark kept, row by row. Exits with 1 if anything became
-slower, larger or longer by more than both files' spread; times of two machines say nothing.
+Compares two files that the same benchmark kept, row by row. Exits with status 1 if anything became
+slower, larger or longer by more than the spread of both. Both files must come from the same
+machine: times of two machines cannot be compared.
 """
 
 import json
@@ -14,28 +15,28 @@ from benchmarks import report
 from vaejax import cli
 from vaejax.errors import UserError
 
-OLD = flags.DEFINE_string("old", None, "The JSON file of before.")
-NEW = flags.DEFINE_string("new", None, "The JSON file of after.")
+OLD = flags.DEFINE_string("old", None, "JSON file of the earlier measurement.")
+NEW = flags.DEFINE_string("new", None, "JSON file of the later measurement.")
 LEAST = flags.DEFINE_float(
     "least", 3.0, "Changes below this many percent are noise.", lower_bound=0
 )
 
-# How a column's name tells which way is better; columns that match none are not compared.
+# Columns by which way is better; columns in neither are not compared.
 HIGHER_IS_BETTER = ("images/s", "images/s at most", "ratio")
 LOWER_IS_BETTER = ("ms/step", "compile s", "program MB", "seconds", "wait %")
-# Compared by their difference: of two small shares the ratio says nothing.
+# Compared by their difference, because the ratio of two small shares says nothing.
 SHARES = ("wait %",)
-# Percent by which times that are taken once differ from one start to the next.
+# Percent by which times that are measured only once vary from one start to the next.
 ONCE = 50.0
 
 
 def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[report.Row]:
-    """One row for every number that both have.
+    """Returns one row for every number that both have.
 
     Args:
       old: rows as a benchmark kept them.
-      new: the same, later.
-      least: percent below which no change is worse.
+      new: rows that the same benchmark kept later.
+      least: changes below this many percent never count as worse.
 
     Raises:
       UserError: no row of one is in the other, or they hold nothing that is compared.
@@ -46,7 +47,7 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
         if identity not in before:
             continue
         earlier = before[identity]
-        # Twice the quartiles' half distance is about 1.35 standard deviations.
+        # Twice half the interquartile range is about 1.35 standard deviations.
         usual = max(least, 2 * (earlier.get("spread %", 0.0) + row.get("spread %", 0.0)))
         for name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER):
             if name in row and name in earlier and (name in SHARES or earlier[name]):
@@ -76,7 +77,7 @@ def compare(old: list[report.Row], new: list[report.Row], least: float) -> list[
 
 
 def _by_identity(rows: list[report.Row]) -> dict[tuple, report.Row]:
-    """Rows by what says which they are: all but measured numbers, and which of several alike."""
+    """Indexes rows by all values but floats, which are measured, and a count of equal ones."""
     alike, found = Counter(), {}
     for row in rows:
         identity = tuple(
@@ -97,7 +98,7 @@ def _rows(path: str) -> list[report.Row]:
 
 
 def main() -> int:
-    """Compares, prints, and returns 1 if something became worse."""
+    """Compares the files and prints the table; returns 1 if something became worse."""
     found = compare(_rows(OLD.value), _rows(NEW.value), LEAST.value)
     report.show(found)
     return int(any(row["verdict"] for row in found))

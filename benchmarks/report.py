@@ -1,4 +1,4 @@
-"""What a benchmark prints and keeps: a table, and JSON with machine, versions and date."""
+"""Prints a benchmark's table, and keeps it as JSON with machine, versions and date."""
 
 import datetime
 import importlib.metadata
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions, date and command: what a number means nothing without."""
+    """Returns machine, versions, date and command, without which a number means nothing."""
     return {
         "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
@@ -38,12 +38,12 @@ def environment() -> dict[str, Any]:
 
 
 def show(rows: list[Row]) -> None:
-    """Prints the rows as a Markdown table on stdout, ready to be kept."""
+    """Prints the rows as a Markdown table on stdout."""
     print(markdown(rows), flush=True)
 
 
 def keep(rows: list[Row], path: str | None) -> None:
-    """Says where the rows were measured and, if there is a `path`, writes all of it as JSON."""
+    """Prints where the rows were measured; given a `path`, writes both to it as JSON."""
     where = environment()
     print(
         f"\n{where['processor']}, {where['cores']} cores, {where['memory_gib']} GiB; "
@@ -59,7 +59,7 @@ def keep(rows: list[Row], path: str | None) -> None:
 
 
 def _module() -> str:
-    """The benchmark that runs, as its command names it."""
+    """The name of the benchmark that runs, as its command has it."""
     return f"benchmarks.{pathlib.Path(sys.argv[0]).stem}"
 
 
@@ -71,7 +71,7 @@ def _version(name: str) -> str | None:
 
 
 def _processor() -> str:
-    """The CPU's name; Python's own answer is empty on Linux."""
+    """The CPU's name; from /proc/cpuinfo, as Python's own answer is empty on Linux."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Real runs, and what they wrote."""
+"""Starts real training runs, and reads the metrics that they wrote."""
 
 import json
 import os
@@ -20,11 +20,11 @@ class Run:
     """A run that trains in a process of its own."""
 
     def __init__(self, process: subprocess.Popen):
-        """Of a process whose words come through a pipe."""
+        """Takes a process whose standard error is a pipe."""
         self._process, self._last = process, ""
 
     def lines(self) -> Iterator[str]:
-        """What it says, as it says it."""
+        """Yields the lines that it prints on standard error, as they come."""
         for line in self._process.stderr:
             self._last = line
             yield line
@@ -33,7 +33,7 @@ class Run:
         """Waits for its end.
 
         Raises:
-          UserError: it failed; with what it said last.
+          UserError: it failed; the message has its last line.
         """
         for _ in self.lines():
             pass
@@ -42,16 +42,16 @@ class Run:
 
 
 def own_overrides() -> dict[str, object]:
-    """What this command's `--config.…` flags change, by names such as `train.steps`."""
+    """Returns what this command's `--config.…` flags change, by names such as `train.steps`."""
     return config_flags.get_override_values(flags.FLAGS["config"])
 
 
 def command(workdir: pathlib.Path, *overrides: str) -> list[str]:
-    """The command that trains with this command's `--config…` flags.
+    """Returns the command line that trains with this command's `--config…` flags.
 
     Args:
-      workdir: where the run is kept.
-      *overrides: such as `train.steps=200`, after the command's own.
+      workdir: directory of the run.
+      *overrides: further settings such as `train.steps=200`, which win over the flags.
     """
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     changes = [*(f"{key}={value}" for key, value in own_overrides().items()), *overrides]
@@ -63,12 +63,12 @@ def command(workdir: pathlib.Path, *overrides: str) -> list[str]:
 
 @contextmanager
 def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> Iterator[Run]:
-    """A run that trains with this command's `--config…` flags, and ends with the block at latest.
+    """Starts a run with this command's `--config…` flags; kills it at the end of the block.
 
     Args:
-      workdir: where it is kept.
-      *overrides: such as `train.steps=200`, after the command's own.
-      **environment: variables to set.
+      workdir: directory of the run.
+      *overrides: further settings such as `train.steps=200`, which win over the flags.
+      **environment: environment variables to set.
     """
     with subprocess.Popen(
         command(workdir, *overrides),
@@ -84,20 +84,20 @@ def start_run(workdir: pathlib.Path, *overrides: str, **environment: str) -> Ite
 
 
 def finished_run(workdir: pathlib.Path, *overrides: str) -> None:
-    """Trains to the end.
+    """Trains to the end, in a process of its own; arguments as `start_run` has them.
 
     Raises:
-      UserError: the run failed; its own words say why.
+      UserError: the run failed; the message has its last line.
     """
     with start_run(workdir, *overrides) as run:
         run.check()
 
 
 def run_here(config: Config, workdir: pathlib.Path) -> None:
-    """Trains to the end in this process, which may hold the device that another would ask for.
+    """Trains to the end in this process, which may hold the device that another would need.
 
     Raises:
-      TrainingError: the loss stayed infinite.
+      TrainingError: training diverged, or updates were not finite, still after two rollbacks.
       KeyboardInterrupt: it was asked to stop.
     """
     if train(config, workdir) is Outcome.INTERRUPTED:
@@ -105,6 +105,6 @@ def run_here(config: Config, workdir: pathlib.Path) -> None:
 
 
 def metrics(workdir: pathlib.Path, split: str) -> list[dict]:
-    """What a run wrote of a split: of `train` one line for each log, of `valid` each validation."""
+    """Returns what a run wrote: a dict for each log ("train") or each validation ("valid")."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [line for line in lines if line["split"] == split]

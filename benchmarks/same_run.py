@@ -1,4 +1,4 @@
-"""Whether two runs have left the same, bit for bit, and nothing that does not belong."""
+"""Compares what two runs have left: the same bit for bit, and no leftover files?"""
 
 import json
 from contextlib import closing
@@ -17,18 +17,18 @@ from vaejax.tasks.vae import vae_task
 from vaejax.training.saved_state import items_like
 from vaejax.training.state import shapes
 
-# What the clock decides: in metrics.jsonl, and whole files.
+# What depends on the clock: metrics of metrics.jsonl, and whole files.
 CLOCK_METRICS = ("images_per_second", "data_wait")
 CLOCK_FILES = ("goodput.jsonl",)
 
 
 class Place(NamedTuple):
-    """Where a run is kept.
+    """The directories of a run.
 
     Attributes:
-      workdir: its work directory.
-      cache: what it has for $XDG_CACHE_HOME.
-      programs: where its compiled programs are kept.
+      workdir: the work directory.
+      cache: the directory for caches, its $XDG_CACHE_HOME.
+      programs: the directory for compiled programs, its $JAX_COMPILATION_CACHE_DIR.
     """
 
     workdir: Path
@@ -37,12 +37,12 @@ class Place(NamedTuple):
 
 
 def differences(expected: Place, found: Place) -> list[str]:
-    """In which things a run that has ended differs from another; empty if in none.
+    """Returns in what a finished run differs from another, one line each; empty if in nothing.
 
-    Compared are the arrays of the newest checkpoint and what was saved beside them, the metrics,
-    every other file of the work directory and of the cache of pictures by its bytes, and the names
-    of all of them, so that what was left over is found. Older checkpoints depend on where a run
-    was asked to stop, and TensorBoard's files on the clock.
+    Compares the arrays and metadata of the newest checkpoint, the metrics, the bytes of every other
+    file of the work directory and of the cache of pictures, and the names of all files, so that
+    leftovers are found. Older checkpoints are left out because they depend on where a run was asked
+    to stop, and TensorBoard's files because they depend on the clock.
     """
     try:
         one, two = contents(expected), contents(found)
@@ -56,17 +56,17 @@ def differences(expected: Place, found: Place) -> list[str]:
 
 
 def contents(place: Place) -> dict[str, bytes]:
-    """All that a run has left and that no clock decides, by a name of each.
+    """Returns the bytes of all that a run has left and that does not depend on the clock, by name.
 
     Raises:
-      UserError: its newest checkpoint cannot be read.
+      UserError: the run has no checkpoint, or its newest cannot be read.
     """
     found = _files(place.cache, "cache") | _files(place.workdir, "")
     return found | _metrics(place.workdir / "metrics.jsonl") | _newest_checkpoint(place.workdir)
 
 
 def _files(top: Path, prefix: str) -> dict[str, bytes]:
-    """Files and directories; nothing of a checkpoint but its existence, and no events."""
+    """Reads files and directories, but for the checkpoints of each step and TensorBoard's files."""
     found = {}
     for path in top.rglob("*"):
         parts = path.relative_to(top).parts

@@ -2,7 +2,7 @@
 
 Trains a ladder of 42 groups on procedural faces at 32 px, from several seeds, at the published
 learning rate of 1e-3 and at three times that, undisturbed and with the gradients of random updates
-poisoned: some are not finite, of some the KL term's part is a million times too large.
+poisoned: some are not finite, in others the KL term weighs a million times too much.
 """
 
 import pathlib
@@ -26,12 +26,12 @@ from vaejax.records.progress import say
 from vaejax.tasks.vae import task
 from vaejax.training.recovery import MAX_ROLLBACKS
 
-SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0.", lower_bound=1)
+SEEDS = flags.DEFINE_integer("seeds", 5, "Number of seeds, counted from 0.", lower_bound=1)
 # One update in so many is poisoned.
 POISONED = 50
 STEPS = flags.DEFINE_integer("steps", 2_000, "Updates of each run.", lower_bound=POISONED)
 RATES = flags.DEFINE_multi_float(
-    "rate", [1e-3, 3e-3], "The published learning rate and three times that.", lower_bound=0
+    "rate", [1e-3, 3e-3], "Learning rate; may be given more than once.", lower_bound=0
 )
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
@@ -40,7 +40,7 @@ DIVERGED = 1.0
 
 
 def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.ConfigDict:
-    """A ladder with more depth than its width is good for, which a CPU can train twenty times."""
+    """Returns a ladder too deep for its width, and small enough for a CPU to train 20 times."""
     config = ladder_config()
     config.data.image_size = (32, 32)
     config.data.synthetic_counts = (4_000, 0, 0)
@@ -50,13 +50,13 @@ def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.Conf
     config.model.blocks = (6, 10, 14, 12)
     config.model.dtype = "bfloat16"
     config.model.latent = 4
-    # Else a CPU, which computes bfloat16 in float32, converts all that a loop keeps for the
-    # gradient at each of its turns.
+    # Otherwise a CPU, which computes bfloat16 in float32, converts all that a loop keeps for the
+    # gradient in each iteration.
     config.model.remat = True
     config.likelihood.components = 5
     config.objective.warmup_steps = 200
     config.optimizer.learning_rate = learning_rate
-    # No help from a rate that falls.
+    # A constant rate: a decaying one would help.
     config.optimizer.final_fraction = 1.0
     config.train.seed = seed
     config.train.batch_size = 8
@@ -67,7 +67,7 @@ def settings(seed: int, learning_rate: float, steps: int) -> ml_collections.Conf
 
 
 def poison(steps: int, seed: int) -> Callable:
-    """The KL term's weight with, at random updates, a number in it that ruins the gradient."""
+    """Returns `beta_at`, times NaN, infinity or 1e6 in one of `POISONED` updates at random."""
     rng = np.random.default_rng(seed)
     table = np.ones(steps, np.float32)
     chosen = rng.choice(steps, steps // POISONED, replace=False)
@@ -77,12 +77,12 @@ def poison(steps: int, seed: int) -> Callable:
 
 
 def poison_seed(config: Config) -> int:
-    """Another one for each run."""
+    """Returns the seed of the poisoned updates, another one for each run."""
     return zlib.crc32(b"poison") + config.train.seed
 
 
 def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
-    """Trains once and reads what happened off the metrics."""
+    """Trains once; returns `verdict` of its metrics, and whether the run gave up ("broke")."""
     weight = task.beta_at
     if poisoned:
         weight = poison(config.train.steps, poison_seed(config))
@@ -99,17 +99,17 @@ def run(config: Config, poisoned: bool) -> dict[str, float | bool]:
 
 
 def verdict(windows: list[dict], steps: int) -> dict[str, float | bool]:
-    """What a run's windows of training metrics say of it.
+    """Returns what a run's windows of training metrics show.
 
     Args:
-      windows: in order; none where no update counted.
+      windows: training metrics of each log, in order; empty if no update was applied.
       steps: number of updates of the run.
     """
     if not windows:  # no update was ever applied, or all were taken back
         windows = [dict.fromkeys(("elbo_bits_per_dim", "kl_nats"), np.nan)]
         windows[0] |= {"rollbacks": MAX_ROLLBACKS, "skipped": steps}
     bits = np.array([line["elbo_bits_per_dim"] for line in windows])
-    # Said so that what is no number has diverged as well.
+    # Not `bits > ...`: a comparison with NaN is false, and NaN has diverged as well.
     fine = bits <= np.minimum.accumulate(bits) + DIVERGED
     return {
         "diverged": not np.all(fine[len(bits) // 10 :]),
@@ -122,7 +122,7 @@ def verdict(windows: list[dict], steps: int) -> dict[str, float | bool]:
 
 
 def main() -> None:
-    """Trains, prints and keeps."""
+    """Trains the runs, prints the table and keeps it."""
     rows = []
     for rate in RATES.value:
         for poisoned in (False, True):

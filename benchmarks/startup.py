@@ -1,7 +1,7 @@
 """Seconds from the command to the first step: `python -m benchmarks.startup --config=…`.
 
 Starts `python -m vaejax.main` as a user does, with nothing cached and then with everything, and
-reads the times off the lines it prints. The run is thrown away.
+takes the times from the lines it prints. The runs are deleted.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ CONFIG = cli.define_config()
 REPEATS = flags.DEFINE_integer("repeats", 3, "Starts with everything cached.", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
-# A part of the start ends with a line that begins so; "preparing" comes only with nothing cached.
+# Each part ends at a printed line that begins so; "preparing" comes only with nothing cached.
 PARTS = {
     "imports and settings": ("preparing ", "training from step"),
     "pictures": ("training from step",),
@@ -29,10 +29,13 @@ PARTS = {
 
 
 def start(cache: pathlib.Path) -> dict[str, float]:
-    """Seconds of each part, and of all, of one start.
+    """Measures one start; returns the seconds of each part, and of all as "seconds".
+
+    Args:
+      cache: the directory for caches and compiled programs, empty or from an earlier start.
 
     Raises:
-      UserError: the run failed, in its own words, or ended before its first step.
+      UserError: the run failed, with its last line, or ended before its first step.
     """
     with tempfile.TemporaryDirectory() as workdir:
         begin = time.perf_counter()
@@ -54,7 +57,7 @@ def start(cache: pathlib.Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, prints and keeps."""
+    """Measures, prints the table and keeps it."""
     with tempfile.TemporaryDirectory() as cache:
         starts = [start(pathlib.Path(cache)) for _ in range(1 + REPEATS.value)]
     rows = []

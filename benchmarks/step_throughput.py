@@ -1,7 +1,7 @@
 """Speed of the whole compiled training step: `python -m benchmarks.step_throughput --config=…`.
 
-Encoder, decoder, prior, likelihood, gradients, optimiser and averaging, on pictures that lie on
-the device already. Nothing is read from disk, and TensorFlow is not imported.
+The step comprises encoder, decoder, prior, likelihood, gradients, optimiser and averaging, on
+pictures that lie on the device already. Nothing is read from disk, and TensorFlow is not imported.
 """
 
 import resource
@@ -20,13 +20,19 @@ from vaejax.tasks.vae import VAETask
 
 CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
-REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, all variants in turn.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 2.0, "Of each variant in a round.", lower_bound=0)
+REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of all variants in turn.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 2.0, "Seconds of each variant in a round.", lower_bound=0)
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 
 def row(program: Step, times: list[float], product_rate: float) -> report.Row:
-    """What was measured, of one call in each round."""
+    """Returns the table's row for one program.
+
+    Args:
+      program: the compiled step.
+      times: seconds of one call, in each round.
+      product_rate: FLOP/s of a large matrix product in the same dtype, on all devices.
+    """
     seconds = statistics.median(times)
     rate = program.flops / seconds
     memory = program.program.memory_analysis()
@@ -50,7 +56,7 @@ def row(program: Step, times: list[float], product_rate: float) -> report.Row:
 
 
 def main() -> None:
-    """Measures, prints and keeps."""
+    """Measures, prints the table and keeps it."""
     configs = variants(CONFIG.value, SWEEP.value)
     compiled = [Step(VAETask(config), config) for config in configs]
     programs = {str(i): program for i, program in enumerate(compiled)}
@@ -76,7 +82,7 @@ def _dtype(program: Step) -> str:
 
 
 def _peak_host_megabytes() -> float:
-    # macOS counts in bytes, Linux in kilobytes.
+    # macOS counts in bytes, Linux in KiB.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

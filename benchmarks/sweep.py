@@ -1,4 +1,4 @@
-"""A config, varied: what `--sweep=batch_size,width,dtype` asks for."""
+"""Varies a config as `--sweep=batch_size,width,dtype` asks."""
 
 import itertools
 
@@ -10,10 +10,15 @@ from vaejax.errors import UserError
 
 
 def variants(config: ml_collections.ConfigDict, sweep: list[str]) -> list[Config]:
-    """The config, varied in all combinations of what `sweep` names.
+    """Returns the config, varied in all combinations of what `sweep` names.
+
+    Args:
+      config: the config as it was given, not yet resolved.
+      sweep: any of "batch_size" (half, same, double), "width" (likewise) and "dtype" (float32,
+        bfloat16).
 
     Raises:
-      UserError: it names something else.
+      UserError: `sweep` names something else.
     """
     base = resolve(config)
     batch, widths = base.train.batch_size, base.model.widths

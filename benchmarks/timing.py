@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-# As large as a product must be to reach the device's rate, and to take a moment on a CPU.
+# Sizes at which a product reaches the device's rate, and takes only a moment on a CPU.
 _PRODUCT_SIZE = {"cpu": 2048}
 _LARGE_PRODUCT = 8192
 
@@ -15,15 +15,18 @@ _LARGE_PRODUCT = 8192
 def in_turn(
     programs: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Seconds for one call of each program, `repeats` times, in turn: A B C A B C …
+    """Measures seconds per call of each program, `repeats` times, in turn: A B C A B C …
 
     A machine's speed drifts; programs that take turns meet the same drift, so the ratios of
     one round mean more than any time.
 
     Args:
-      programs: each returns arrays to wait for.
-      repeats: rounds.
-      seconds: how long a program runs in each round, at least one call.
+      programs: functions by name; each returns arrays to wait for.
+      repeats: number of rounds.
+      seconds: how long a program is called in each round, at least once.
+
+    Returns:
+      For each program its seconds per call, one number for each round.
     """
     times: dict[str, list[float]] = {name: [] for name in programs}
     for program in programs.values():
@@ -39,10 +42,10 @@ def in_turn(
 
 
 def rates_of(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float, dict[str, float]]:
-    """One rate of the first, and of each other the one that has the median ratio to it.
+    """Returns a rate of the first program, and for each other the rate at its median ratio to it.
 
     Args:
-      pairs: by the other's name, rates of the first and of the other, measured in turn.
+      pairs: by the other's name, rates of (first, other) that were measured in turn.
     """
     first = statistics.median(mine for turns in pairs.values() for mine, _ in turns)
     ratios = {
@@ -53,7 +56,7 @@ def rates_of(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float,
 
 
 def spread(times: list[float]) -> float:
-    """Half the distance of the quartiles, relative to the median; 0 for a single time."""
+    """Returns half the interquartile range, relative to the median; 0 for a single time."""
     if len(times) < 2:
         return 0.0
     low, _, high = statistics.quantiles(times, n=4)
@@ -61,7 +64,7 @@ def spread(times: list[float]) -> float:
 
 
 def large_product(dtype: str) -> tuple[Callable[[], jax.Array], float]:
-    """A large square matrix product, and the operations it needs: what the device can do."""
+    """Returns a large matrix product, which shows what the device can do, and its FLOPs."""
     size = _PRODUCT_SIZE.get(jax.default_backend(), _LARGE_PRODUCT)
     matrix = jnp.full((size, size), 1.0 / size, dtype)
     product = jax.jit(lambda a: a @ a)

@@ -1,6 +1,7 @@
 """What a TPU's compiler says of several shapes: `python -m benchmarks.tpu_estimate --config=…`.
 
-`vaejax.aot` in a row over `--sweep`; as there nothing is run, and every rate is an estimate.
+Repeats what `vaejax.aot` does for each config of `--sweep`. As there, nothing is run, and every
+rate is an estimate.
 """
 
 import jax
@@ -15,12 +16,12 @@ from vaejax.runtime.chips import topology_devices
 
 CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_list("sweep", [], "Vary these, in all combinations: batch_size, width, dtype.")
-TOPOLOGY = flags.DEFINE_string("topology", "v5e:1x1", "Which TPU chips.")
+TOPOLOGY = flags.DEFINE_string("topology", "v5e:1x1", "TPU chips to compile for.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 
 def main() -> None:
-    """Compiles, prints and keeps."""
+    """Compiles the steps, prints the table and keeps it."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
     devices = topology_devices(TOPOLOGY.value)

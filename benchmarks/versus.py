@@ -1,7 +1,7 @@
 """vaejax against its rivals, side by side: `python -m benchmarks.versus --config=…`.
 
 Speed: vaejax's whole training step and the rival's take turns, A B A B, each in a process of its
-own; the ratio is that of each pair of turns. The rivals:
+own; the ratio is the median over the pairs of turns. The rivals:
 
   strided   the textbook network in JAX, strided and transposed convolutions, equal FLOPs
   pytorch   vaejax's architecture, parameters, loss and batch in PyTorch
@@ -11,7 +11,7 @@ own; the ratio is that of each pair of turns. The rivals:
 Quality, with --minutes=M: pythae trains on the config's pictures for M minutes. How long does
 vaejax take until a validation shows no less PSNR and no more bits/dim?
 
-All but the first need `pip install -e '.[versus]'`.
+All rivals but `strided` need `pip install -e '.[versus]'`.
 """
 
 import json
@@ -49,13 +49,13 @@ RIVALS = {
 }
 
 CONFIG = cli.define_config()
-AGAINST = flags.DEFINE_list("rivals", list(RIVALS), f"Some of {', '.join(RIVALS)}.")
+AGAINST = flags.DEFINE_list("rivals", list(RIVALS), f"Rivals, some of {', '.join(RIVALS)}.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Pairs of turns with each rival.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each turn.", lower_bound=0)
+SECONDS = flags.DEFINE_float("seconds", 5.0, "Seconds of each turn.", lower_bound=0)
 PYTHAE_BATCH = flags.DEFINE_integer(
-    "pythae_batch", 100, "Pictures of pythae's batches; its examples take 100.", lower_bound=1
+    "pythae_batch", 100, "Batch size of pythae; its examples have 100.", lower_bound=1
 )
-MINUTES = flags.DEFINE_float("minutes", 0.0, "Of pythae's training; 0: none.", lower_bound=0)
+MINUTES = flags.DEFINE_float("minutes", 0.0, "Minutes that pythae trains; 0: none.", lower_bound=0)
 EVAL_EVERY = flags.DEFINE_integer(
     "eval_every", 100, "Steps between vaejax's validations, with --minutes.", lower_bound=1
 )
@@ -66,10 +66,15 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
 
 def speed(rival: str, ours: Worker, settings: pathlib.Path) -> report.Row:
-    """One rival against vaejax, in turn.
+    """Measures the speed of one rival and of vaejax, in turn.
+
+    Args:
+      rival: one of `RIVALS`.
+      ours: the process of vaejax's step.
+      settings: JSON file of the config.
 
     Raises:
-      UserError: the rival did not start.
+      UserError: the rival did not start, or ended; the message has its last line.
     """
     say(f"taking turns with {rival}")
     module, *options = RIVALS[rival]
@@ -90,13 +95,13 @@ def speed(rival: str, ours: Worker, settings: pathlib.Path) -> report.Row:
 
 
 def rival_quality(config: Config, settings: pathlib.Path, minutes: float) -> report.Row:
-    """What pythae's VAE makes of the validation pictures after some minutes of training.
+    """Trains pythae's VAE for some minutes, and measures it on the validation pictures.
 
-    It has no scale to its Gaussian that would make its loss a likelihood of pictures; it gets
-    the discretised logistic with the one scale that suits these very pictures best.
+    Its Gaussian has no scale that would make its loss a likelihood of pictures, so it is given the
+    discretised logistic with the one scale that suits these very pictures best.
 
     Raises:
-      UserError: it failed.
+      UserError: pythae failed; the message has its last line.
     """
     images = data.open_dataset(config.data).splits["valid"].images
     say(f"pythae trains for {minutes:g} minutes")
@@ -125,7 +130,7 @@ def rival_quality(config: Config, settings: pathlib.Path, minutes: float) -> rep
 
 
 def _log_likelihood(images: np.ndarray, shown: np.ndarray, log_scale: float) -> float:
-    """Mean over pictures, nats."""
+    """Returns the log-likelihood of a picture in nats, the mean over pictures."""
     scale = jnp.full((1, 1, 1, 1), log_scale, jnp.float32)
     sums = [
         np.asarray(_LIKELIHOOD(some, Pixels(jnp.asarray(made / 127.5 - 1.0), scale)), np.float64)
@@ -135,10 +140,14 @@ def _log_likelihood(images: np.ndarray, shown: np.ndarray, log_scale: float) -> 
 
 
 def our_time(psnr: float, bits: float) -> report.Row:
-    """Seconds until a validation of `vaejax.main` shows what the rival reached.
+    """Measures the seconds until a validation of `vaejax.main` is as good as the rival's.
+
+    Args:
+      psnr: PSNR to reach, dB.
+      bits: bits/dim to reach, an upper limit.
 
     Raises:
-      UserError: it failed, or ended before.
+      UserError: the run failed, or ended before it was as good.
     """
     say(f"vaejax trains until {psnr:.2f} dB and {bits:.3f} bits/dim")
     with tempfile.TemporaryDirectory() as directory:
@@ -158,9 +167,9 @@ def our_time(psnr: float, bits: float) -> report.Row:
 
 
 def _validations(run: Run, workdir: pathlib.Path) -> Iterator[tuple[float, dict[str, float]]]:
-    """(seconds, metrics) of each validation, counted from the end of the first step on.
+    """Yields (seconds, metrics) of each validation, counted from the end of the first step.
 
-    What came before, compilation for the most part, is left out; the validations are not.
+    This leaves out what came before, mostly compilation, but includes the validations themselves.
     """
     for said in run.lines():
         if said.startswith("first step done"):
@@ -172,7 +181,7 @@ def _validations(run: Run, workdir: pathlib.Path) -> Iterator[tuple[float, dict[
 
 
 def main() -> None:
-    """Measures, prints and keeps."""
+    """Measures, prints the tables and keeps them."""
     if unknown := [name for name in AGAINST.value if name not in RIVALS]:
         raise UserError(f"--rivals={unknown[0]} is none of {', '.join(RIVALS)}")
     config = resolve(CONFIG.value)

@@ -1,13 +1,14 @@
 """CelebA at 64 px with a ladder of 62 groups and 26 M parameters: --config.data.path=DIR.
 
-The compact class of Efficient-VDVAE: narrow where positions are many, wide where they are few. A
-position of its finest level is a square of 2 x 2 pixels: the 128 lanes of a TPU are filled.
-On one H200 (2026-11-26) 32 pictures a step make 453 images/s and need 1.9 GiB, 128 make 928 in 5.8.
-On other accelerators, ask first what a device can hold:
+The compact class of Efficient-VDVAE: few channels at high resolutions, many at low ones. A position
+of its finest level is a square of 2 x 2 pixels, so that its channels fill the 128 lanes of a TPU.
+On one H200 (2026-11-26) a batch of 32 reaches 453 images/s and needs 1.9 GiB, a batch of 128
+reaches 928 and needs 5.8 GiB. On other accelerators, estimate first what a device can hold:
 python -m vaejax.aot --config=configs/celeba_ladder.py --topology=v5e:1x1
-Its compiler's answers (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
-3.1 GiB of its 16 and makes 1,021 images/s at most, 16 v5e 15,162; with 128, 9.0 GiB and 755. With
-768 a v5p needs 53 GiB, so that they fit a chip of 80 GB, and makes 1,008.
+The TPU compiler's estimates (libtpu 0.0.42; nothing was run): with 32 pictures a v5e needs 3.1 GiB
+of its 16 and reaches at most 1,021 images/s, and 16 v5e reach 15,162; with 128 pictures a v5e needs
+9.0 GiB and reaches 755. With 768 pictures a v5p needs 53 GiB, which also fits a chip of 80 GB, and
+reaches 1,008.
 """
 
 from vaejax.config import ladder_config
@@ -25,7 +26,7 @@ def get_config():
     config.model.hidden = (64, 64, 64, 64, 128, 128)
     config.model.latent = 32
     config.model.remat = True
-    # In bfloat16: 2e-3 went astray within 200 updates on an H200, this never in 2,600.
+    # In bfloat16, 2e-3 diverged within 200 updates on an H200, this one not in 2,600.
     config.optimizer.learning_rate = 6e-4
     config.train.steps = 400_000
     config.train.eval_every = 5_000

@@ -1,8 +1,9 @@
 """CelebA at 64 px with a ladder of 62 groups and 132 M parameters: --config.data.path=DIR.
 
-A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with 32 pictures a v5e needs
-7.3 GiB of its 16 and makes 490 images/s at most, 16 v5e 7,558; with 64, 10.7 GiB and 408.
-With 448 a v5p needs 59 GiB, so that they fit a chip of 80 GB, and makes 660.
+The TPU compiler's estimates (libtpu 0.0.42; nothing was run): with 32 pictures a v5e needs 7.3 GiB
+of its 16 and reaches at most 490 images/s, and 16 v5e reach 7,558; with 64 pictures a v5e needs
+10.7 GiB and reaches 408. With 448 pictures a v5p needs 59 GiB, which also fits a chip of 80 GB, and
+reaches 660.
 """
 
 from vaejax.config import ladder_config
@@ -20,7 +21,7 @@ def get_config():
     config.model.hidden = (128, 128, 128, 256, 256, 256)
     config.model.latent = 32
     config.model.remat = True
-    # Not measured; its smaller sister bears 6e-4.
+    # Not measured; celeba_ladder.py trains with 6e-4.
     config.optimizer.learning_rate = 5e-4
     config.train.steps = 400_000
     config.train.eval_every = 5_000

@@ -1,6 +1,6 @@
 """CelebA at 64 px with a ladder of 14 groups and 1.6 M parameters: --config.data.path=DIR.
 
-An hour on one CPU core.
+It trains for an hour on one CPU core.
 """
 
 from vaejax.config import ladder_config

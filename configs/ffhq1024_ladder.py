@@ -2,10 +2,10 @@
 
 A position of its finest level is a square of 4 x 4 pixels.
 
-A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with one picture a v5e needs
-2.9 GiB of its 16 and makes 54 images/s at most, 16 v5e 805; with 6, 8.5 GiB and 21. With 32 a v5p
-needs 48 GiB, so that they fit a chip of 80 GB, and makes 49. The batch of 16 below is for more than
-one v5e.
+The TPU compiler's estimates (libtpu 0.0.42; nothing was run): with one picture a v5e needs 2.9 GiB
+of its 16 and reaches at most 54 images/s, and 16 v5e reach 805; with 6 pictures a v5e needs 8.5 GiB
+and reaches 21. With 32 pictures a v5p needs 48 GiB, which also fits a chip of 80 GB, and reaches
+49. The batch of 16 below is for more than one v5e.
 """
 
 from vaejax.config import ladder_config

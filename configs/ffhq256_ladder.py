@@ -3,10 +3,10 @@
 A position of its finest level is a square of 2 x 2 pixels, so each level has half the side that it
 would have with patch = 1, and a quarter of the cost and of the latents.
 
-A TPU's compiler says (libtpu 0.0.42; estimates, nothing was run): with 8 pictures a v5e needs
-5.4 GiB of its 16 and makes 66 images/s at most, 16 v5e 1,257; with 24, 13.3 GiB and 37.
-With 128 a v5p needs 63 GiB, so that they fit a chip of 80 GB, and makes 113. The batch of 32 is
-more than one v5e holds.
+The TPU compiler's estimates (libtpu 0.0.42; nothing was run): with 8 pictures a v5e needs 5.4 GiB
+of its 16 and reaches at most 66 images/s, and 16 v5e reach 1,257; with 24 pictures a v5e needs
+13.3 GiB and reaches 37. With 128 pictures a v5p needs 63 GiB, which also fits a chip of 80 GB, and
+reaches 113. The default batch of 32 is more than one v5e holds.
 """
 
 from vaejax.config import ladder_config

@@ -1,4 +1,4 @@
-"""The Frey faces, 28 x 20 grey, as the VAE's first paper had them: --config.data.path=FILE.npz."""
+"""The Frey faces of the first VAE paper, 28 x 20 pixels, grey: --config.data.path=FILE.npz."""
 
 from vaejax.config import default_config
 
@@ -9,7 +9,7 @@ def get_config():
     config.data.path = "data/freyfaces.npz"
     config.data.image_size = (28, 20)
     config.data.channels = 1
-    # The split that the literature uses: 1565 / 200 / 200 at random.
+    # The split of the literature: 1565 / 200 / 200 at random.
     config.data.holdout = (200, 200)
     config.data.flip = False
     config.model.patch = 2

@@ -1,7 +1,7 @@
 """Faces at 256 px with 103 M parameters, for accelerators: --config.data.path=DIR.
 
-A folder or a zip of some ten thousand pictures or more, such as FFHQ. Ask for what it costs
-first: python -m vaejax.aot --config=configs/large256.py --topology=v5e:4x4
+It needs a folder or zip of ten thousand pictures or more, such as FFHQ. Estimate the cost first:
+python -m vaejax.aot --config=configs/large256.py --topology=v5e:4x4
 """
 
 from vaejax.config import default_config

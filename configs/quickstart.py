@@ -9,11 +9,11 @@ def get_config():
     config.data.synthetic_counts = (8_000, 500, 500)
     config.model.widths = (32, 64, 128)
     config.model.latent_size = 64
-    # Smooth backgrounds are easy to predict: a scale for each position would weigh them more
+    # Smooth backgrounds are easy to predict: a scale for each position would weight them more
     # than the faces in front of them.
     config.likelihood.scale = "shared"
     config.prior.layers = 4
-    # Small batches and a large rate make the most of a short run.
+    # Small batches and a large learning rate make the most of a short run.
     config.optimizer.learning_rate = 4e-3
     config.train.batch_size = 32
     config.train.steps = 3_200

@@ -33,12 +33,12 @@ for number in "$processes" "$devices_per_process" "$port"; do
   [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "error: '$number' is no number from 1 on; see --help" >&2; exit 2; }
 done
 
-# JAX counts this many devices on each process's CPU.
+# JAX divides each process's CPU into this many devices.
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices_per_process" PYTHONUNBUFFERED=1
 
 pids=()
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
-trap : INT # Ctrl-C reaches the processes by itself
+trap : INT # the terminal sends Ctrl-C to the processes as well
 
 for ((process = 0; process < processes; process++)); do
   command=(python -m vaejax.main "$@" "--coordinator=localhost:$port" "--processes=$processes" "--process=$process")
@@ -52,9 +52,9 @@ done
 
 status=0
 for pid in "${pids[@]}"; do
-  # A signal interrupts `wait`; the process itself has not ended then.
+  # A signal interrupts `wait` while the process is still running.
   while code=0; wait "$pid" || code=$?; kill -0 "$pid" 2>/dev/null; do :; done
-  # 75 of those that stopped because another failed says less than its own.
+  # Processes that stop because another one died exit with 75; its own status says more.
   ((code == 0 || (status && status != 75))) || status=$code
 done
 exit "$status"

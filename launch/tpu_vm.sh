@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on Cloud TPU VMs: creates them or takes those there are, sets them up, runs, and goes on after preemption.
+# Trains on Cloud TPU VMs: creates or reuses them, sets them up, trains, and resumes after preemption.
 #   launch/tpu_vm.sh --name=faces --zone=us-west4-a --type=v5litepod-16 --spot --bucket=my-bucket -- --config=configs/celeba.py --config.data.path='~/bucket/celeba'
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,7 +51,7 @@ for flag in name zone type bucket; do
   [[ ${!flag} ]] || { echo "error: --$flag is missing; see --help" >&2; exit 2; }
 done
 for flag in hours poll save_minutes; do
-  [[ ${!flag} =~ ^[0-9]+$ ]] || { echo "error: --$flag=${!flag} is no whole number; see --help" >&2; exit 2; }
+  [[ ${!flag} =~ ^(0|[1-9][0-9]*)$ ]] || { echo "error: --$flag=${!flag} is no whole number; see --help" >&2; exit 2; }
 done
 workdir=${workdir:-runs/$name}
 jax_port=${JAX_COORDINATOR_PORT:-8476} own_port=${VAEJAX_PORT:-}
@@ -59,8 +59,8 @@ for word in "$jax_port" "${own_port:-1}"; do
   [[ $word =~ ^[1-9][0-9]*$ ]] || { echo "error: '$word' is no port; set JAX_COORDINATOR_PORT and VAEJAX_PORT to numbers such as 8476" >&2; exit 2; }
 done
 own_port=${own_port:-$((jax_port + 1))}
-# The code and the packages of this launch, in a directory of their own on every worker: those of a
-# process that still runs stay as they are. Packed once, so that a new TPU gets the same.
+# Each launch has its own directory of code and packages on every worker, so that those of a process
+# that still runs stay unchanged. The code is packed once, so that a new TPU gets the same.
 launch=launches/$(date -u +%Y%m%d-%H%M%S)-$$
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -76,18 +76,19 @@ if [[ ! $version ]]; then
 fi
 
 
-say() { echo "tpu_vm: $*" >&2 || true; } # a terminal that is closed must not end the script
+say() { echo "tpu_vm: $*" >&2 || true; } # a closed terminal must not end the script
 run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
 tpu() { run gcloud compute tpus "$@" --zone="$zone"; }
 on_workers() { tpu tpu-vm ssh "$name" --worker=all --command="$1"; }
 delete() { tpu queued-resources delete "$name" --force --quiet "$@"; }
 pack() { run tar --exclude=__pycache__ -czf "$archive" setup.cfg pyproject.toml README.md LICENSE launch/constraints.txt vaejax configs; }
 
-# What the queued resource is; NONE only if there surely is none, for what is there costs money.
+# Prints the state of the queued resource; NONE only if it certainly does not exist, because an
+# existing one costs money.
 state() {
   local answer
   if answer=$(gcloud compute tpus queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>&1); then
-    echo "${answer##*$'\n'}" # what gcloud warns of comes before
+    echo "${answer##*$'\n'}" # gcloud's warnings precede the state
   else
     case "$answer" in
       *NOT_FOUND*) echo NONE ;;
@@ -119,7 +120,7 @@ check_time() {
 
 # leave STATUS [FLAGS OF THE DELETION]
 leave() {
-  trap '' INT TERM HUP # what is half deleted costs money
+  trap '' INT TERM HUP # a TPU that is only half deleted costs money
   if [[ ! $keep ]]; then
     say "deleting $name; --keep would leave it running"
     delete "${@:2}" || say "it could not be deleted: see to it, for it costs money"
@@ -127,13 +128,13 @@ leave() {
   exit "$1"
 }
 
-# A signal is heard while a shell waits, and not while it runs something.
+# Bash runs a trap during `wait`, but not while it runs a foreground command.
 pause() {
-  sleep "$poll" >/dev/null 2>&1 & # which may outlive this script, and hold no terminal then
+  sleep "$poll" >/dev/null 2>&1 & # it may outlive this script, and must not keep the terminal open
   wait $! || true
 }
 
-# Waits until the TPU is there, asking for it where it is not.
+# Waits until the TPU is active; requests it if it does not exist.
 acquire() {
   local now
   while now=$(state); [[ $now != ACTIVE ]]; do
@@ -148,7 +149,7 @@ acquire() {
   done
 }
 
-# Safe to repeat: a new TPU has new machines, an old one has everything already.
+# Safe to repeat: a new TPU has new machines, and an old one already has everything.
 set_up() {
   on_workers "mkdir -p ~/$launch ~/bucket" &&
     tpu tpu-vm scp --worker=all "$archive" "$name:$launch/" &&
@@ -168,7 +169,7 @@ mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 '"${
 [ -d venv ] || ~/.local/bin/uv venv -q --python 3.12 venv
 ~/.local/bin/uv pip install -q --python venv/bin/python -c code/launch/constraints.txt -e "./code[tpu]"'
 
-# Has a run that is still there save and end, and ends it after so many minutes if it does not.
+# Makes a run that is still there save and exit, and kills it if that takes over --save_minutes.
 # shellcheck disable=SC2016 # expanded on the workers
 stop='running="^$HOME/launches/[^ ]*/venv/bin/python -m vaejax.main"
 pkill -TERM -f "$running"
@@ -176,8 +177,8 @@ for _ in $(seq '$((60 * save_minutes))'); do pgrep -f "$running" >/dev/null || b
 pkill -KILL -f "$running" || true'
 arguments="${*@Q} --workdir=\$HOME/bucket/${workdir@Q} --distributed"
 
-# Ends what was cut off, and with it the lock of its TPU and the need for its code; trains until all
-# is done or time is over.
+# Ends a run that was cut off, and removes its lock of the TPU and the code of earlier launches;
+# then trains until the run has finished or the time is over.
 train() {
   on_workers "$stop
 sudo rm -f /tmp/libtpu_lockfile
@@ -196,7 +197,7 @@ if [[ $dry_run ]]; then
   leave 0
 fi
 
-# Waits, for as long as it may, until the training has saved.
+# Waits until the training has saved, for at most the allowed time.
 interrupted() {
   trap 'say "stops at once; what is not saved is lost"; leave 75 --async' INT TERM
   trap 'exec >/dev/null 2>&1' HUP
@@ -210,7 +211,7 @@ interrupted() {
 }
 there=
 trap interrupted INT TERM
-trap 'exec >/dev/null 2>&1; interrupted' HUP # there is no terminal to tell anything any more
+trap 'exec >/dev/null 2>&1; interrupted' HUP # the terminal is gone, so nothing can be printed
 pack
 failures=0
 while true; do
@@ -224,7 +225,7 @@ while true; do
     check_time
     train 2>&1 | tee "$log" &
     wait $! || true
-    # gcloud's own status does not tell which worker failed, or of what.
+    # gcloud's exit status does not say which worker failed, or why.
     statuses=$(sed -n 's/.*vaejax exited with \([0-9]*\)$/\1/p' "$log" | sort -u | paste -sd ' ')
   else
     statuses="no set-up"

@@ -16,6 +16,7 @@ import filelock
 import numpy as np
 import pytest
 from picture_trees import celeba_records, jpeg, write_celeba
+from PIL import Image
 
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
@@ -201,9 +202,50 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(npy.NpyWriter, "append", full)
-    with pytest.raises(UserError, match="ran full: free space"):
+    with pytest.raises(UserError, match="is full: free space"):
         open_dataset(small_tree(tmp_path), progress=False)
     assert not list((tmp_path / "cache").glob("*.building"))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM])
+def test_a_cache_that_cannot_be_opened_now_is_not_removed(tmp_path, monkeypatch, number):
+    config = small_tree(tmp_path)
+    first = open_dataset(config, progress=False)
+
+    def refuse(file, **_):
+        raise OSError(number, os.strerror(number), str(file))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", refuse)
+        with pytest.raises(UserError, match="cannot be used") as said:
+            open_dataset(config, progress=False)
+    assert str(said.value).startswith("config.data.cache_dir=") and "\n" not in str(said.value)
+    monkeypatch.setattr(store, "build", None)  # nothing is built again
+    assert open_dataset(config, progress=False).fingerprint == first.fingerprint
+
+
+def test_too_little_memory_to_open_a_cache_does_not_remove_it(tmp_path, monkeypatch):
+    config = small_tree(tmp_path)
+    open_dataset(config, progress=False)
+
+    def refuse(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(MemoryError):
+        open_dataset(config, progress=False)
+    assert (tmp_path / "cache" / key_of(config) / "train.npy").is_file()
+
+
+def test_a_picture_that_is_set_aside_has_no_remark(tmp_path):
+    """Both are animations, of which one has a size that the crop does not take."""
+    for name, size in (("a", (178, 218)), ("b", (100, 100))):
+        first, second = (Image.new("RGB", size, colour) for colour in ("red", "blue"))
+        first.save(tmp_path / f"{name}.gif", save_all=True, append_images=[second])
+    settings = {"source": "folder", "path": str(tmp_path), "crop": "ddim128", "holdout": (0.0, 0.0)}
+    config = DataConfig(**settings, cache_dir=str(tmp_path / "cache"))
+    report = open_dataset(config, progress=False).report
+    assert list(report["set_aside"]) == ["b.gif"] and list(report["remarks"]) == ["a.gif"]
 
 
 def test_a_cache_dir_that_cannot_be(tmp_path):
@@ -224,7 +266,9 @@ def test_a_cache_dir_that_cannot_be_is_named_by_what_the_user_sets(tmp_path, pla
             small_tree(tmp_path, cache_dir=path), progress=False, cache_setting="--cache_dir"
         )
     assert str(caught.value).startswith(f"--cache_dir={path!r} cannot be used (")
-    assert str(caught.value).endswith("): set --cache_dir to a directory that can be written")
+    assert str(caught.value).endswith(
+        "): set --cache_dir to a directory that can be read and written"
+    )
 
 
 @pytest.mark.parametrize(

@@ -134,14 +134,16 @@ def test_what_is_in_use_stays(tmp_path, root):
 
 @pytest.mark.parametrize("text", ["30", "d", "-1d", "0x3d", "everything", ""])
 def test_a_time_that_is_none_is_refused(text):
-    with pytest.raises(UserError, match=f"--prune={text} is no number of days such as 30d, nor a"):
+    with pytest.raises(
+        UserError, match=f"--prune={text} must be a number of days such as 30d, or a"
+    ):
         inventory.days_of(text)
 
 
 def test_a_mistaken_flag_is_one_line():
     done = command("prepare", "--prune=30")
     assert done.returncode == 2
-    assert done.stderr == "error: --prune=30 is no number of days such as 30d, nor all\n"
+    assert done.stderr == "error: --prune=30 must be a number of days such as 30d, or all\n"
 
 
 def test_caches_elsewhere_are_those_of_the_config(tmp_path, root):
@@ -223,3 +225,20 @@ def test_a_place_for_programs_that_cannot_be_is_no_matter(root):
     root.mkdir(parents=True)
     (root / "xla").write_text("a file")
     assert compile_once() == "False\n7.0\n"
+
+
+def test_a_program_that_cannot_be_removed_is_the_one_that_is_named(root, monkeypatch):
+    write_programs(root, first=40, second=41)
+    unlink = pathlib.Path.unlink
+
+    def fail(path, **how):
+        if path.name.startswith("second"):
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, **how)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", fail)
+    handled = list(inventory.prune(root, root / "xla", 30))
+    assert [(stored.path.name, bool(reason)) for stored, reason in handled] == [
+        ("first-cache", False),
+        ("second-cache", True),
+    ]

@@ -98,7 +98,7 @@ def test_pictures_are_found_by_their_names_without_the_suffix(tmp_path, capsys, 
     settings = {"source": "celeba", "path": str(root), "crop": "nvae148"}
     config = DataConfig(**settings, image_size=(32, 32), cache_dir=str(tmp_path / "cache"))
     dataset = open_dataset(config)
-    said = "11 pictures are called otherwise than in list_eval_partition.txt, and were found by"
+    said = "11 pictures have another suffix than in list_eval_partition.txt; they were matched"
     assert capsys.readouterr().err.count(said) == 1
     reference = write_celeba(tmp_path / "reference", records)
     official = opened(tmp_path, **settings | {"path": str(reference)})

@@ -79,7 +79,7 @@ def test_figures_that_cannot_be_kept_are_printed_all_the_same(trained, tmp_path)
     result = command("evaluate", f"--workdir={run}")
     assert_one_line(result, "cannot be written")
     lines = result.stderr.splitlines()
-    assert lines[0].startswith("the figures will be printed and not kept")
+    assert lines[0].startswith("the figures will be printed but not saved")
     assert any(line.startswith("elbo_bits_per_dim ") for line in lines)
 
 

@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-from vaejax.errors import UserError, is_out_of_reach, is_out_of_space, one_line
+from vaejax.errors import (
+    UserError,
+    is_out_of_memory,
+    is_out_of_reach,
+    is_out_of_space,
+    one_line,
+)
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -30,6 +36,18 @@ def test_a_full_disk_is_found_behind_other_errors(explicit):
     error = raised(ValueError("not saved"), behind=FULL, explicit=explicit)
     error = raised(KeyError("state"), behind=error, explicit=not explicit)
     assert is_out_of_space(error) and not is_out_of_reach(error)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_too_little_memory_is_found_behind_other_errors(explicit):
+    error = raised(ValueError("not read"), behind=MemoryError(), explicit=explicit)
+    assert is_out_of_memory(error) and not is_out_of_memory(ValueError("not read"))
+    assert one_line(error)[1] == 2
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES])
+def test_what_the_system_refuses_is_not_damaged(number):
+    assert is_out_of_reach(OSError(number, os.strerror(number)))
 
 
 def test_an_error_with_nothing_behind_it_is_no_full_disk():

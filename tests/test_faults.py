@@ -25,6 +25,12 @@ def test_a_fault_changes_one_place_and_the_same_seed_draws_the_same():
         assert fault.before != fault.after
 
 
+def test_only_the_block_for_type_checkers_is_left_out():
+    changed = list(faults.faults(faults.PACKAGE / "main.py"))
+    assert any("group.index" in fault.before for fault in changed)
+    assert all(fault.before != "TYPE_CHECKING" for fault in changed)
+
+
 def test_the_nearest_tests_come_first():
     assert faults.nearest_tests("data.feed.subsets")[0] == "tests/test_subsets.py"
     assert "tests/test_mixture_likelihood.py" in faults.nearest_tests("likelihoods.mixture")[:3]

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from codes import correlated
-from flows import train_flow
+from flows import no_picture, train_flow
+from tiny import tiny
 
+from vaejax.models.noise import normal
 from vaejax.priors import fit_gaussian
+from vaejax.tasks.flow_prior import FlowPriorTask
 
 
 def _energy_distance(a, b):
@@ -86,3 +89,17 @@ def test_flow_training_follows_its_seed_alone():
     for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
         np.testing.assert_array_equal(one, two)
     assert np.any(first.params["Dense_0"]["kernel"] != other.params["Dense_0"]["kernel"])
+
+
+def test_the_times_of_a_batch_do_not_depend_on_its_noise():
+    """Drawn from one key, the first time would be a function of the first code's noise."""
+    task = FlowPriorTask(tiny(), {"train": correlated(20, 3)}, no_picture, {})
+    seen = []
+    task._errors = lambda params, white, keys, times: seen.append((keys, times)) or times
+    for seed in range(200):
+        keys = jax.random.split(jax.random.key(seed), 8)
+        task.loss("flow", {"flow": {}}, {"code": jnp.zeros((8, 3))}, keys, jnp.asarray(0))
+    starts = np.array([float(times[0]) for _, times in seen])
+    noise = np.array([float(normal(keys, (3,))[0, 0]) for keys, _ in seen])
+    order = np.argsort(np.argsort(starts)), np.argsort(np.argsort(noise))
+    assert abs(np.corrcoef(*order)[0, 1]) < 0.25

@@ -37,6 +37,18 @@ def test_steps_made_again_are_lost(tmp_path):
     )
 
 
+def test_a_phase_ends_where_it_fails(tmp_path):
+    clock = Clock()
+    clock.open(tmp_path, 0)
+    with pytest.raises(ValueError), clock.phase("evaluation"):
+        raise ValueError
+    time.sleep(0.05)
+    clock.note(1)
+    clock.close()
+    seconds = json.loads((tmp_path / FILE).read_text())["seconds"]
+    assert seconds["steps"] > 0.04 > seconds["evaluation"]
+
+
 def test_a_line_cut_off_by_a_kill_is_passed_over(tmp_path):
     write(tmp_path, {"start": 1.0, "time": 2.0, "first_step": 0, "step": 9,
                      "seconds": {"steps": 1.0}})  # fmt: skip

@@ -54,7 +54,7 @@ def test_what_each_device_sends():
 
 def test_a_loop_of_unknown_length_is_refused():
     endless = LOOP.replace("%three = s32[]{:T(128)} constant(3)", "%three = s32[] parameter(1)")
-    with pytest.raises(ValueError, match="nobody knows how often the loop %loop goes round"):
+    with pytest.raises(ValueError, match="iterations of the loop %loop is unknown"):
         Program(endless).collectives()
 
 
@@ -74,3 +74,33 @@ def test_transfers_to_the_host_are_found(line):
 def test_doubles_are_found():
     assert not Program(LOOP).has_doubles()
     assert Program(LOOP.replace("f32[16]", "f64[16]")).has_doubles()
+
+
+def test_groups_that_are_not_listed_are_of_all_devices():
+    text = """HloModule jit_f, num_partitions=8
+
+ENTRY %main (x: f32[16]) -> f32[16] {
+  ROOT %sum = f32[16]{0} all-reduce(%x), channel_id=1, replica_groups={}, to_apply=%add
+}
+"""
+    assert Program(text).collectives() == [Collective("all-reduce", result=64, group=8)]
+
+
+def test_both_branches_of_a_condition_are_searched():
+    text = """HloModule jit_f
+
+%yes (a: f32[4]) -> f32[4] {
+  ROOT %moved = f32[4]{0} collective-permute(%a), channel_id=1, source_target_pairs={{0,1},{1,0}}
+}
+
+%no (b: f32[4]) -> f32[4] {
+  ROOT %callback = f32[4]{0} custom-call(%b), custom_call_target="xla_python_cpu_callback"
+}
+
+ENTRY %main (p: pred[], x: f32[4]) -> f32[4] {
+  ROOT %either = f32[4]{0} conditional(%p, %x, %x), true_computation=%yes, false_computation=%no
+}
+"""
+    program = Program(text)
+    assert program.collectives() == [Collective("collective-permute", result=16, group=2)]
+    assert program.host_transfers() == ["%callback"]

@@ -42,8 +42,11 @@ ERRORS = [
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
     TimeoutError(),
     AssertionError(),
-    MemoryError(),
     type("OfNobody", (Exception,), {})("something else"),
+]
+NO_MEMORY = [
+    MemoryError(),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
 ]
 EACH = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 
@@ -106,6 +109,17 @@ def test_where_orbax_reads(opened, where, error):
         away = getattr(error, "errno", None) in (errno.EIO, errno.EACCES)
         assert isinstance(said.value, DamagedCheckpoint) is not away
         assert str(opened.path(3)) in str(said.value)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_too_little_memory_to_read_a_checkpoint_is_no_damage(opened, error):
+    shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), ITEMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", raising(error))
+        with pytest.raises(type(error)) as said:
+            opened.restore(3, ITEMS, shardings)
+    assert_one_line(said.value)
+    assert "not enough memory" in one_line(said.value)[0]
 
 
 @EACH
@@ -176,7 +190,7 @@ def test_where_the_file_system_knows_no_locks_a_run_goes_on_and_is_told(
 ):
     monkeypatch.setattr(FileLock, "acquire", raising(error))
     with claim(tmp_path / "run", tiny()):
-        assert "knows no locks" in capsys.readouterr().err
+        assert "does not support locks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO, errno.ENOSPC])
@@ -187,8 +201,8 @@ def test_where_the_lock_cannot_be_written(tmp_path, monkeypatch, number):
     assert_one_line(said.value)
 
 
-def test_a_device_without_memory_enough_is_one_line():
-    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_too_little_memory_is_one_line(error):
     message, status = one_line(error)
     assert status == 2 and "config.train.batch_size" in message and "\n" not in message
 

@@ -94,7 +94,15 @@ MISTAKES = {
     "faces in words": ("sample", ["--workdir={run}", "--count=many"], "--count=many must be a"),
     "neither yes nor no": ("sample", ["--workdir={run}", "--separate=x"], "must be true or false"),
     "negative temperature": ("sample", ["--workdir={run}", "--temperature=-1"], "temperature"),
-    "no temperature": ("sample", ["--workdir={run}", "--temperature="], "name one"),
+    "no temperature": ("sample", ["--workdir={run}", "--temperature="], "--temperature= is empty"),
+    "two temperatures": ("sample", ["--workdir={run}", "--temperature=1,2"], "give one"),
+    "no topologies": ("aot", [CONFIG, "--compare="], "--compare= is empty"),
+    "found and named": (
+        "main", [CONFIG, "--distributed", "--processes=2"], "leave out --coordinator",
+    ),
+    "a part of a picture held out": (
+        "main", [CONFIG, "--config.data.holdout=1.5,0"], "shares below 1 or whole numbers",
+    ),
     "a device to write to": ("aot", [CONFIG, "--out=/dev/null"], "it is no regular file"),
     "two ways to name chips": (
         "aot", [CONFIG, "--topology=v5e:2x2", "--compare=v5e:2x2"], "do not go together",

@@ -362,6 +362,6 @@ def test_folders_called_like_splits_that_are_not_taken_are_told(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 40)).save(tmp_path / name)
     (note,) = Folder(tmp_path, 10**8).notes
-    assert note.startswith("the folders train, val are called like splits and are not taken")
+    assert note.startswith("the folders train, val are named like splits, but other")
     (tmp_path / "loose.png").unlink()
     assert "are the splits" in Folder(tmp_path, 10**8).notes[0]

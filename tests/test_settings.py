@@ -77,7 +77,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"train": {"batch_size": 9, "accumulate": 2}}, "a multiple of config.train.accumulate"),
         ({"train": {"log_every": 5, "steps_per_dispatch": 2}}, "config.train.log_every=5"),
         ({"optimizer": {"learning_rate": float("nan")}}, "learning_rate=nan must be"),
-        ({"optimizer": {"guard": 1.0}}, "config.optimizer.guard=1.0 would let gradients of usual"),
+        ({"optimizer": {"guard": 1.0}}, "config.optimizer.guard=1.0 would scale down gradients"),
         ({"optimizer": {"b1": 2.0}}, "config.optimizer.b1=2.0 must be at least 0 and at most"),
         ({"data": {"crop": "nvae"}}, "did you mean nvae148?"),
         ({"data": {"source": "celebs"}}, "did you mean celeba?"),

@@ -176,5 +176,7 @@ def test_a_stage_begins_where_the_one_before_ended(whole):
 def test_a_stage_does_not_go_on_from_another_foundation(whole, tmp_path):
     shutil.copytree(whole / "stages" / "second", tmp_path / "second")
     other = Adversaries(fixed=np.float32([0.1, 0.2]))
-    with pytest.raises(UserError, match=r"builds on \{'digest': \d+\}, and there is .* remove it"):
+    with pytest.raises(
+        UserError, match=r"trained on the output of \{'digest': \d+\}, and there is .* remove it"
+    ):
         train(toy_config(), tmp_path / "second", task=other)

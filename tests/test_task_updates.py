@@ -132,7 +132,7 @@ def test_its_checkpoint_has_each_part_by_name(tmp_path):
     ("labels", "said"),
     [
         (("beauty",), "the data has no label 'beauty'; it has: age_lines"),
-        (("index",), "a label cannot be called 'index'"),
+        (("index",), "the label name 'index' is reserved"),
         (("name",), "the label 'name' is of <U3; only numbers can be trained on"),
     ],
 )

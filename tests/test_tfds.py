@@ -132,11 +132,11 @@ def test_what_is_missing_is_named(tmp_path):
     def config(**settings):
         return DataConfig(crop="center", path=str(tmp_path / "data"), **settings)
 
-    with pytest.raises(UserError, match="'tfds:no_such_faces' is no data set TFDS knows"):
+    with pytest.raises(UserError, match="'tfds:no_such_faces' is neither known to TFDS nor"):
         open_dataset(config(source="tfds:no_such_faces"), progress=False)
     with pytest.raises(UserError, match=r"'tfds:celeb_a' is not prepared .*vaejax\.prepare"):
         open_dataset(config(source="tfds:celeb_a"), progress=False)
-    with pytest.raises(UserError, match="'tfds:no_such_faces' is no data set TFDS knows"):
+    with pytest.raises(UserError, match="'tfds:no_such_faces' is neither known to TFDS nor"):
         prepare(config(source="tfds:no_such_faces"), progress=False)
     with pytest.raises(UserError, match="is not a directory: name the one with the files"):
         prepare(config(source="tfds:celeb_a", manual_dir=str(tmp_path / "none")), progress=False)

@@ -42,6 +42,13 @@ def patched(archive: bytes, field: dict[bytes, int], value: bytes, count: int = 
     return bytes(changed)
 
 
+@pytest.mark.parametrize("name", ["config.json", "CACHEDIR.TAG"])
+def test_a_folder_named_like_a_mark_of_a_run_is_a_folder(tmp_path, name):
+    (tmp_path / "faces.zip").write_bytes(plain_zip(**{f"inner/{name}/p.jpg": jpeg(20)}))
+    names = PictureFiles(tmp_path / "faces.zip", 10**8).names
+    assert f"inner/{name}/p.jpg" in names and len(names) == COUNT + 1
+
+
 UNLISTABLE = {
     "said to be UTF-8": (
         patched(patched(plain_zip(), NAME, b"\xe9"), FLAGS, b"\0\x08"),

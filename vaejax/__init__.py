@@ -1,9 +1,12 @@
 """Variational autoencoders that generate faces.
 
-import vaejax
-model = vaejax.load("runs/celeba")
-faces = model.sample(16)
-codes, spread = model.encode(faces)
+Example::
+
+    import vaejax
+
+    model = vaejax.load("runs/celeba")
+    faces = model.sample(16)
+    codes, spread = model.encode(faces)
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # Loaded on demand: `python -m vaejax.main --help` should not wait for Orbax.
+    # Imported on demand: `python -m vaejax.main --help` should not wait for Orbax.
     if name == "load":
         from vaejax.runtime.quiet import quiet_libraries
 

@@ -1,7 +1,8 @@
-"""What training costs on devices that need not be here: `python -m vaejax.aot --config=…`.
+"""Estimates the cost of training on any devices: `python -m vaejax.aot --config=…`.
 
-The real training step is compiled for them and nothing is run. TPUs need only their compiler,
-`pip install -e '.[tpu]'`; without --topology the step is compiled for the devices at hand.
+The real training step is compiled for them, and nothing is run. They need not be present: for TPUs
+only their compiler is needed (`pip install -e '.[tpu]'`). Without --topology the step is compiled
+for the local devices.
 """
 
 from collections.abc import Sequence
@@ -36,21 +37,21 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to keep the figures in.")
 
 
 def main() -> None:
-    """Compiles, prints and keeps."""
+    """Compiles the step for each topology, prints the estimates, and writes them to `--out`."""
     if TOPOLOGY.value and COMPARE.value:
         raise UserError("--topology and --compare do not go together; name all in --compare")
     config = resolve(CONFIG.value)
     out = OUT.value and local_path("--out", OUT.value)
     if out:
         check_writable(out, "--out")
-    # A program for devices that are not here is kept, but cannot be read again.
+    # JAX would cache a program for devices that are not present, but could not read it again.
     jax.config.update("jax_enable_compilation_cache", False)
     names: Sequence[str | None] = COMPARE.value or [TOPOLOGY.value]
     if names != [None]:
-        jax.config.update("jax_platforms", "cpu")  # whatever is at hand is not asked
+        jax.config.update("jax_platforms", "cpu")  # leaves local accelerators alone
     places = [(name or "here", topology_devices(name) if name else jax.devices()) for name in names]
     rows = [_row(config, name, devices, alone=len(places) == 1) for name, devices in places]
-    print("estimates of the compiler and of what chips can do at most; nothing was run\n")
+    print("estimates by the compiler, and upper bounds by the chips' peak rates; nothing was run\n")
     if COMPARE.value:
         print(markdown(rows))
     else:
@@ -62,10 +63,17 @@ def main() -> None:
 
 
 def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> Row:
-    """What is printed of one topology.
+    """Returns the figures of one topology, a row of the table.
+
+    Args:
+      config: config of the run.
+      name: name of the topology.
+      devices: its devices.
+      alone: whether it is the only topology; with others, a step that does not fit is a row too.
 
     Raises:
-      UserError: the step does not fit, and there is no other topology.
+      UserError: the step does not fit and `alone` is true, or the memory that `--find_batch` is to
+        fill is unknown.
     """
     count = len(devices)
 
@@ -78,8 +86,8 @@ def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> R
     if FIND_BATCH.value:
         if (chip := chip_of(devices[0])) is None:
             raise UserError(
-                f"--find_batch: nobody has written down what {devices[0].device_kind} has of "
-                "memory; name a --topology"
+                f"--find_batch: the memory of {devices[0].device_kind} is not known; name a "
+                "--topology"
             )
         if found := largest_step(config, chip, count, trial):
             return {"topology": name, **found.figures()}
@@ -100,14 +108,14 @@ def _row(config: Config, name: str, devices: list[jax.Device], alone: bool) -> R
 
 
 def _flags(changes: dict[str, Any], count: int) -> str:
-    """As they are written in the command."""
+    """Returns changes of settings as flags of this command."""
     if BATCH.value and "train.batch_size" in changes:
         return f"--batch_per_chip={changes['train.batch_size'] // count}"
     return " ".join(f"--config.{name}={value}" for name, value in changes.items())
 
 
 def _batch(config: Config, name: str, count: int) -> int:
-    """Over all chips, as the flag or the config says it."""
+    """Returns the batch size over all chips, from `--batch_per_chip` or the config."""
     batch = config.train.batch_size
     if BATCH.value:
         return BATCH.value * count

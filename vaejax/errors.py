@@ -1,12 +1,23 @@
-"""The exceptions that the commands print as one line, and how they end with them."""
+"""The exceptions that the commands print as one line, and their exit statuses."""
 
 import errno
 import os
+from collections.abc import Iterator
 
 NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.EPERM)
-# The system's words for these say little of what is to be mended.
+_AWAY = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+)
+# Clearer than the operating system's messages for these errors.
 _IN_THE_WAY = {
     errno.EEXIST: "a file lies in its place",
     errno.ENOTDIR: "a directory of this path is a file",
@@ -15,52 +26,55 @@ _NO_MEMORY = (
     "there is not enough memory; lower config.train.batch_size or config.eval.batch_size, raise "
     "config.train.accumulate, or ask `python -m vaejax.aot --find_batch` what fits"
 )
-# sysexits.h's "try again later": asked to stop, or somebody else is gone.
+# EX_TEMPFAIL of sysexits.h: the run was asked to stop, or another process is gone.
 TRY_AGAIN = 75
 
 
 class UserError(Exception):
-    """A mistake its user can mend.
+    """A mistake that the user can correct.
 
-    The message is one line that names the thing, the value found and the remedy. The
-    commands print it without a traceback and exit with its status.
+    The message is one line that names what is wrong, the value found and the remedy. The
+    commands print it without a traceback and exit with `status`.
     """
 
     status = 2
 
 
 class Absent(UserError):
-    """A process of the run did not come; it may when tried again."""
+    """Another process of the run did not join in time, or is gone; a later start may succeed."""
 
     status = TRY_AGAIN
 
 
 class TrainingError(Exception):
-    """A run that cannot go on, though its user made no mistake."""
+    """A run that cannot continue, although the user made no mistake."""
 
     status = 3
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that cannot be read, or is not what was saved."""
+    """A checkpoint cannot be read, or its content is not what was saved."""
 
 
 class DoesNotFit(UserError):
     """A program needs more memory than a device has.
 
     Attributes:
-      needed: bytes.
-      had: bytes.
+      needed: bytes that the program needs on one device.
+      had: bytes of memory that the device has.
     """
 
     def __init__(self, needed: int, had: int):
-        """Makes the message of both sizes, in bytes."""
+        """Builds the message from both sizes, in bytes."""
         super().__init__(f"the step needs {needed / 2**30:.2f} GiB of a device's {had / 2**30:.2f}")
         self.needed, self.had = needed, had
 
 
 def one_line(error: BaseException) -> tuple[str, int] | None:
-    """What a command says of an error, and its exit status; None where a traceback is due."""
+    """Returns the one-line message for an error and the exit status of the command.
+
+    Returns None for an unexpected error, which is printed with its traceback.
+    """
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     match error:
         case UserError() | TrainingError():
@@ -70,24 +84,21 @@ def one_line(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return f"{where}{error.strerror}; make room and run it again", UserError.status
         case OSError(errno=errno.EIO | errno.ESTALE | errno.ETIMEDOUT | errno.ENOTCONN):
-            # Nobody's mistake: storage that is away may be there when tried again.
+            # Not the user's mistake: storage that is out of reach may be back at the next start.
             return f"{where}{error.strerror}; run the same command to go on", 1
         case OSError():
             return f"{where}{short_reason(error)}", UserError.status
-        case MemoryError():
-            return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
-    # JAX's own, which is not imported here.
-    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+    if is_out_of_memory(error):
         return f"{_NO_MEMORY} ({short_reason(error)})", UserError.status
     return None
 
 
 def short_reason(error: BaseException) -> str:
-    """What a library says of an error, in at most one short line."""
+    """Returns the reason for an error that a library raised, in at most one short line."""
     if is_out_of_space(error):
         return NO_SPACE
     if isinstance(error, MemoryError):
-        return str(error) or "of this process"
+        return str(error) or "in this process"
     if isinstance(error, OSError) and error.strerror:
         return _IN_THE_WAY.get(error.errno or 0, error.strerror)
     text = next(iter(str(error).strip().splitlines()), "")
@@ -95,20 +106,43 @@ def short_reason(error: BaseException) -> str:
 
 
 def is_out_of_space(error: BaseException) -> bool:
-    """Whether a full disk or a quota is behind an error."""
+    """Returns whether a full disk or an exhausted quota caused the error."""
     return _is_behind(error, _FULL)
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Whether storage that is away, or a permission, is behind an error: nothing is damaged."""
+    """Returns whether storage out of reach, a permission or the system's limits caused the error.
+
+    Nothing is damaged in that case.
+    """
     return _is_behind(error, _AWAY)
 
 
-def _is_behind(error: BaseException | None, numbers: tuple[int, ...]) -> bool:
-    """Whether one of these `errno`s is behind an error; some libraries tell it in words alone."""
-    words = tuple(map(os.strerror, numbers))
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether this process or a device has too little memory."""
+    return any(map(_is_of_memory, _chain(error)))
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    # JAX's error is recognised by its name, because JAX is not imported here.
+    on_device = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or on_device
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and those that it was raised from, or while handling."""
     while error is not None:
-        if getattr(error, "errno", None) in numbers or any(word in str(error) for word in words):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _is_behind(error: BaseException, numbers: tuple[int, ...]) -> bool:
+    """Returns whether the error, or one that it was raised from, has one of these `errno`s.
+
+    Their texts are searched for as well: some libraries report the text without the number.
+    """
+    words = tuple(map(os.strerror, numbers))
+    return any(
+        getattr(one, "errno", None) in numbers or any(word in str(one) for word in words)
+        for one in _chain(error)
+    )

@@ -7,7 +7,7 @@ from vaejax import cli
 WORKDIR = cli.define_workdir()
 SPLIT = flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "Which pictures.")
 PICTURES = flags.DEFINE_integer(
-    "pictures", 0, "So many of the split, chosen at random; 0: all.", lower_bound=0
+    "pictures", 0, "Number of pictures of the split, chosen at random; 0: all.", lower_bound=0
 )
 SAMPLES = flags.DEFINE_integer(
     "importance_samples", None, "K of the importance-weighted bound; default from the config.",
@@ -20,7 +20,7 @@ CHECKPOINT = cli.define_checkpoint()
 
 
 def main() -> None:
-    """Evaluates, prints, and writes JSON into `evaluations/` of the work directory."""
+    """Evaluates the model, prints the figures, and writes JSON to `WORKDIR/evaluations/`."""
     workdir = cli.existing_run(cli.given(WORKDIR))
     from vaejax.trained.loading import load
     from vaejax.trained.measuring import measure

@@ -1,4 +1,4 @@
-"""Draws what a ladder's latents decide: `python -m vaejax.explore --workdir=DIR`."""
+"""Draws what each resolution of a ladder controls: `python -m vaejax.explore --workdir=DIR`."""
 
 from absl import flags
 
@@ -7,7 +7,7 @@ from vaejax.files.paths import local_path
 
 WORKDIR = cli.define_workdir()
 OUT = flags.DEFINE_string("out", None, "A directory (default: explored in the work directory).")
-FACES = flags.DEFINE_integer("faces", 6, "How many.", lower_bound=1, upper_bound=64)
+FACES = flags.DEFINE_integer("faces", 6, "Number of faces.", lower_bound=1, upper_bound=64)
 SEED = cli.define_seed("The same seed draws the same.")
 DATA_PATH = cli.define_data_path()
 CACHE_DIR = cli.define_cache_dir()
@@ -15,7 +15,7 @@ CHECKPOINT = cli.define_checkpoint()
 
 
 def main() -> None:
-    """Draws three sheets."""
+    """Draws `progressive.png`, `resampled.png` and `temperatures.png`."""
     workdir = cli.existing_run(cli.given(WORKDIR))
     out = local_path("--out", OUT.value or workdir / "explored")
     from vaejax.trained.exploring import explore

@@ -14,7 +14,7 @@ SEED = cli.define_seed("The seed of the codes and of the fit.")
 
 
 def main() -> int:
-    """Fits and saves; stopped by a signal, the same command goes on."""
+    """Fits and saves the priors; a fit that a signal stopped is resumed by the same command."""
     workdir = cli.existing_run(cli.given(WORKDIR))
     from vaejax.stages.fitting import check_priors, fit
     from vaejax.trained.loading import load, open_data

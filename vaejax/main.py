@@ -20,8 +20,10 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept. Default: runs/ and the config file's name."
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
-PROCESSES = flags.DEFINE_integer("processes", None, "How many train together.", lower_bound=1)
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+PROCESSES = flags.DEFINE_integer(
+    "processes", None, "Number of processes that train together.", lower_bound=1
+)
+PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0.", lower_bound=0)
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -29,16 +31,20 @@ DISTRIBUTED = flags.DEFINE_bool(
     "environment names as JAX_COORDINATOR_PORT (or 8476) and VAEJAX_PORT (or the next one).",
 )
 START_TIMEOUT = flags.DEFINE_float(
-    "start_timeout", 300.0, "Seconds in which all processes must come.", lower_bound=1
+    "start_timeout", 300.0, "Seconds to wait for all processes.", lower_bound=1
 )
 
 
 def main() -> int:
-    """Trains, or goes on training, and shows what was learned."""
+    """Trains or resumes the run, then fits its priors and draws samples.
+
+    Returns:
+      The exit status, which is `TRY_AGAIN` if the run was asked to stop and else 0.
+    """
     config = resolve(CONFIG.value)
     name = config_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = local_path("--workdir", WORKDIR.value or f"runs/{name}")
-    # Only now: a mistake in the settings is told before the heavy imports.
+    # Imported only now, so that a mistake in the settings is reported without delay.
     from vaejax.records import progress
     from vaejax.records.workdir import claim
     from vaejax.runtime.mesh import check_devices
@@ -51,7 +57,7 @@ def main() -> int:
     check_devices()
     if group.index:
         progress.silence()
-    # Claimed here as well, so that nobody else trains there while the run is finished.
+    # Claimed here as well, so that no other run can start there during `finish`.
     with group.watching(), claim(workdir, config, group):
         outcome, dataset = train_in_turn(planned_stages(config, workdir, group), group)
         group.leave()
@@ -63,11 +69,21 @@ def main() -> int:
 
 
 def _join() -> "Group":
-    """The processes that the flags name, or this one alone."""
+    """Joins the processes that the flags name; returns this one alone if they name none.
+
+    Raises:
+      UserError: the flags contradict each other, or only some of the three are given; or as
+        `processes.start` raises it.
+    """
     from vaejax.runtime import processes
 
     coordinator, count, index = COORDINATOR.value, PROCESSES.value, PROCESS.value
     if DISTRIBUTED.value:
+        if (coordinator, count, index) != (None, None, None):
+            raise UserError(
+                "--distributed finds the other processes by itself; leave out --coordinator, "
+                "--processes and --process, or --distributed"
+            )
         return processes.start_detected(START_TIMEOUT.value)
     if coordinator is None and count is None and index is None:
         return processes.ALONE

@@ -1,9 +1,9 @@
 """Prepares the data before training: `python -m vaejax.prepare --config=configs/celeba.py`.
 
-Decodes the pictures into the cache, and has TFDS prepare a set that is not prepared yet.
-`--list` shows what is cached, decoded pictures and compiled programs, and `--prune=30d` removes
-what was not used for thirty days; both without `--config`, or of the cache directory that it
-names.
+Decodes the pictures into the cache, and has TFDS prepare a data set that is not prepared yet.
+`--list` shows the cached pictures and compiled programs, and `--prune=30d` removes those that were
+not used for thirty days. Both work without `--config`; with it, the pictures are those in its
+`data.cache_dir`.
 """
 
 from absl import flags
@@ -24,7 +24,7 @@ PRUNE = flags.DEFINE_string(
 
 
 def main() -> None:
-    """Prepares, and says what there is."""
+    """Prepares the data and prints the size of each split; with `--list` or `--prune` neither."""
     if LIST.value or PRUNE.value is not None:
         show_caches()
         return
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def show_caches() -> None:
-    """Removes what `--prune` asks for, and shows what there is if `--list` does."""
+    """Removes the cache entries that `--prune` selects, and lists the rest if `--list` is given."""
     from vaejax.config import DataConfig
     from vaejax.data.cache import inventory
     from vaejax.data.cache.store import cache_root

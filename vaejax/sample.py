@@ -22,14 +22,14 @@ OUT = flags.DEFINE_string(
 SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the directory --out.")
 PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
 TEMPERATURE = flags.DEFINE_list(
-    "temperature", ["1"], "Spread of the noise; of a ladder also one for each resolution or group."
+    "temperature", ["1"], "Spread of the noise; for a ladder also one for each resolution or group."
 )
 SEED = cli.define_seed("The same seed gives the same faces.")
 CHECKPOINT = cli.define_checkpoint()
 
 
 def main() -> None:
-    """Samples and writes."""
+    """Draws the faces and writes them as one grid or, with `--separate`, as files."""
     workdir = cli.existing_run(cli.given(WORKDIR))
     import numpy as np
 
@@ -59,10 +59,16 @@ def main() -> None:
 
 
 def _file(workdir: Path, columns: int, shape: tuple[int, int]) -> Path:
-    """The picture to write, in a directory if one was named.
+    """Returns the path of the grid: `--out`, or `samples.png` in it if it is a directory.
+
+    Args:
+      workdir: work directory of the run, which holds the default path.
+      columns: columns of the grid.
+      shape: height and width of a face in pixels.
 
     Raises:
-      UserError: it cannot be written, or not in the format of its name.
+      UserError: the file cannot be written, or the format of its suffix is unknown or cannot hold a
+        grid of this size.
     """
     from vaejax.files.atomic import check_writable
     from vaejax.records.pictures import check_format, sheet_size
@@ -77,10 +83,10 @@ def _file(workdir: Path, columns: int, shape: tuple[int, int]) -> Path:
 
 
 def _directory(workdir: Path) -> Path:
-    """The directory for separate faces, which must hold none of another call.
+    """Returns the directory for separate faces, which must not hold those of an earlier call.
 
     Raises:
-      UserError: it does, or cannot be written.
+      UserError: it holds faces, or cannot be written.
     """
     from vaejax.files.atomic import check_writable
 
@@ -102,9 +108,9 @@ def _temperature() -> list[float]:
         raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
 
 
-# So many need no progress.
+# Up to this many faces are drawn without a progress display.
 _FEW = 1_000
-# What a face is called in a directory of separate ones.
+# Names of the files in a directory of separate faces.
 _FACE = re.compile(r"\d{6,}\.png")
 
 

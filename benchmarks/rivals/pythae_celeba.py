@@ -1,10 +1,10 @@
 """pythae's VAE for CelebA, as its users run it.
 
-Its own networks and trainer, with the settings of its repository's examples/scripts: latent size
-64, squared error, Adam at 1e-4, batches of --batch. Its networks take 64 x 64 RGB and nothing else.
+It has its own networks and trainer, with the settings of its repository's examples/scripts: latent
+size 64, squared error, Adam at 1e-4, batches of --batch. Its networks take only 64 x 64 RGB.
 
-Alone, it takes turns on noise pictures. With --minutes=M and --out=FILE it trains on the config's
-pictures for M minutes and keeps what it makes of the validation pictures.
+By default it takes turns on noise pictures. With --minutes=M and --out=FILE it trains on the
+config's pictures for M minutes and writes its reconstructions of the validation pictures to FILE.
 """
 
 import logging
@@ -25,7 +25,7 @@ from vaejax import data
 from vaejax.data.cache.building import available_cores
 from vaejax.errors import UserError
 
-# Pictures whose reconstructions are made at once.
+# Pictures that are reconstructed at once.
 AT_ONCE = 100
 
 
@@ -36,26 +36,26 @@ class TakeTurns(TrainingCallback):
         self.turns = turns
 
     def on_train_step_end(self, training_config, **kwargs):
-        """After each batch."""
+        """Waits for the next turn if this one is over; pythae calls it after each batch."""
         self.turns.step_done()
 
 
 class TimeIsUp(Exception):
-    """Ends a training whose minutes are over."""
+    """Raised to end the training when its minutes are over."""
 
 
 class StopAfter(TrainingCallback):
-    """Trains for some minutes from its first batch on."""
+    """Ends the training some minutes after its first batch began."""
 
     def __init__(self, minutes: float):
         self.seconds, self.start = 60 * minutes, None
 
     def on_train_step_begin(self, training_config, **kwargs):
-        """Before each epoch."""
+        """Notes the time of the first call; pythae calls it before each epoch."""
         self.start = self.start or time.perf_counter()
 
     def on_train_step_end(self, training_config, **kwargs):
-        """After each batch."""
+        """Raises TimeIsUp when the time is over; pythae calls it after each batch."""
         if time.perf_counter() - self.start > self.seconds:
             raise TimeIsUp
 
@@ -74,18 +74,19 @@ def train(images: np.ndarray, batch: int, callback: TrainingCallback, model: VAE
 
 
 def to_pythae(images: np.ndarray) -> np.ndarray:
-    """Channels first, 0..1."""
+    """Converts uint8 [picture, height, width, channel] to float32 0..1, channels first."""
     return images.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
 
 
 @torch.no_grad()
 def reconstructions(model: VAE, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What it makes of pictures, one row for each.
+    """Reconstructs uint8 pictures [picture, height, width, channel].
 
     Returns:
-      mean: decoded posterior means, float32 0..255 [picture, height, width, channel].
-      sample: the same of one sample of each posterior.
-      kl: to N(0, I), nats.
+      Arrays by name, with a row for each picture:
+      `mean`: decoded posterior means, float32 0..255, [picture, height, width, channel];
+      `sample`: the same from one sample of each posterior;
+      `kl`: the KL divergence of each posterior from N(0, I), nats, [picture].
     """
     model.to("cpu").eval()  # its trainer may have moved it
     rows = {"mean": [], "sample": [], "kl": []}

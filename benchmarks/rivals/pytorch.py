@@ -19,7 +19,7 @@ from vaejax.likelihoods import LEVEL, MAX_LOG_SCALE, MIN_LOG_SCALE
 from vaejax.models.conv import lowest_size
 from vaejax.models.heads import FIRST_LOG_SCALE, LOG_SCALE_GAIN
 
-# What is written here, and nothing else.
+# Settings that are implemented here; other values are refused.
 COPIED = {
     "model.name": "conv",
     "prior.name": "coupling_flow",
@@ -32,7 +32,10 @@ COPIED = {
 
 
 def space_to_depth(x: Tensor, block: int) -> Tensor:
-    """[batch, channel, height, width], channels last in memory: one copy."""
+    """Moves blocks of `block` x `block` pixels into the channels, with one copy.
+
+    Maps [batch, c, h, w] to [batch, block^2 c, h / block, w / block], channels last in memory.
+    """
     b, c, h, w = x.shape
     x = x.permute(0, 2, 3, 1).reshape(b, h // block, block, w // block, block, c)
     x = x.permute(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block * block * c)
@@ -48,7 +51,7 @@ def depth_to_space(x: Tensor, block: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """x + two convolutions, the second zero at first."""
+    """A residual block of two convolutions, the second of which is initialised to zero."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -57,12 +60,12 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x plus the change."""
+        """Maps [batch, channel, height, width] to the same shape."""
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 class Encoder(nn.Module):
-    """Pictures to mean and log standard deviation."""
+    """Maps pictures to mean and log standard deviation of their codes."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -80,7 +83,7 @@ class Encoder(nn.Module):
         self.out = nn.Linear(rows * columns * model.widths[-1], 2 * model.latent_size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation, [batch, latent], of pictures [batch, channel, ...]."""
+        """Maps [batch, channel, height, width] to mean and log std, each [batch, latent]."""
         x = F.pad(x, self.border, mode="replicate") if any(self.border) else x
         for level, (down, blocks) in enumerate(zip(self.down, self.blocks)):
             x = blocks(down(space_to_depth(x, 2 if level else self.patch)))
@@ -90,7 +93,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to the middle of each pixel's distribution."""
+    """Maps codes to the location of each pixel's distribution."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -108,7 +111,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(model.widths[0], config.data.channels * model.patch**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """[batch, channel, height, width] of codes [batch, latent]."""
+        """Maps [batch, latent] to [batch, channel, height, width]."""
         x = self.start(z).unflatten(1, (*self.bottom, -1)).permute(0, 3, 1, 2)
         for level in reversed(range(len(self.blocks))):
             x = self.blocks[level](x)
@@ -119,7 +122,7 @@ class Decoder(nn.Module):
 
 
 class CouplingFlow(nn.Module):
-    """log p(z) by affine couplings whose halves change roles."""
+    """A prior of affine coupling layers (Dinh et al. 2017), whose halves take turns."""
 
     def __init__(self, size: int, layers: int, width: int):
         super().__init__()
@@ -140,7 +143,7 @@ class CouplingFlow(nn.Module):
         self.register_buffer("permutations", pairs)
 
     def forward(self, z: Tensor) -> Tensor:
-        """log p(z), [batch]."""
+        """Returns log p(z) in nats, [batch], of codes [batch, latent]."""
         z = (z - self.shift) * torch.exp(-self.log_scale)
         log_det = -self.log_scale.sum()
         for i, conditioner in enumerate(self.conditioners):
@@ -157,7 +160,7 @@ class CouplingFlow(nn.Module):
 
 
 class VAE(nn.Module):
-    """The negative ELBO, nats per dimension, of uint8 pictures [batch, height, width, channel]."""
+    """A VAE whose output is its loss, the negative ELBO in nats per dimension."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -168,7 +171,12 @@ class VAE(nn.Module):
         self.bfloat16 = config.model.dtype == "bfloat16"
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
-        """The loss of pictures, given standard normal noise [batch, latent]."""
+        """Returns the mean loss of a batch.
+
+        Args:
+          images: uint8, [batch, height, width, channel].
+          noise: standard normal, [batch, latent].
+        """
         x = images.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
             mean, log_std = self.encoder(x)
@@ -189,14 +197,14 @@ class VAE(nn.Module):
 
 
 class Trainer:
-    """One update: flip, gradient, clip, AdamW, average."""
+    """Makes training updates: flip, gradient, clipping, AdamW, average of the parameters."""
 
     def __init__(self, config: Config, compiled: bool):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         settings = config.optimizer
         model = VAE(config).to(self.device, memory_format=torch.channels_last)
         self.parameters = list(model.parameters())
-        # Decay only what multiplies, as vaejax does.
+        # Only kernels decay, as in vaejax.
         kernels = [
             layer.weight for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
         ]
@@ -213,7 +221,7 @@ class Trainer:
         self.loss_of = torch.compile(model) if compiled else model
 
     def step(self, images: Tensor) -> Tensor:
-        """Returns the loss."""
+        """Makes one update on uint8 pictures, [batch, height, width, channel]; returns the loss."""
         flip = torch.rand(len(images), 1, 1, 1, device=self.device) < 0.5
         images = torch.where(flip, images.flip(2), images)
         noise = torch.randn(len(images), self.latent_size, device=self.device)
@@ -228,7 +236,7 @@ class Trainer:
 
 
 def main() -> None:
-    """Serves steps on noise pictures that lie on the device."""
+    """Takes turns with training steps on noise pictures that lie on the device."""
     config = worker.settings(COPIED)
     torch.manual_seed(0)
     torch.set_num_threads(available_cores())

@@ -1,8 +1,8 @@
 """The textbook network in JAX: strided convolutions down, transposed convolutions up.
 
 Four levels of 4 x 4 kernels with stride 2, channels doubling from level to level (Radford et al.
-2016, DCGAN), in the place of vaejax's encoder and decoder; everything else of the step is the
-same. It is as wide as equal FLOPs allow.
+2016, DCGAN), in place of vaejax's encoder and decoder; everything else in the step is the same. It
+is as wide as equal FLOPs allow.
 """
 
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ LEVELS = 4
 
 
 class Encoder(nn.Module):
-    """Pictures to mean and log standard deviation."""
+    """Maps pictures to mean and log standard deviation of their codes."""
 
     width: int
     latent_size: int
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Maps [batch, height, width, channel] to two of [batch, latent]."""
+        """Maps [batch, height, width, channel] to mean and log std, each [batch, latent]."""
         for level in range(LEVELS):
             conv = nn.Conv(self.width * 2**level, (4, 4), (2, 2), dtype=self.dtype)
             x = activation(conv(x.astype(self.dtype)))
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to a map of values for each pixel."""
+    """Maps codes to values for each pixel, which the likelihood takes."""
 
     width: int
     image_shape: tuple[int, int, int]
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
 
 
 def textbook_model(config: Config, width: int) -> VAE:
-    """The VAE that `config` describes, with the textbook's encoder and decoder."""
+    """Returns the VAE that `config` describes, with the textbook's encoder and decoder."""
     ours = build_model(config)
     dtype = jnp.dtype(config.model.dtype)
     return ours.clone(
@@ -70,12 +70,12 @@ def textbook_model(config: Config, width: int) -> VAE:
 
 
 def textbook(config: Config, width: int) -> VAETask:
-    """The training of `textbook_model`."""
+    """Returns the task that trains `textbook_model`."""
     return VAETask(config, textbook_model(config, width))
 
 
 def equal_width(config: Config) -> int:
-    """The largest width at which a step costs no more than vaejax's own."""
+    """Returns the largest width at which a step takes no more FLOPs than vaejax's own."""
     most, width = step_flops(VAETask(config), config), 1
     while step_flops(textbook(config, width + 1), config) <= most:
         width += 1

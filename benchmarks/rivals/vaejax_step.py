@@ -1,4 +1,4 @@
-"""vaejax's own training step."""
+"""Takes turns with vaejax's own training step."""
 
 import jax
 
@@ -8,7 +8,7 @@ from vaejax.tasks.vae import VAETask
 
 
 def serve_step(step: Step) -> None:
-    """Works on a compiled training step of JAX."""
+    """Takes turns with a compiled training step of JAX."""
     facts = {"parameters": step.parameters, "mflop_per_image": step.flops / step.pictures / 1e6}
     worker.serve(lambda: jax.block_until_ready(step()), worker.Turns(step.pictures, **facts))
 

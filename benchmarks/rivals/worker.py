@@ -1,8 +1,8 @@
-"""What a benchmark and a program in its own process say to each other.
+"""The protocol between a benchmark and a program that runs in a process of its own.
 
-The program gets the run's settings as a JSON file, its only argument. It writes one JSON line
-about itself when it is ready. Then each line it reads is a number of seconds: it works as long
-and answers with one JSON line. It ends when nobody writes to it any more.
+The program gets the run's settings as a JSON file, its first argument. It writes one JSON line
+about itself when it is ready. Then each line it reads is a number of seconds: it works for that
+long and answers with one JSON line. It ends at the end of its input.
 """
 
 import json
@@ -22,13 +22,13 @@ from vaejax.errors import UserError
 
 
 def settings(only: Mapping[str, Any] | None = None) -> Config:
-    """What the program is asked to build.
+    """Returns the config of what the program is asked to build.
 
     Args:
-      only: values of settings such as `model.name`, other than which it cannot build.
+      only: settings by names such as `model.name`, each with the one value that it can build.
 
     Raises:
-      UserError: the run has others.
+      UserError: the config has another value.
     """
     config = resolve(json.loads(pathlib.Path(sys.argv[1]).read_text()))
     for name, value in (only or {}).items():
@@ -38,13 +38,18 @@ def settings(only: Mapping[str, Any] | None = None) -> Config:
 
 
 class Turns:
-    """The program's end: it is told after each step, and returns from there when to go on."""
+    """The program's end. `step_done` is called after each step, and returns when to go on."""
 
     def __init__(self, pictures: int, **facts: Any):
-        """Counts `pictures` for each step; `facts` are told when the first step is done."""
+        """Takes standard output for the answers; prints go to standard error from then on.
+
+        Args:
+          pictures: number of pictures in a step.
+          **facts: the first answer, sent when the first step is done.
+        """
         self.pictures, self.facts = pictures, facts
         self.deadline, self.start, self.steps = None, 0.0, 0
-        # What libraries print must not end up between the answers.
+        # What libraries print must not get between the answers.
         self.answers, sys.stdout = sys.stdout, sys.stderr
 
     def step_done(self) -> None:
@@ -72,7 +77,7 @@ class Turns:
 
 
 def serve(work: Callable[[], object], turns: Turns) -> None:
-    """Takes training steps, each done when `work` returns, whenever it is this program's turn."""
+    """Calls `work`, which makes one training step, whenever it is this program's turn."""
     while True:
         work()
         turns.step_done()
@@ -81,23 +86,27 @@ def serve(work: Callable[[], object], turns: Turns) -> None:
 def take_turns(
     ours: "Worker", other: "Worker", repeats: int, seconds: float
 ) -> list[tuple[float, float]]:
-    """Images/s of both, A B A B …: a machine's speed drifts, and a pair's ratio hardly does."""
+    """Measures images/s of both, A B A B …: speeds drift, but a pair's ratio hardly does."""
     return [
         (ours.images_per_second(seconds), other.images_per_second(seconds)) for _ in range(repeats)
     ]
 
 
 class Worker:
-    """The other end: a program's process, told when to work."""
+    """The benchmark's end: the process of a program, which works when it is told to."""
 
     def __init__(self, module: str, *arguments: str):
-        """Starts it; `facts` is what it says when it is ready.
+        """Starts the program and waits until it is ready; `facts` is its first answer.
+
+        Args:
+          module: the program's module, such as `benchmarks.rivals.pytorch`.
+          *arguments: its arguments, first the JSON file of the settings.
 
         Raises:
-          UserError: it ended; its own words say why.
+          UserError: it ended; the message has its last line.
         """
         self.module = module
-        # A file: into a pipe that nobody reads, a program soon waits to write its next word.
+        # A file: a program that writes into a pipe that nobody reads soon blocks.
         self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with it
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -110,12 +119,16 @@ class Worker:
         self.facts = self._answer()
 
     def images_per_second(self, seconds: float) -> float:
-        """Lets it work."""
+        """Lets it work for so many seconds; returns its speed.
+
+        Raises:
+          UserError: it ended; the message has its last line.
+        """
         print(seconds, file=self.process.stdin, flush=True)
         return self._answer()["images_per_second"]
 
     def close(self) -> None:
-        """Lets it end."""
+        """Closes its input, which ends it, and waits for its end."""
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()

@@ -26,7 +26,7 @@ The pods meet at the ports JAX_COORDINATOR_PORT [8476] and VAEJAX_PORT [the next
 EOF
 }
 
-# By their words in the manifest.
+# The values of the manifest's placeholders, by name.
 declare -A given=(
   [name]='' [accelerator]='' [topology]='' [chips]=4 [slices]=1 [bucket]='' [workdir]=''
   [account]=default [restarts]=100 [save_minutes]=10 [spot]=''
@@ -61,7 +61,7 @@ given[hosts]=$((total / given[chips]))
   exit 2
 }
 given[workdir]=${given[workdir]:-runs/${given[name]}}
-# A directory of this launch: pods of the one before may start again until they are replaced.
+# Each launch has its own directory: pods of an earlier one may restart until they are replaced.
 given[code]=code/${given[name]}/$(date -u +%Y%m%d-%H%M%S)-$$
 given[save_seconds]=$((60 * given[save_minutes]))
 jax_port=${JAX_COORDINATOR_PORT:-8476} own_port=${VAEJAX_PORT:-}
@@ -77,7 +77,7 @@ run() { if [[ $dry_run ]]; then echo "${*@Q}"; else "$@"; fi; }
 manifest() {
   local text field
   text=$(grep -v '^#' launch/gke/jobset.yaml)
-  # Machines that are not spot ones have no such label.
+  # Nodes that are not spot machines do not have this label.
   [[ ${given[spot]} ]] || text=$(grep -v '@spot@' <<<"$text")
   for field in "${!given[@]}"; do
     text=${text//@$field@/"${given[$field]}"}
@@ -99,7 +99,8 @@ if [[ $dry_run ]]; then
 else
   manifest | kubectl apply -f -
 fi
-# Process 0 speaks for all; a run that started again has another pod, and the same labels.
-first="jobset.sigs.k8s.io/jobset-name=${given[name]},batch.kubernetes.io/job-completion-index=0"
+# Process 0 prints the log of the run. After a restart its pod is another one with the same labels.
+first="jobset.sigs.k8s.io/jobset-name=${given[name]},jobset.sigs.k8s.io/job-index=0"
+first+=",batch.kubernetes.io/job-completion-index=0"
 run kubectl wait --for=create pod -l "$first" --timeout=1h
-run kubectl logs --follow --pod-running-timeout=1h -l "$first"
+run kubectl logs --follow --tail=-1 --pod-running-timeout=1h -l "$first"

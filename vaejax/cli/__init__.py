@@ -1,4 +1,4 @@
-"""What every command shares: flags, config files, one-line errors."""
+"""The parts that all commands share: flags, config files, and one-line errors."""
 
 from vaejax.cli.common_flags import (
     define_cache_dir,

@@ -1,4 +1,4 @@
-"""The command line: rewrites `--config` and its settings to the form that the parser takes."""
+"""Rewrites `--config` and its settings on the command line into what ml_collections parses."""
 
 import re
 import typing
@@ -14,31 +14,35 @@ from vaejax.errors import UserError
 
 
 def config_flags_of(argv: list[str]) -> list[str]:
-    """The command line with `--config` and `--config.section.key` as ml_collections reads them.
+    """Returns the command line with `--config` and its settings as ml_collections parses them.
 
-    A run's own `config.json` is a config file too. Tuples may be written in words, with or without
-    brackets and quotes: `gaussian,mixture`, `28,28`, `(28, 28)`; a setting's value may be a word of
-    its own. Of a setting that is given twice the last value counts.
+    A run's `config.json`, or its directory, can stand for the config file. Tuples may be written
+    with or without brackets and quotes: `gaussian,mixture`, `28,28`, `(28, 28)`. A setting's value
+    may be a separate argument. If a setting is given more than once, the last value counts.
+
+    Args:
+      argv: the program's name and its arguments.
 
     Raises:
-      UserError: the config file is not there, or a setting is unknown; it names the nearest one.
+      UserError: the config file does not exist, a setting is unknown (the message suggests the
+        nearest one), or a value is not of the setting's type.
     """
     joined = _joined(argv)
     parsed = [joined[0], *map(_as_parsed, joined[1:])]
     names = [word.partition("=")[0] for word in parsed]
-    # ml_collections would make one tuple of both.
+    # ml_collections would join the values of a repeated setting into one tuple.
     last = {name: i for i, name in enumerate(names)}
     kept = [
         word
         for i, word in enumerate(parsed)
         if not word.startswith("--config.") or last[names[i]] == i
     ]
-    # It wants the file before its settings.
+    # ml_collections requires the file before its settings.
     return [kept[0], *sorted(kept[1:], key=lambda word: not word.startswith("--config="))]
 
 
 def flag_error(error: flags.Error) -> str:
-    """What absl says of a flag, in its user's terms: the flag, its value, and what it takes."""
+    """Returns absl's error as a message for users: the flag, its value, and the values it takes."""
     if (
         isinstance(error, flags.UnrecognizedFlagError)
         and error.flagname.startswith("config.")
@@ -60,7 +64,7 @@ def flag_error(error: flags.Error) -> str:
 
 
 def check_returned(config: Any) -> None:
-    """Raises UserError if a config file's `get_config` did not return settings."""
+    """Raises UserError if a config file's `get_config` did not return a ConfigDict."""
     if config is None:
         raise UserError("--config: get_config returns nothing; end it with `return config`")
     if not isinstance(config, ml_collections.ConfigDict):
@@ -72,13 +76,13 @@ def check_returned(config: Any) -> None:
 
 
 def reset_replaced(config: ml_collections.ConfigDict, argv: list[str]) -> None:
-    """Gives what a config file sets of a class that a flag replaces by another its default.
+    """Resets settings of a config file that belong to a class which a flag replaces by another.
 
-    With `--config.prior.name=standard_normal` the file's `prior.layers` have no meaning; the same
-    as a flag is a mistake, which `settings.resolve` names.
+    With `--config.prior.name=standard_normal` the file's `prior.layers` has no meaning, and takes
+    its default. The same setting as a flag is a mistake, which `settings.resolve` reports.
 
     Args:
-      config: what the file and the flags set; changed in place.
+      config: the settings of the file and the flags; changed in place.
       argv: the command line, as `config_flags_of` returns it.
     """
     words = [word.partition("=") for word in argv if word.startswith("--config.")]
@@ -91,7 +95,10 @@ def reset_replaced(config: ml_collections.ConfigDict, argv: list[str]) -> None:
 
 
 def config_name(file: str) -> str:
-    """What a run with this config file is called: the file's stem, or the run whose JSON it is."""
+    """Returns the name of a run with this config file.
+
+    It is the stem of the file's name or, for the JSON of a run, the name of the run's directory.
+    """
     config, _, saved = file.partition(":")
     return (
         Path(saved).absolute().parent.name if config == saved_config.__file__ else Path(config).stem
@@ -99,7 +106,7 @@ def config_name(file: str) -> str:
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--config.section.key value` as one word; other flags are left to their own parsers."""
+    """Joins `--config.section.key value` into one argument; other flags have their own parsers."""
     joined: list[str] = []
     for argument in argv:
         last = joined[-1] if joined else ""
@@ -139,10 +146,10 @@ def _file(value: str) -> str:
 
 
 def _value(key: str, text: str) -> str:
-    """A setting's value as Python writes it.
+    """Returns a setting's value as Python source.
 
     Raises:
-      UserError: it is none of the setting's type.
+      UserError: the text is not a value of the setting's type.
     """
     kind: Any = setting_of(key).type
     if typing.get_origin(kind) is not tuple:
@@ -162,7 +169,7 @@ def _word(key: str, text: str, kind: type) -> str:
         number = float(text)
         if kind is float:
             return text
-        # As an integer where it can be: a float has no place for the digits of a large one.
+        # Digits are parsed as an integer: a float would round a large one.
         return str(int(text) if text.lstrip("+-").isdecimal() else _whole(number))
     except (KeyError, ValueError, OverflowError):
         raise UserError(f"config.{key}={text!r} must be {KINDS[kind]}") from None

@@ -1,31 +1,31 @@
-"""Flags that several commands have."""
+"""Flags that several commands define."""
 
 from absl import flags
 
-# What is defined here is listed by --help among the flags of the command that asked for it.
+# --help then lists the flags defined here as those of the command that defines them.
 flags.disclaim_key_flags()
 
 
 def define_workdir() -> flags.FlagHolder[str | None]:
-    """Defines `--workdir` of a command that uses a run."""
+    """Defines `--workdir`, the work directory of an existing run."""
     return flags.DEFINE_string("workdir", None, "The work directory of the run.")
 
 
 def define_checkpoint() -> flags.FlagHolder[str]:
-    """Defines `--checkpoint`."""
+    """Defines `--checkpoint`: `best`, `latest`, or a step."""
     return flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
 
 
 def define_data_path() -> flags.FlagHolder[str | None]:
-    """Defines `--data_path`."""
+    """Defines `--data_path`, which replaces the `data.path` of a run's config."""
     return flags.DEFINE_string("data_path", None, "Where the data lies now, if it was moved.")
 
 
 def define_cache_dir() -> flags.FlagHolder[str | None]:
-    """Defines `--cache_dir`."""
+    """Defines `--cache_dir`, which replaces the `data.cache_dir` of a run's config."""
     return flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
 
 
 def define_seed(meaning: str) -> flags.FlagHolder[int]:
-    """Defines `--seed`; `meaning` says of what."""
+    """Defines `--seed`, from 0 to 2^32 - 1; `meaning` is its help text."""
     return flags.DEFINE_integer("seed", 0, meaning, lower_bound=0, upper_bound=2**32 - 1)

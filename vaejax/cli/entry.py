@@ -1,4 +1,4 @@
-"""What every command shares: flags, one-line errors, and quiet libraries."""
+"""The entry point of every command: flags, one-line errors, and quiet libraries."""
 
 import gc
 import math
@@ -19,7 +19,7 @@ from vaejax.cli.command_line import (
     flag_error,
     reset_replaced,
 )
-from vaejax.config.checks import check_read
+from vaejax.config.checks import check_given
 from vaejax.config.settings import check_key, resolve
 from vaejax.errors import UserError, one_line
 from vaejax.files.paths import check_no_address, local_path
@@ -30,13 +30,13 @@ from vaejax.runtime.streams import flush, open_closed_streams, print_error, repo
 
 Value = TypeVar("Value")
 
-# What is defined here is listed by --help among the flags of the command that asked for it.
+# --help then lists the flags defined here as those of the command that defines them.
 flags.disclaim_key_flags()
 
 
 def define_config() -> flags.FlagHolder:
-    """Defines `--config`, a file whose settings `--config.section.key` change."""
-    # Already here ml_collections opens what --flagfile names.
+    """Defines `--config`, a config file whose settings `--config.section.key` overrides."""
+    # ml_collections opens the files of --flagfile here already.
     with _one_line_errors(everything=True):
         return config_flags.DEFINE_config_file("config", None, "The run's settings, a Python file.")
 
@@ -53,13 +53,13 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
     A mistake in flags, config, data or work directory is printed as one line.
 
     Args:
-      command: the command's body.
+      command: the body of the command; returns the exit status, None for 0.
       required: names of flags that must be given.
     """
 
     def parse(argv: list[str]) -> list[str]:
         with _one_line_errors(everything=True), quiet_libraries():
-            # In its place: ml_collections reads there which settings are given.
+            # Replaced, because ml_collections reads from sys.argv which settings are given.
             sys.argv = config_flags_of(flags.FLAGS.read_flags_from_files(argv))
             rest = flags.FLAGS(sys.argv)
             if len(rest) > 1:
@@ -67,11 +67,11 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             for name in required:
                 require(name)
             if "config" in flags.FLAGS and flags.FLAGS["config"].present:
-                # A config file that failed to load says so only when it is looked into.
+                # If a config file failed to load, its error is raised only on access.
                 config = flags.FLAGS["config"].value
                 check_returned(config)
                 reset_replaced(config, sys.argv)
-                check_read(resolve(config))
+                check_given(resolve(config))
             _check_values()
             return rest
 
@@ -79,13 +79,13 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
         logging.set_verbosity(logging.WARNING)
         with _one_line_errors(), quiet_libraries():
             interrupt_on_signal()
-            # A mistake in the flags is told before JAX is imported.
+            # Imported only now: a mistake in the flags is reported before JAX is imported.
             from vaejax.runtime.chips import without_tpu_complaints
             from vaejax.runtime.program_cache import keep_compiled_programs
 
             keep_compiled_programs()
-            # Tracing a program makes many short-lived objects, and each collection would walk
-            # through all that was imported, which lives to the end: a fifth of a trace's time.
+            # Tracing a program makes many short-lived objects, and each garbage collection would
+            # scan all imported modules, which live to the end: a fifth of the tracing time.
             gc.freeze()
             gc.set_threshold(20_000)
             with without_tpu_complaints():
@@ -101,18 +101,18 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
     """Prints an error as one line and exits with its status.
 
     Args:
-      everything: also what config files and flag parsers raise, which may be anything.
+      everything: whether to catch every exception: config files and flag parsers may raise any.
     """
     try:
         yield
     except SystemExit:
-        # absl's own after --help; anything else is a config file that ends the program.
+        # absl exits after --help; in any other case a config file has called sys.exit.
         if everything and not any("help" in word for word in sys.argv[1:]):
             print_error("--config: the file ends the program (sys.exit); take that out")
             raise SystemExit(UserError.status) from None
         raise
     except KeyboardInterrupt as error:
-        # Not by the interpreter's own end, which would take away what XLA still computes with.
+        # Without the interpreter's shutdown, which would tear down what XLA still uses.
         _end(report_error(error))
     except Exception as error:
         line = one_line(error)
@@ -126,12 +126,12 @@ def _one_line_errors(*, everything: bool = False) -> Iterator[None]:
         print_error(message)
         if everything:
             raise SystemExit(status) from error
-        # Not by the interpreter's own end: what libraries left undone would complain there.
+        # Without the interpreter's shutdown, where libraries would report unfinished work.
         _end(status)
 
 
 def _last_line(error: Exception) -> str:
-    """What a config file raised; ml_collections puts the whole traceback into its message."""
+    """Returns a config file's error without the traceback that ml_collections puts into it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = f"{type(error).__name__}: {' '.join(lines)}"
     if len(lines) > 1 and any(line.startswith("Traceback") for line in lines):
@@ -140,7 +140,7 @@ def _last_line(error: Exception) -> str:
 
 
 def _unknown_setting(line: str) -> str:
-    """What to say where a config file reads a setting that is none; empty where it is otherwise."""
+    """Returns the message for a config file that reads an unknown setting, else an empty text."""
     if match := re.fullmatch(r"""AttributeError: ["']+(\w+)["']+""", line):
         try:
             check_key(match[1])
@@ -150,9 +150,9 @@ def _unknown_setting(line: str) -> str:
 
 
 def _check_values() -> None:
-    """Raises UserError if a flag is given an address, nothing, or a number that is not finite."""
+    """Raises UserError if a flag's value is a URL, empty, missing, or not a finite number."""
     for name, value in flags.FLAGS.flag_values_dict().items():
-        # Settings are checked with all others, wherever they come from.
+        # `settings.resolve` checks settings, whether they come from flags or from a file.
         if name.startswith("config"):
             continue
         if isinstance(value, float) and not math.isfinite(value):
@@ -160,10 +160,10 @@ def _check_values() -> None:
         if isinstance(value, str):
             check_no_address(f"--{name}", value)
             if value.startswith("--"):
-                raise UserError(f"--{name} has no value; {value} follows where it should stand")
-            # An unset variable of a shell would be taken for the default, or for this directory.
-            if not value and flags.FLAGS[name].present:
-                raise UserError(f"--{name}= is empty; give it a value, or leave it out")
+                raise UserError(f"--{name} has no value; the next argument is {value}")
+        # An unset shell variable would otherwise mean the default, or this directory.
+        if isinstance(value, str | list) and not value and flags.FLAGS[name].present:
+            raise UserError(f"--{name}= is empty; give it a value, or leave it out")
 
 
 def _end(status: int) -> NoReturn:
@@ -172,10 +172,10 @@ def _end(status: int) -> NoReturn:
 
 
 def given(flag: flags.FlagHolder[Value | None]) -> Value:
-    """The value of a flag without a default.
+    """Returns the value of a flag that has no default.
 
     Raises:
-      UserError: it is not given.
+      UserError: the flag is not given.
     """
     if flag.value is None:
         raise UserError(f"--{flag.name} is missing; see --help")
@@ -183,10 +183,10 @@ def given(flag: flags.FlagHolder[Value | None]) -> Value:
 
 
 def existing_run(workdir: str) -> Path:
-    """The work directory of a run.
+    """Returns the work directory of an existing run as a path.
 
     Raises:
-      UserError: there is no run.
+      UserError: `workdir` is no local path, or holds no run.
     """
     path = local_path("--workdir", workdir)
     if not (path / "config.json").is_file():

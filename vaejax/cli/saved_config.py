@@ -11,10 +11,13 @@ from vaejax.errors import UserError
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
-    """The settings that a run has saved.
+    """Returns the settings that a run has saved.
+
+    Args:
+      path: path of the run's `config.json`.
 
     Raises:
-      UserError: the file is no JSON of settings.
+      UserError: the file cannot be read, is not JSON, or does not hold sections of settings.
     """
     try:
         saved = json.loads(Path(path).read_text())
@@ -25,6 +28,6 @@ def get_config(path: str) -> ml_collections.ConfigDict:
     config = default_config()
     for section, values in upgraded(saved).items():
         tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        # A section that is none is refused, with all else, where settings are checked.
+        # An unknown section is kept: `settings.resolve` reports it with all other mistakes.
         config[section] = {**config.get(section, {}), **values, **tuples}
     return config

@@ -1,4 +1,4 @@
-"""Checks settings that are each valid and yet do not go together."""
+"""Checks settings that are each valid but do not go together."""
 
 import difflib
 
@@ -8,7 +8,7 @@ from vaejax.files.paths import check_no_address
 
 
 def check_together(config: Config) -> None:
-    """Raises UserError for the first that do not: one line with key, value and remedy."""
+    """Raises UserError, with key, value and remedy, for the first settings that conflict."""
     _check_source(config.data.source)
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
@@ -18,17 +18,23 @@ def check_together(config: Config) -> None:
     _check_loop(config.train)
     if 0 < config.optimizer.guard <= 1:
         raise UserError(
-            f"config.optimizer.guard={config.optimizer.guard} would let gradients of usual length "
-            "fade; choose more than 1, such as 5, or 0 for none"
+            f"config.optimizer.guard={config.optimizer.guard} would scale down gradients of "
+            "typical norm; choose more than 1, such as 5, or 0 for none"
         )
 
 
-def check_read(config: Config) -> None:
-    """Raises UserError if a place is named that the source of the data does not read.
+def check_given(config: Config) -> None:
+    """Raises UserError for settings of the data that have no effect, or another than they say.
 
-    Of what a user gives now; runs of version 0.1 may have such settings, and load.
+    Only for settings that a user gives now: runs of version 0.1 may have saved such settings, and
+    must still load.
     """
     data = config.data
+    if any(amount > 1 and amount % 1 for amount in data.holdout):
+        raise UserError(
+            f"config.data.holdout={data.holdout} must hold shares below 1 or whole numbers of "
+            "pictures"
+        )
     if data.source == "synthetic" and data.path:
         raise UserError(
             f"config.data.path={data.path!r} is not read by config.data.source='synthetic'; "

@@ -1,4 +1,4 @@
-"""What config files start from."""
+"""The default settings that config files start from."""
 
 import typing
 
@@ -9,11 +9,11 @@ from vaejax.config.schema import Config
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The defaults, for a config file to change.
+    """Returns the default settings, for a config file to change.
 
-    A section whose name chooses a class has the settings of all of them, so that a flag can choose
-    another. Neither locked nor type-safe: `settings.resolve` finds the same mistakes and names
-    them, and the nearest right key, in words.
+    A section whose `name` chooses a class has the settings of all its classes, so that a flag can
+    choose another one. The ConfigDict is neither locked nor type-safe: `settings.resolve` finds the
+    same mistakes, and its messages suggest the nearest key.
     """
     sections = {
         name: {key: setting.default for key, setting in settings_of(section).items()}
@@ -23,7 +23,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def ladder_config() -> ml_collections.ConfigDict:
-    """The defaults of a ladder, for a config file to change."""
+    """Returns the default settings of a ladder, for a config file to change."""
     config = default_config()
     config.model.name = "ladder"
     config.model.patch = 1
@@ -35,7 +35,7 @@ def ladder_config() -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.optimizer.warmup_steps = 100
     config.optimizer.final_fraction = 0.1
-    # Gradients grow thirtyfold while a mixture learns; a fixed limit would clip nearly all.
+    # Gradients grow thirtyfold while a mixture learns; a fixed limit would clip most.
     config.optimizer.clip_norm = 0.0
     config.optimizer.guard = 5.0
     config.optimizer.ema_decay = 0.9999

@@ -1,7 +1,8 @@
 """The likelihoods' settings: each class is a choice of `config.likelihood.name`.
 
-Each has `bits`, of each value that count, and `learns_scale`: whether it can always describe noise
-as well as raw pixels do.
+Each class has `bits`, the number of most significant bits of each value that are modelled, and
+`learns_scale`: whether its scale is learned, so that it can always describe even noise as well as
+raw pixels do.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from vaejax.errors import UserError
 
 @dataclass(frozen=True)
 class LocationScaleConfig:
-    """A distribution for each value, with a location and a scale."""
+    """A distribution of each value with a location and a scale."""
 
     name: str = option("")
     # shared: one per channel; position: one per pixel and channel, the same for all pictures;
-    # predicted: by the decoder, for each picture; fixed: `fixed_scale`.
+    # predicted: one per value of each picture, by the decoder; fixed: `fixed_scale`.
     scale: str = option("position", choices=("shared", "position", "predicted", "fixed"))
-    # The fixed scale, in grey levels of 255: a Gaussian's standard deviation, which is 1.8 times
-    # as large as this for a logistic.
+    # The fixed scale, in grey levels of 255. It is the standard deviation of a Gaussian; that of a
+    # logistic is 1.8 times as large.
     fixed_scale: float = option(19.0, low=0.1, high=255)
 
     @property
@@ -30,7 +31,7 @@ class LocationScaleConfig:
         return self.scale != "fixed"
 
     def check(self, model: ModelConfig) -> None:
-        """Raises UserError if the scale ties a model to one size that takes pictures of any."""
+        """Raises UserError if one scale per position would tie a ladder to pictures of one size."""
         if model.has_groups and self.scale == "position":
             raise UserError(
                 "config.likelihood.scale='position' would tie a ladder to pictures of one size; "
@@ -67,15 +68,15 @@ class BernoulliConfig:
     learns_scale: ClassVar[bool] = False
 
     def check(self, model: ModelConfig) -> None:
-        """It goes with every model."""
+        """Accepts every model; raises nothing."""
 
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """A mixture of logistics, autoregressive over colour, whose components learn their scales."""
+    """A mixture of logistics, autoregressive over colours, whose components learn their scales."""
 
     name: str = option("mixture")
-    # Logistics in the mixture.
+    # Number of logistics in the mixture.
     components: int = option(10, low=1)
     # Of each value that count, the highest.
     bits: int = option(8, choices=(5, 8))
@@ -83,7 +84,7 @@ class MixtureConfig:
     learns_scale: ClassVar[bool] = True
 
     def check(self, model: ModelConfig) -> None:
-        """It goes with every model."""
+        """Accepts every model; raises nothing."""
 
 
 LikelihoodConfig = LogisticConfig | GaussianConfig | BernoulliConfig | MixtureConfig

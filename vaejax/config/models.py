@@ -11,29 +11,38 @@ LEAST_FEATURES = 16
 
 @dataclass(frozen=True)
 class LevelsConfig:
-    """What all models have: levels, each half as high and wide as the one before."""
+    """The settings of all models: levels, each half as high and wide as the one before."""
 
     name: str = option("")
     # Channels at each resolution, finest first; each level halves height and width.
     widths: tuple[int, ...] = option((48, 96, 192), low=1)
-    # Residual blocks at each resolution, finest first; a ladder has a group of latents for each.
+    # Residual blocks at each resolution, finest first; in a ladder each has a group of latents.
     blocks: tuple[int, ...] = option((1, 1, 1), low=0)
     # Side of the square patch that the first convolution sees as one position.
     patch: int = option(4, choices=(1, 2, 4))
-    # Of activations; parameters, KL and likelihood sums are always float32.
+    # Dtype of the activations; parameters, KL and likelihood sums are always float32.
     dtype: str = option("float32", choices=("float32", "bfloat16"))
 
     @property
     def pixel_features(self) -> int:
-        """Features of each pixel that the parameters of its mixture are a linear map of.
+        """Number of features per pixel, from which a linear map computes its mixture's parameters.
 
-        Between what a position's width has for each of its pixels, width / patch^2, and the width
-        itself, with which this map would be the largest of all.
+        It is width / patch of the finest level, and at least 16. That lies between width / patch^2,
+        the channels that a position has for each of its pixels, and the width itself, with which
+        this map would be the largest of the model.
         """
         return max(LEAST_FEATURES, self.widths[0] // self.patch)
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises UserError if the levels do not go together, or not with pictures of this size."""
+        """Checks the levels.
+
+        Args:
+          image_size: height and width of the pictures in pixels.
+
+        Raises:
+          UserError: `widths` and `blocks` name different numbers of levels or none, or the pictures
+            are too small for so many levels.
+        """
         if len(self.widths) != len(self.blocks):
             raise UserError(
                 f"config.model.blocks={self.blocks} must have one number for each of "
@@ -54,7 +63,7 @@ class LevelsConfig:
 
 @dataclass(frozen=True)
 class ConvConfig(LevelsConfig):
-    """A convolutional VAE whose latents are one vector z, to whose codes priors can be fitted."""
+    """A convolutional VAE with one latent vector z, to whose codes priors can be fitted."""
 
     name: str = option("conv")
     # Dimensions of z.
@@ -65,28 +74,36 @@ class ConvConfig(LevelsConfig):
 
 @dataclass(frozen=True)
 class LadderConfig(LevelsConfig):
-    """A hierarchical VAE: groups of latents at every resolution, and their priors with them."""
+    """A hierarchical VAE: groups of latents at several resolutions, each with its own prior."""
 
     name: str = option("ladder")
     # Channels of a group of latents.
     latent: int = option(16, low=1)
     # Channels inside the residual branches of each level, finest first; (): half the widths.
     hidden: tuple[int, ...] = option((), low=1)
-    # What makes a standard deviation of a network's number.
+    # Function that maps a network's output to a standard deviation.
     spread: str = option("softplus", choices=("softplus", "exp"))
-    # What a decoder block sees of the encoder: the block at its place, or its level's last.
+    # Encoder features that a decoder block sees: of the block at its place, or its level's last.
     skips: str = option("block", choices=("block", "level"))
-    # Share of the channels inside a residual branch that are left out in training.
+    # Share of the channels inside a residual branch that are dropped in training.
     dropout: float = option(0.0, low=0, high=0.9)
-    # Equal blocks as a loop, which compiles faster; the numbers are the same.
+    # Run the equal blocks of a level as a loop, which compiles faster; the results are the same.
     scan: bool = option(True, may_change=True)
-    # Activations inside a block are computed again for its gradient, which saves memory.
+    # Recompute the activations inside a block for its gradient, which saves memory.
     remat: bool = option(False, may_change=True)
 
     has_groups: ClassVar[bool] = True
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises UserError as for every model, or if its top has no latents."""
+        """Checks the levels.
+
+        Args:
+          image_size: height and width of the pictures in pixels.
+
+        Raises:
+          UserError: as for every model, or `hidden` names another number of levels, or the coarsest
+            level has no latents.
+        """
         super().check(image_size)
         if self.hidden and len(self.hidden) != len(self.widths):
             raise UserError(

@@ -1,4 +1,4 @@
-"""The fields of the schema: a default, limits, and what a run may do with a setting."""
+"""The fields of the schema: a default, limits, and whether a run may change a setting."""
 
 import typing
 from dataclasses import Field, field, fields
@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 
 class Setting(NamedTuple):
-    """What the schema knows of one setting.
+    """The schema's entry for one setting.
 
     Attributes:
       type: type of its value.
-      default: its value where nothing is said.
-      choices: all values that it can have; empty where its type decides.
-      low, high: limits of every number in it.
-      may_change: whether a run may go on with another value; of other settings that would make
-        another run.
-      of_machine: whether the processes of a run may differ in it; such a setting may change too.
+      default: value that it has if none is given.
+      choices: all allowed values; empty if only type and limits restrict them.
+      low, high: inclusive limits of every number in the value; None for no limit.
+      may_change: whether a run may be resumed with another value; another value of any other
+        setting makes another run.
+      of_machine: whether the processes of a run may have different values; implies `may_change`.
     """
 
     type: Any
@@ -36,7 +36,7 @@ def option(
     may_change: bool = False,
     of_machine: bool = False,
 ) -> Any:
-    """A field of the schema, with what `Setting` says of it."""
+    """Returns a dataclass field of the schema; `Setting` explains the arguments."""
     return field(
         default=default,
         metadata={
@@ -50,15 +50,15 @@ def option(
 
 
 def members(section: Any) -> dict[str, Any]:
-    """The classes that a section can be, by name; none where it is no union."""
+    """Returns the classes of a section that is a union, by name; empty for any other section."""
     return {member.name: member for member in typing.get_args(section)}
 
 
 def settings_of(section: Any) -> dict[str, Setting]:
-    """The settings of a section, by key; of a union, those of all its members.
+    """Returns the settings of a section by key; for a union, those of all its members.
 
-    Members that share a key share its type, and the first one's default and limits count. The
-    name can be that of each.
+    Members that share a key share its type, and the default and limits of the first one count. The
+    choices of `name` are the names of the members.
     """
     found: dict[str, Setting] = {}
     for member in members(section).values() or (section,):

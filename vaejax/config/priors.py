@@ -11,7 +11,7 @@ FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
 
 @dataclass(frozen=True)
 class VectorPriorConfig:
-    """A prior of one vector z, trained with the model."""
+    """A prior over one latent vector z, trained with the model."""
 
     name: str = option("")
     # Priors fitted to the training codes when training ends.
@@ -29,26 +29,28 @@ class VectorPriorConfig:
 
 @dataclass(frozen=True)
 class CouplingFlowConfig(VectorPriorConfig):
-    """A flow of affine coupling layers."""
+    """A normalising flow of affine coupling layers."""
 
     name: str = option("coupling_flow")
+    # Number of coupling layers.
     layers: int = option(8, low=1)
+    # Units of each hidden layer of the networks that compute shift and scale.
     width: int = option(128, low=1)
 
 
 @dataclass(frozen=True)
 class StandardNormalConfig(VectorPriorConfig):
-    """N(0, I)."""
+    """The standard normal distribution N(0, I)."""
 
     name: str = option("standard_normal")
 
 
 @dataclass(frozen=True)
 class HierarchicalConfig:
-    """The priors of a ladder's groups, each of which sees the groups above; part of the model."""
+    """The priors of a ladder's groups, each given the groups above; they are part of the model."""
 
     name: str = option("hierarchical")
-    # None: there is no vector whose codes a prior could be fitted to.
+    # Always empty: a ladder has no flat z to whose codes a prior could be fitted.
     fitted: tuple[str, ...] = option((), choices=FITTED_PRIORS, may_change=True)
 
     def check(self, model: ModelConfig) -> None:

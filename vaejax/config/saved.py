@@ -1,4 +1,4 @@
-"""Settings as a run keeps them: JSON, of this version or of 0.1."""
+"""Reads and writes the settings of a run as JSON; reads those of version 0.1 too."""
 
 import dataclasses
 import json
@@ -12,31 +12,47 @@ from vaejax.files.atomic import replacing
 
 
 def to_json(config: Config) -> str:
-    """The settings as indented JSON, keys in the schema's order."""
+    """Returns the settings as indented JSON, with the keys in the schema's order."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:
-    """The inverse of `to_json`, also of version 0.1's; checks as `resolve` does."""
+    """Returns the settings that `to_json`, or version 0.1, has written as `text`.
+
+    Raises:
+      ValueError: `text` is not JSON.
+      UserError: as `resolve` raises it.
+    """
     return resolve_saved(json.loads(text))
 
 
 def resolve_saved(values: Any) -> Config:
-    """The settings that a run has saved, as nested mappings; checks as `resolve` does."""
+    """Returns the settings that a run has saved, checked.
+
+    Args:
+      values: nested mapping of settings, as their JSON holds them.
+
+    Raises:
+      UserError: as `resolve` raises it.
+    """
     return resolve(upgraded(values))
 
 
 def save_json(path: Path, config: Config) -> None:
-    """Writes `to_json`, whole or not at all."""
+    """Writes the settings to `path` as JSON, atomically.
+
+    Raises:
+      OSError: `path` cannot be written.
+    """
     with replacing(path) as temporary:
         temporary.write_text(to_json(config))
 
 
 def load_json(path: Path) -> Config:
-    """Reads what `save_json` wrote.
+    """Reads the settings that `save_json`, or version 0.1, wrote to `path`.
 
     Raises:
-      UserError: the file is missing, or no config of this version.
+      UserError: the file cannot be read, is not JSON, or holds settings that are not valid.
     """
     try:
         return from_json(path.read_text())
@@ -51,13 +67,14 @@ def load_json(path: Path) -> Config:
 
 
 def upgraded(values: Any) -> Any:
-    """Settings that version 0.1 saved, as this version has them.
+    """Returns settings that version 0.1 saved in the layout of this version.
 
-    It kept a ladder's own settings in a section `ladder`, the settings of all likelihoods and
-    priors whichever was named, and a prior of a flat z beside a ladder, which has its own.
+    Version 0.1 kept a ladder's own settings in a section `ladder`, the settings of all likelihoods
+    and priors whichever was named, and a prior of a flat z beside a ladder, which has its own.
 
     Args:
-      values: sections of settings; of this version, or none at all, they stay as they are.
+      values: sections of settings. Those of this version, and anything else, are returned
+        unchanged.
     """
     if not isinstance(values, dict) or not all(isinstance(part, dict) for part in values.values()):
         return values

@@ -1,7 +1,7 @@
-"""The schema of a run: every setting, its default, its type and its limits.
+"""The schema of a run: the type, the default and the limits of every setting.
 
-A config file builds on `default_config` and says only what differs; `settings.resolve` checks
-the result and makes the frozen `Config` that the rest of the package sees.
+A config file builds on `default_config` and lists only what differs; `settings.resolve` checks
+the result and returns the frozen `Config` that the rest of the package uses.
 """
 
 from dataclasses import dataclass, field
@@ -27,38 +27,37 @@ CROPS = (
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the pictures come from and what is made of them."""
+    """Where the pictures come from and how they are preprocessed."""
 
     # synthetic | celeba | folder | array | tfds:NAME
     source: str = option("synthetic")
     # celeba: its directory; folder: a directory or zip of pictures; array: an .npz or .npy
     # file; tfds: the data_dir.
     path: str = option("", of_machine=True)
-    # Only tfds: where files downloaded by hand lie, for `python -m vaejax.prepare`.
+    # Only tfds: directory of manually downloaded files, for `python -m vaejax.prepare`.
     manual_dir: str = option("", of_machine=True)
-    # Height, width.
+    # Height and width in pixels.
     image_size: tuple[int, int] = option((64, 64), low=16, high=1024)
     channels: int = option(3, choices=(1, 3))
-    # A preset of data/crops.py. auto: nvae148 for CelebA, center for folders and other tfds
-    # sets, none for arrays and procedural faces.
+    # A preset of `vaejax.data.pictures.crops`. auto: nvae148 for CelebA, center for folders and
+    # other tfds sets, none for arrays and procedural faces.
     crop: str = option("auto", choices=CROPS)
-    # Valid and test pictures of a source without official splits (of a folder: without folders
-    # called train, val, test): below 1 a share of the
-    # pictures, from 1 on a number of pictures.
+    # Validation and test pictures of a source without official splits (of a folder: without
+    # folders called train, val, test): below 1 a share of the pictures, from 1 on a number.
     holdout: tuple[float, float] = option((0.1, 0.0), low=0)
     split_seed: int = option(0, low=0)
-    # Procedural faces to train, validate and test on.
+    # Numbers of procedural faces for training, validation and test.
     synthetic_counts: tuple[int, int, int] = option((20_000, 2_000, 2_000), low=0)
-    # Mirror training pictures at random.
+    # Mirror half of the training pictures at random, left to right.
     flip: bool = option(True)
-    # Larger pictures are set aside, unread.
+    # Pictures with more pixels are skipped without being decoded.
     max_pixels: int = option(100_000_000, low=1)
-    # Empty: $XDG_CACHE_HOME/vaejax, or ~/.cache/vaejax.
+    # Directory of decoded pictures; empty: $XDG_CACHE_HOME/vaejax, or ~/.cache/vaejax.
     cache_dir: str = option("", of_machine=True)
-    # Whether the training pictures lie in each device's memory, so that steps wait for no bus.
-    # auto: where they take less than a quarter of it.
+    # Whether every device holds all training pictures in its memory, so that a step copies none
+    # from the host. auto: if they take at most a quarter of it.
     on_device: str = option("auto", choices=("auto", "always", "never"), may_change=True)
-    # 0: one for each core.
+    # Threads that decode pictures; 0: one for each core.
     decode_threads: int = option(0, low=0, of_machine=True)
 
     @property
@@ -69,81 +68,91 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The evidence lower bound and what is done to it in training."""
+    """The evidence lower bound and how training modifies it."""
 
+    # Weight of the KL term.
     beta: float = option(1.0, low=0)
-    # Steps over which beta grows linearly from 0.
+    # Steps over which the weight of the KL term grows linearly from 0 to beta.
     warmup_steps: int = option(0, low=0)
-    # While beta grows, weigh each group's KL by its share, so that none is given up early.
+    # During this warm-up, weight each group's KL in proportion to its KL per dimension, so that no
+    # group is given up early.
     balance: bool = option(False)
-    # Nats per latent dimension below which the KL term is not pressed further.
+    # Free nats per latent dimension: KL below this is not penalised.
     free_bits: float = option(0.0, low=0)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW or Adamax under warm-up and cosine decay."""
+    """AdamW or Adamax, with linear warm-up and cosine decay of the learning rate."""
 
     name: str = option("adamw", choices=("adamw", "adamax"))
+    # The peak, reached when the warm-up ends.
     learning_rate: float = option(1e-3, low=1e-8, high=1)
-    # Of the peak, reached at the last step.
+    # Learning rate at the last step, as a fraction of the peak.
     final_fraction: float = option(0.02, low=0, high=1)
     warmup_steps: int = option(200, low=0)
     b1: float = option(0.9, low=0, high=0.9999)
     b2: float = option(0.99, low=0, high=0.99999)
     weight_decay: float = option(1e-4, low=0)
-    # Above which a gradient of the loss (in nats per dimension) is clipped; 0: never.
+    # Largest norm of a gradient of the loss (in nats per dimension); 0: no clipping.
     clip_norm: float = option(1.0, low=0)
-    # Times the run's own typical norm above which it fades; 0: never.
+    # A gradient whose norm exceeds this many times the running geometric mean of the norms is
+    # scaled down, the more the larger it is; 0: never.
     guard: float = option(0.0, low=0)
+    # Decay of the exponential moving average of the parameters.
     ema_decay: float = option(0.999, low=0, high=0.999999)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop."""
+    """The training loop: its length, its batches, its checkpoints and its recovery."""
 
     steps: int = option(20_000, low=1, may_change=True)
-    # Over all devices and accumulated parts.
+    # Pictures of one update, over all devices and accumulated parts.
     batch_size: int = option(64, low=1)
-    # Equal parts of the batch whose gradients are added up, one after the other. `free_bits` and
-    # `balance` then look at the KL of each part.
+    # Equal parts of the batch, processed one after the other, whose gradients are averaged.
+    # `free_bits` and `balance` then see the KL of each part.
     accumulate: int = option(1, low=1)
     steps_per_dispatch: int = option(1, low=1)
-    # Devices that share one copy of parameters, average and moments; 0: as few as have room.
+    # Devices that share one copy of the parameters, their average and their moments; 0: the
+    # smallest number with which these fit.
     fsdp: int = option(0, low=0, may_change=True)
     seed: int = option(0, low=0, high=2**32 - 1)
     log_every: int = option(50, low=1, may_change=True)
     eval_every: int = option(1_000, low=1, may_change=True)
     save_every: int = option(1_000, low=1, may_change=True)
-    # Newest checkpoints kept, beside the best.
+    # Number of newest checkpoints that are kept besides the best one.
     keep: int = option(2, low=1, may_change=True)
-    # Updates skipped in a row, counted at each log, for a number that is not finite, before the
-    # run rolls back.
+    # Consecutive updates skipped because loss or gradient was not finite, checked at each log, at
+    # which the run rolls back.
     max_skipped: int = option(10, low=1)
-    # Stop with an error at the third rollback; each one multiplies the learning rate by this.
+    # Each rollback multiplies the learning rate by this; a third one ends the run with an error.
     rollback_factor: float = option(0.3, low=1e-3, high=1)
-    # Updates without trouble after which one rollback is forgotten, and its factor taken back.
+    # Updates without trouble after which one rollback is forgotten and its factor undone.
     rollback_memory: int = option(10_000, low=1)
-    # Seconds in which nothing moves after which the process ends; 0: never.
+    # Seconds without progress after which the process ends; 0: never.
     hang_timeout: float = option(1_800.0, low=0, may_change=True)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Validation while training, and `python -m vaejax.evaluate`."""
+    """Validation during training, and evaluation by `python -m vaejax.evaluate`."""
 
     batch_size: int = option(100, low=1, may_change=True)
-    # Pictures evaluated while training, chosen at random and always the same; 0: all.
+    # Validation pictures evaluated during training, at random but always the same; 0: all.
     pictures: int = option(0, low=0)
-    # Of the importance-weighted bound, only in `evaluate`.
+    # Samples of the importance-weighted bound, computed only by `python -m vaejax.evaluate`.
     importance_samples: int = option(64, low=1, may_change=True)
+    # Columns of the grids of pictures.
     grid: int = option(8, low=2, high=32, may_change=True)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. What has a name is one of several classes, each with settings of its own."""
+    """All settings of a run.
+
+    `model`, `likelihood` and `prior` are each one of several classes with settings of their own.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ConvConfig)

@@ -17,17 +17,17 @@ from vaejax.config.options import Setting, members, settings_of
 from vaejax.errors import UserError
 
 CELEBA_SOURCES = ("celeba", "tfds:celeb_a")
-# What a value of each type is called.
+# The names of types in error messages.
 KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 
 SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
-"""The class of each section, or the union of those that it can be."""
+"""The class of each section, or the union of the classes that its `name` chooses from."""
 _SETTINGS = {
     f"{section}.{key}": setting
     for section, kind in SECTIONS.items()
     for key, setting in settings_of(kind).items()
 }
-# What other tools call a setting.
+# Names that other tools use for a setting.
 _OTHER_NAMES = {
     "lr": "optimizer.learning_rate",
     "kl_weight": "objective.beta",
@@ -52,23 +52,23 @@ _OTHER_NAMES = {
     "num_workers": "data.decode_threads",
     "precision": "model.dtype",
     "random_seed": "train.seed",
-    # What version 0.1 called a section.
+    # A section of version 0.1.
     "ladder": "model",
 }
 
 
 def resolve(values: ml_collections.ConfigDict | dict) -> Config:
-    """Checks `values` against the schema.
+    """Checks `values` against the schema and returns the settings of a run.
 
     Args:
-      values: nested mapping of settings; what is missing takes its default.
+      values: nested mapping of settings; missing ones take their defaults.
 
     Returns:
-      The run's settings, with `data.crop` no longer `auto`.
+      The settings, in which a preset has replaced `auto` as `data.crop`.
 
     Raises:
-      UserError: for an unknown key, a value of the wrong type, one outside its limits, or
-        settings that do not go together. One line that names key, value and remedy.
+      UserError: a key is unknown, a value has the wrong type or is outside its limits, or settings
+        do not go together. The message is one line that names key, value and remedy.
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
@@ -89,10 +89,15 @@ def resolve(values: ml_collections.ConfigDict | dict) -> Config:
 
 
 def changed(config: Config, changes: dict[str, Any]) -> Config:
-    """`config` with other values, checked; `{"train.batch_size": 8}`.
+    """Returns `config` with other values, checked.
+
+    Args:
+      config: the settings to start from.
+      changes: values by name, such as `{"train.batch_size": 8}`. If a section's `name` is among
+        them, the settings that its new class does not have are dropped.
 
     Raises:
-      UserError: as `resolve` does.
+      UserError: as `resolve` raises it.
     """
     values = dataclasses.asdict(config)
     for name, value in changes.items():
@@ -105,16 +110,16 @@ def changed(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def without_meaning(section: str, name: str) -> set[str]:
-    """The keys of a section that other classes have and the one of this name has not.
+    """Returns the keys of a section that other classes have and the class called `name` lacks.
 
-    Empty where the section is no union, or none of its classes is called so.
+    The set is empty if the section is not a union, or has no class of that name.
     """
     chosen = members(SECTIONS.get(section)).get(name)
     return settings_of(SECTIONS[section]).keys() - settings_of(chosen).keys() if chosen else set()
 
 
 def check_key(name: str) -> None:
-    """Raises UserError unless `name` is a `section.key` of the schema; it names the nearest one."""
+    """Raises UserError, which suggests the nearest name, unless `name` is a known `section.key`."""
     if name in _SETTINGS:
         return
     section, _, key = name.rpartition(".")
@@ -124,17 +129,25 @@ def check_key(name: str) -> None:
 
 
 def names() -> list[str]:
-    """All settings, as `section.key`."""
+    """Returns the names of all settings, as `section.key`."""
     return list(_SETTINGS)
 
 
 def setting_of(name: str) -> Setting:
-    """The schema's entry of a `section.key`."""
+    """Returns the schema's entry for a `section.key`.
+
+    Raises:
+      KeyError: there is no such setting.
+    """
     return _SETTINGS[name]
 
 
 def _nearest(section: str, key: str) -> str | None:
-    """What was probably meant: what others call so, the same name elsewhere, or one like it."""
+    """Returns the setting or section that was probably meant, or None.
+
+    That is the setting that other tools call `key`, else one of this name in another section, else
+    one with a similar name.
+    """
     if key in _OTHER_NAMES:
         return _OTHER_NAMES[key]
     same = [name for name in _SETTINGS if name.partition(".")[2] == key]
@@ -152,15 +165,16 @@ def _nearest(section: str, key: str) -> str | None:
 
 
 def _known(section: str) -> list[str]:
-    """The settings of a section; the sections where there is none of that name."""
+    """Returns the settings of a section, or all sections if there is none of that name."""
     own = [name for name in _SETTINGS if name.startswith(f"{section}.")]
     return own or list(SECTIONS)
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Lines `key: old -> new` for the settings that make `new` another run than `old`.
+    """Returns a line `key: old -> new` for each changed setting that makes `new` another run.
 
-    A setting that only one of them has, because they name other classes, is `None` in the other.
+    Settings that a run may change are left out. A setting that only one config has, because they
+    name different classes, is `None` in the other.
     """
     before, after = dict(_leaves(old)), dict(_leaves(new))
     return [
@@ -171,7 +185,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def common(config: Config) -> dict[str, Any]:
-    """The settings that all processes of a run must share, by their names."""
+    """Returns the settings that must be equal on all processes of a run, by name."""
     return {key: value for key, value in _leaves(config) if not setting_of(key).of_machine}
 
 
@@ -182,7 +196,7 @@ def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def _section(kind: Any, section: str, values: Any) -> Any:
-    """The section's class, or that of a union which `name` chooses, with these values."""
+    """Returns an instance of the section's class, or of the union's class that `name` chooses."""
     if not isinstance(values, dict):
         raise UserError(f"config.{section} is {values!r}; it must be a section of settings")
     checked = {}
@@ -193,7 +207,7 @@ def _section(kind: Any, section: str, values: Any) -> Any:
     chosen = classes[checked.get("name", next(iter(classes)))] if classes else kind
     own = settings_of(chosen)
     for key, value in checked.items():
-        # A config has the defaults of all classes; and what one fixes may be said of it.
+        # A config file has the defaults of all classes, and may repeat what its class fixes.
         default = setting_of(f"{section}.{key}").default
         if key not in own and value not in (default, getattr(chosen, key, default)):
             others = " or ".join(name for name in classes if key in settings_of(classes[name]))
@@ -223,7 +237,7 @@ def _value(name: str, setting: Setting, value: Any) -> Any:
 
 
 def _typed(name: str, expected: Any, value: Any) -> Any:
-    """`value` as the schema's type, where nothing is lost by the change."""
+    """Returns `value` as the schema's type if the conversion loses nothing."""
     if typing.get_origin(expected) is tuple:
         inner = typing.get_args(expected)
         if not isinstance(value, (tuple, list)):
@@ -235,7 +249,7 @@ def _typed(name: str, expected: Any, value: Any) -> Any:
         return tuple(_typed(name, kind, element) for kind, element in zip(inner, value))
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    # NumPy's too.
+    # Numbers of NumPy count as well.
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     # An integer may be larger than any float.
     if is_number and not abs(value) <= sys.float_info.max:

@@ -1,1 +1,1 @@
-"""What a training step costs, of compiled programs: FLOPs, memory, traffic, batch sizes."""
+"""Cost of a training step from its compiled program: FLOPs, memory, traffic, largest batch."""

@@ -1,4 +1,4 @@
-"""What one training step costs, from its compiled program; nothing is run.
+"""Estimates the cost of one training step from its compiled program, without running it.
 
 The time of a step is bounded from below by FLOPs / peak FLOP/s, bytes of main memory / its
 bandwidth, and bytes of collectives / the links' bandwidth (the roofline model, Williams, Waterman
@@ -29,29 +29,29 @@ from vaejax.training.state import shapes
 from vaejax.training.step import make_train_step
 from vaejax.training.task import Task
 
-# The compiler's words for what a program needs and what there is: "Used 20.31G of 15.75G hbm".
+# Sizes in the compiler's message, needed first and available second: "Used 20.31G of 15.75G hbm".
 _SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Estimate(NamedTuple):
-    """One call of the training step on the devices of a mesh.
+    """The estimated cost of one call of the training step on the devices of a mesh.
 
     Attributes:
-      chip: that they are; None where nobody has written down what it can do.
-      devices: how many.
-      fsdp: those that share one copy of the state.
-      pictures: in one call, over all devices.
-      updates: in one call.
-      parameters: numbers that are learned.
+      chip: the kind of the devices; None if `CHIPS` does not list it.
+      devices: number of devices.
+      fsdp: number of devices that share one copy of the state.
+      pictures: training pictures in one call, over all devices.
+      updates: parameter updates in one call.
+      parameters: number of learned parameters.
       flops: floating-point operations of the matrix products and convolutions of one call, over
         all devices.
-      memory: bytes that a device needs at the peak, its program among them.
-      traffic: traffic of one device.
-      collectives: what the devices exchange.
-      host_transfers: instructions that exchange something with the host.
-      doubles: whether there are 64-bit floating-point numbers.
-      compile_seconds: here.
+      memory: bytes that one device needs at the peak, including the program itself.
+      traffic: bytes that one device reads and writes in one call.
+      collectives: what the devices exchange in one call.
+      host_transfers: names of instructions that exchange data with the host.
+      doubles: whether the program contains 64-bit floating-point numbers.
+      compile_seconds: seconds that the compilation took on this machine.
     """
 
     chip: Chip | None
@@ -69,10 +69,10 @@ class Estimate(NamedTuple):
     compile_seconds: float
 
     def bounds(self) -> dict[str, float]:
-        """Seconds that one call takes at least, by what it waits for; empty without a `chip`.
+        """Returns the least seconds that each resource needs for one call; empty without a `chip`.
 
-        What is exchanged is taken to wait for all else, as the compiler arranges it for steps
-        as short as these.
+        The resources are `arithmetic`, `memory` (HBM), `links` within a slice or machine, and
+        `network` between slices.
         """
         if self.chip is None:
             return {}
@@ -86,14 +86,18 @@ class Estimate(NamedTuple):
         }
 
     def seconds(self) -> float | None:
-        """That one call takes at least."""
+        """Returns a lower bound on the seconds of one call; None without a `chip`.
+
+        Communication is assumed to wait for all other work, as the compiler schedules it for
+        steps as short as these, so its time is added.
+        """
         bounds = self.bounds()
         if not bounds:
             return None
         return max(bounds["arithmetic"], bounds["memory"]) + bounds["links"] + bounds["network"]
 
     def figures(self) -> Row:
-        """One line of a table: what is counted and, of a known chip, what it can do at most."""
+        """Returns one row of a table: the counts and, for a known chip, upper bounds of rates."""
         bounds, seconds = self.bounds(), self.seconds()
         exchanged = Counter(one.kind for one in self.collectives)
         size = sum(one.result for one in self.collectives)
@@ -119,7 +123,7 @@ class Estimate(NamedTuple):
 
 
 def traced_step(task: Task, config: Config, mesh: Mesh) -> jax.stages.Traced:
-    """The training step for the devices of `mesh`, which need not be at hand."""
+    """Traces the training step for the devices of `mesh`, which need not be attached."""
     images = jax.ShapeDtypeStruct(pictures_shape(config), jnp.uint8)
     train_step = make_train_step(task, config.train, mesh)
     return train_step.trace(shapes(task), {"image": images})
@@ -131,15 +135,20 @@ def pictures_shape(config: Config) -> tuple[int, ...]:
 
 
 def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
-    """Compiles the training step for `devices`.
+    """Compiles the training step for `devices` and estimates its cost.
+
+    Args:
+      config: config of the run.
+      devices: devices to compile for; they need not be attached (`topology_devices`).
 
     Raises:
-      DoesNotFit: it needs more memory than they have.
-      UserError: the batch does not divide among them.
+      DoesNotFit: the step needs more memory than a device has.
+      UserError: the batch does not divide among the devices.
+      ValueError: the compiled program has a loop of unknown length, or branches.
     """
     task, device = vae_task(config), devices[0]
     chip, carry = chip_of(device), shapes(task)
-    # Copies of the state are shared as training would share them.
+    # The state is sharded as training would shard it.
     neighbours = sum(other.process_index == device.process_index for other in devices)
     fsdp = config.train.fsdp or fitting_fsdp(carry, chip and chip.memory, neighbours)
     train = config.train
@@ -164,7 +173,7 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
         + sizes.temp_size_in_bytes
         + sizes.generated_code_size_in_bytes
     )
-    if chip and memory > chip.memory:  # GPUs' compilers do not look
+    if chip and memory > chip.memory:  # compilers for GPUs do not check
         raise DoesNotFit(memory, chip.memory)
     program = Program(compiled.as_text())
     return Estimate(

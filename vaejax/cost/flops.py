@@ -1,7 +1,7 @@
 """Floating-point operations of a program, counted from its jaxpr.
 
 XLA's own `cost_analysis` counts the body of a loop once, however often it runs, so a step with
-gradient accumulation or several updates in one call would seem to cost a part of what it does.
+gradient accumulation or several updates in one call would seem to cost a fraction of the truth.
 """
 
 import math
@@ -11,17 +11,17 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 
 def matmul_flops(program: ClosedJaxpr) -> int:
-    """Operations that a program's matrix products and convolutions need: two per multiply-add.
+    """Counts the operations of a program's matrix products and convolutions, 2 per multiply-add.
 
-    What is elementwise is left out, as is usual for a model's FLOPs: it is bound by memory, not
-    by arithmetic. A branch counts as its costliest side; a while loop of unknown length cannot
+    Elementwise operations are left out, as is usual for a model's FLOPs: they are bound by memory,
+    not by arithmetic. A branch counts as its costliest side; a while loop of unknown length cannot
     be counted.
 
     Args:
       program: the jaxpr of `jax.make_jaxpr(function)(...)`, or `jitted.trace(...).jaxpr`.
 
     Raises:
-      ValueError: there is matrix work in a while loop.
+      ValueError: there are matrix products or convolutions in a while loop.
 
     >>> import jax, jax.numpy as jnp
     >>> matmul_flops(jax.make_jaxpr(lambda x, y: x @ y)(jnp.ones((3, 5)), jnp.ones((5, 7))))
@@ -49,12 +49,12 @@ def _of_equation(equation: JaxprEqn) -> int:
     if name == "cond":
         return max(inner)
     if name == "while" and any(inner):
-        raise ValueError("matrix products in a while loop: nobody knows how often it runs")
+        raise ValueError("matrix products in a while loop of an unknown number of iterations")
     return sum(inner)
 
 
 def _of_convolution(equation: JaxprEqn) -> int:
-    """Products with a place outside the padded border, or in a gap of dilation, do not count."""
+    """Counts the operations, except for products with padding or with the gaps of a dilation."""
     numbers = equation.params["dimension_numbers"]
     left, right = map(_shape, equation.invars)
     out = _shape(equation.outvars[0])
@@ -84,7 +84,7 @@ def _of_convolution(equation: JaxprEqn) -> int:
 
 
 def _shape(variable: Var | Literal) -> tuple[int, ...]:
-    """The shape of an operand or a result of matrix work, which are arrays."""
+    """Returns the shape of an operand or result; those of matrix products are always arrays."""
     assert isinstance(variable.aval, jax.core.ShapedArray)
     return variable.aval.shape
 

@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its text: its instructions, collectives, transfers."""
+"""Parses the HLO text of a compiled program: instructions, collectives and host transfers."""
 
 import math
 import re
@@ -11,36 +11,39 @@ _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2} 
 _HEADER = re.compile(r"(ENTRY )?(%[\w.\-]+) .*\{")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?(%[\w.\-]+) = (\(.*?\)(?= [\w\-]+\()|\S+) ([\w\-]+)\((.*)")
 _ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\](\{[^}]*\})?")
-# Of operands, whose types have parentheses too.
+# The end of the operands, whose types may have parentheses too.
 _END = re.compile(r"\)(?:, |$)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _TILED = re.compile(r"\{([\d,]+):T\(([\d,]+)\)")
 _COUNTER = re.compile(r"[su](?:32|64)\[\]")
 _NAME = re.compile(r"%[\w.\-]+")
 _CALLED = re.compile(
-    r"(?:calls|body|to_apply)=(%[\w.\-]+)|(?:branch|called)_computations=\{(.*?)\}"
+    r"(?:calls|body|to_apply|(?:true|false)_computation)=(%[\w.\-]+)"
+    r"|(?:branch|called)_computations=\{(.*?)\}"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
-# The groups of a collective: written out, as a grid of so many groups of so many, or as the axes
-# of a mesh.
+# The groups of devices of a collective, in three notations: lists, a grid [groups, devices in a
+# group], or axes of a mesh.
 _GROUP, _GRID = re.compile(r"replica_groups=\{\{([\d,]+)\}"), re.compile(r"groups=\[\d+,(\d+)\]")
+# In the first line of a program.
+_DEVICES = re.compile(r"\b(?:replica_count|num_partitions)=(\d+)")
 _AXES = re.compile(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}")
 
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _HOST_CALLS = re.compile(r'custom_call_target="[^"]*(?:callback|[Hh]ost)[^"]*"')
-# Slices send to each other through their hosts' network; JAX never asks for this itself.
+# Marks transfers between TPU slices through their hosts' network; JAX itself never asks for them.
 _BETWEEN_SLICES = "xla_megascale_runtime"
 
 
 class Collective(NamedTuple):
-    """What devices exchange.
+    """One collective operation, which exchanges data between devices.
 
     Attributes:
       kind: all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute; send for
-        what goes to another slice.
+        a transfer to another slice.
       result: bytes of its result on one device.
-      group: devices that take part together.
+      group: number of devices that take part together.
     """
 
     kind: str
@@ -49,7 +52,7 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends, in a ring or its like (Patarasuk and Yuan 2009)."""
+        """Bytes that each device sends, in a ring or its equivalent (Patarasuk and Yuan 2009)."""
         share = (self.group - 1) / self.group
         factors = {
             "all-reduce": 2 * share,
@@ -61,14 +64,14 @@ class Collective(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """One line of a program.
+    """One instruction of a program, a line of its text.
 
     Attributes:
-      root: `ROOT ` where the computation's result is this one's, or empty.
-      name: with its `%`.
+      root: `ROOT ` if its result is the result of the computation, else empty.
+      name: its name, with the leading `%`.
       type: type of the result: an array `f32[8,128]{1,0:T(8,128)S(1)}`, or a tuple of such.
-      operation: what it does, such as `fusion`.
-      rest: operands, and all that is said of it.
+      operation: the opcode, such as `fusion`.
+      rest: the rest of the line: operands and attributes.
     """
 
     root: str
@@ -78,22 +81,22 @@ class Instruction(NamedTuple):
     rest: str
 
     def operands(self) -> list[str]:
-        """Their names."""
+        """Returns the names of the operands."""
         return _NAME.findall(_END.split(self.rest)[0])
 
     def called(self) -> list[str]:
-        """Names of the computations that it runs."""
+        """Returns the names of the computations that it calls; of a loop, only the body."""
         found = _CALLED.findall(self.rest)
         return [name for one, several in found for name in _NAME.findall(one or several)]
 
 
 class Buffer(NamedTuple):
-    """An array of a type.
+    """One array of an HLO type.
 
     Attributes:
-      bytes: its size.
-      stored: with what its layout adds to fill tiles.
-      space: the memory that it lies in; empty for the main one.
+      bytes: size of its values in bytes.
+      stored: size in bytes including the padding that fills the tiles of its layout.
+      space: number of the memory space that it lies in, as text; empty for the main memory.
     """
 
     bytes: int
@@ -102,7 +105,10 @@ class Buffer(NamedTuple):
 
 
 def buffers(kind: str) -> list[Buffer]:
-    """The arrays of an HLO type, such as a tuple, in order."""
+    """Returns the arrays of an HLO type, such as a tuple, in order.
+
+    Arrays of an element type that is not in `_SIZES`, such as tokens, count 0 bytes.
+    """
     found = []
     for name, written, layout in _ARRAY.findall(kind):
         number, space = _SIZES.get(name, 0), _SPACE.search(layout)
@@ -117,7 +123,7 @@ def _sides(written: str) -> list[int]:
 
 
 def _in_tiles(sides: list[int], layout: str) -> list[int]:
-    """The sides rounded up to the tile: of `{1,2,0:T(8,128)}` axis 1 to 128s and axis 2 to 8s."""
+    """Rounds sides up to whole tiles: with `{1,2,0:T(8,128)}` axis 1 to 128s and axis 2 to 8s."""
     if not (tiled := _TILED.match(layout)):
         return sides
     minor_first, tile = _sides(tiled[1]), _sides(tiled[2])
@@ -128,16 +134,18 @@ def _in_tiles(sides: list[int], layout: str) -> list[int]:
 
 
 class Program:
-    """The text of an optimised program, `compiled.as_text()`, taken apart.
+    """An optimised program, parsed from its text, `compiled.as_text()`.
 
     Attributes:
-      computations: the instructions of each, by its name.
-      entry: the name of the one that runs first.
+      computations: the instructions of each computation, by its name.
+      entry: name of the entry computation, which runs first.
     """
 
     def __init__(self, text: str):
-        """Takes it apart."""
+        """Parses `text`."""
         self._text, entry = text, ""
+        sizes = _DEVICES.findall(text.partition("\n")[0])
+        self._devices = math.prod(int(size) for size in sizes)
         self.computations: dict[str, list[Instruction]] = {}
         lines: list[Instruction] = []
         for line in text.splitlines():
@@ -149,22 +157,22 @@ class Program:
         self.entry = entry
 
     def collectives(self) -> list[Collective]:
-        """What one run of the program exchanges, a loop's as often as it goes round.
+        """Returns the collectives of one run of the program; a loop's, once for each iteration.
 
         Raises:
           ValueError: the program has a loop of unknown length.
         """
-        # The parts into which the compiler cuts a collective, to overlap it, share its channel.
+        # The compiler may split a collective, to overlap it: the parts share a channel, count once.
         found: dict[str, list[Collective]] = {}
         for times, one in self._reached(self.entry):
-            if collective := _collective(one):
+            if collective := _collective(one, self._devices):
                 channel = _CHANNEL.search(one.rest)
                 key = f"{collective.kind} {channel[1] if channel else one.name}"
                 found.setdefault(key, [collective] * times)
         return [collective for several in found.values() for collective in several]
 
     def host_transfers(self) -> list[str]:
-        """Names of instructions that exchange data with the host."""
+        """Returns the names of the instructions that exchange data with the host."""
         return [
             one.name
             for _, one in self._reached(self.entry)
@@ -174,24 +182,27 @@ class Program:
         ]
 
     def has_doubles(self) -> bool:
-        """Whether any number takes 64 bits of floating point."""
+        """Whether any array holds 64-bit floating-point numbers."""
         return "f64[" in self._text
 
     def _reached(self, computation: str, times: int = 1) -> Iterator[tuple[int, Instruction]]:
-        """Every instruction that runs, and how often."""
+        """Yields every instruction that runs, and how often it does."""
         for one in self.computations[computation]:
             yield times, one
             rounds = self.rounds(one) if one.operation == "while" else 1
             if one.operation in ("all-reduce", "reduce-scatter", "reduce"):
-                continue  # what they apply is a sum of two numbers
+                continue  # they call only the sum of two numbers
             for called in one.called():
                 yield from self._reached(called, times * rounds)
 
     def rounds(self, loop: Instruction) -> int:
-        """How often a loop goes round: all here count from 0 to a constant in the condition.
+        """Returns the number of iterations of a loop.
+
+        Without a trip count from the compiler, the loop is taken to count from 0 to the only
+        integer constant in its condition.
 
         Raises:
-          ValueError: this one does not.
+          ValueError: the condition does not have exactly one such constant.
         """
         if known := _TRIPS.search(loop.rest):
             return int(known[1])
@@ -202,26 +213,27 @@ class Program:
             if one.operation == "constant" and _COUNTER.match(one.type)
         ]
         if len(constants) != 1:
-            raise ValueError(f"nobody knows how often the loop {loop.name} goes round")
+            raise ValueError(f"the number of iterations of the loop {loop.name} is unknown")
         return constants[0]
 
 
-def _collective(one: Instruction) -> Collective | None:
+def _collective(one: Instruction, devices: int) -> Collective | None:
+    """Returns the collective that an instruction is, in a program for so many devices."""
     if one.operation == "send" and _BETWEEN_SLICES in one.rest:
         return Collective("send", buffers(one.type)[0].bytes, 2)
     kind = one.operation.removesuffix("-start")
     if kind not in _COLLECTIVES:
         return None
-    size, group = sum(buffer.bytes for buffer in buffers(one.type)), _group(one.rest)
-    if one.operation != kind and kind == "all-gather":  # names operand and result
+    size, group = sum(buffer.bytes for buffer in buffers(one.type)), _group(one.rest, devices)
+    if one.operation != kind and kind == "all-gather":  # its type holds operand and result
         size = size * group // (group + 1)
     if one.operation != kind and kind == "collective-permute":
         size //= 2
     return Collective(kind, size, group)
 
 
-def _group(rest: str) -> int:
-    """How many devices take part in a collective together."""
+def _group(rest: str, devices: int) -> int:
+    """Returns how many devices, of all `devices`, take part in a collective together."""
     if written := _GROUP.search(rest):
         return len(written[1].split(","))
     if grid := _GRID.search(rest):
@@ -232,4 +244,4 @@ def _group(rest: str) -> int:
         for axis in re.findall(r"'(\w+)'", axes[2]):
             group *= int(sizes[axis])
         return group
-    return 2  # a collective-permute names pairs
+    return 2 if "source_target_pairs=" in rest else devices  # pairs, or `replica_groups={}`

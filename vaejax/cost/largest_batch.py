@@ -1,4 +1,4 @@
-"""What fits into a device's memory: the largest batch, and ways out where a step does not."""
+"""Finds the largest batch that fits a device's memory, and settings with which a step fits."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,21 +12,22 @@ from vaejax.records.progress import say
 from vaejax.runtime.chips import Chip
 from vaejax.training.feeding import RESIDENT_SHARE
 
-# Batches are padded to multiples of eight on a TPU; finer answers would say nothing.
+# Batches are padded to multiples of eight on a TPU; a finer search would gain nothing.
 GRAIN = 8
 
 
 def largest_batch(need: Callable[[int], int], room: int, start: int, grain: int = GRAIN) -> int:
-    """The largest multiple of `grain` that fits, to within a sixteenth; 0 if none does.
+    """Searches for the largest multiple of `grain` that fits; returns 0 if none does.
 
-    Every look costs a compilation. What a step needs grows nearly in proportion to its batch, so
-    two looks tell where the third should be.
+    It stops within a sixteenth or one `grain` of the optimum, or where 15/16 of `room` is used:
+    every trial costs a compilation. The memory of a step grows nearly linearly with its batch, so
+    two trials predict where the third should be.
 
     Args:
-      need: bytes for a batch; more than `room` if it does not fit.
-      room: bytes that there are.
-      start: where to look first.
-      grain: what batches are multiples of.
+      need: returns the bytes that a batch needs; more than `room` if it does not fit.
+      room: available bytes.
+      start: the batch to try first.
+      grain: batches are multiples of this.
     """
     needs: dict[int, int] = {}
     low, high = 0, None
@@ -46,13 +47,13 @@ def largest_batch(need: Callable[[int], int], room: int, start: int, grain: int 
 def largest_step(
     config: Config, chip: Chip, devices: int, trial: Callable[[Config], Estimate]
 ) -> Estimate | None:
-    """The step with the largest batch that fits; None if not even the smallest does.
+    """Searches for the step with the largest batch that fits; None if not even the smallest does.
 
     Args:
-      config: config of the run; its batch is where the search begins.
-      chip: whose memory it is to fit, beside training pictures that lie there.
-      devices: that share the batch.
-      trial: compiles a step, or raises DoesNotFit.
+      config: config of the run; the search begins at its batch size.
+      chip: the chip whose memory the step must fit, beside training pictures that lie there.
+      devices: number of devices that share the batch.
+      trial: compiles a step and returns its cost, or raises DoesNotFit.
     """
     found: dict[int, Estimate] = {}
 
@@ -78,14 +79,14 @@ def largest_step(
 
 
 def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, grain: int) -> int:
-    """Where the line through the two needs nearest to the room reaches it, within the bounds."""
+    """Returns the batch at which the line through the two trials nearest to `room` reaches it."""
     middle = 2 * low if high is None else (low + high) // 2
     nearest = sorted(sorted(needs, key=lambda batch: abs(needs[batch] - room))[:2])
     growth = [needs[batch] for batch in nearest]
     if growth[0] < growth[-1]:
         slope = (growth[1] - growth[0]) / (nearest[1] - nearest[0])
         guess = int(nearest[0] + (room * 31 / 32 - growth[0]) / slope)
-        # Never farther than a straight line can be trusted, nor where nothing would be learned.
+        # Within the range where a line can be trusted, and off the batches whose answer is known.
         middle = min(max(guess, low + grain), 16 * low if high is None else high - grain)
     middle -= middle % grain
     return middle if high is None or middle not in needs else (low + high) // 2 // grain * grain
@@ -94,13 +95,18 @@ def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, gra
 def remedies(
     config: Config, devices: int, error: DoesNotFit, trial: Callable[[Config], object]
 ) -> Iterator[dict[str, Any]]:
-    """Changes of settings with which a step that does not fit would, each tried.
+    """Yields changes of settings with which a step that does not fit would fit.
+
+    Each is compiled to make sure.
 
     Args:
-      config: that does not fit.
-      devices: that share the batch.
-      error: what it needs.
+      config: the config that does not fit.
+      devices: number of devices that share the batch.
+      error: holds the bytes that the step needs and those that a device has.
       trial: compiles a step, or raises DoesNotFit.
+
+    Yields:
+      New values by setting, such as `{"train.accumulate": 2}`.
     """
     for choices in _choices(config, devices):
         for changes, least in choices:
@@ -111,13 +117,16 @@ def remedies(
             except DoesNotFit:
                 continue
             except UserError:
-                break  # such settings do not go together
+                break  # these settings cannot be combined
             yield changes
             break
 
 
 def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]:
-    """Kinds of remedies, each from the mildest on, and what share of the need must stay."""
+    """Yields the changes of each kind, mildest first.
+
+    Beside each change stands the least share of the present need that it leaves.
+    """
     train = config.train
     if isinstance(config.model, LadderConfig) and not config.model.remat:
         yield [({"model.remat": True}, 1 / 4)]

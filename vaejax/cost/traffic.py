@@ -1,8 +1,8 @@
-"""How many bytes a compiled program moves on one device.
+"""Counts the bytes that a compiled program moves on one device.
 
-XLA's own totals count the body of a loop once, and a TPU's main memory (HBM) and the memories
-beside its arithmetic units (VMEM, and CMEM on v4) alike, though those are more than ten times as
-fast. The program's text tells them apart: layouts ending in `S(1)` or `S(3)` are near.
+XLA's own totals count the body of a loop once. They also do not distinguish a TPU's main memory
+(HBM) from the memories beside its arithmetic units (VMEM, and CMEM on v4), which are more than ten
+times as fast. The program's text does: layouts ending in `S(1)` or `S(3)` are near.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vaejax.cost.hlo import Instruction, Program, buffers
 
 _NEAR = ("1", "3")
-# These name what is there already; a transfer under way is counted where it starts.
+# These only name existing data. (An asynchronous transfer is counted at its start.)
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 _FREE_CALLS = ('custom_call_target="AllocateBuffer"', 'custom_call_target="ConcatBitcast"')
 
@@ -19,27 +19,27 @@ class Traffic(NamedTuple):
     """Bytes that the instructions of a program read and write on one device.
 
     Attributes:
-      hbm: in its main memory.
-      near: in the memories beside its arithmetic units.
+      hbm: bytes in its main memory.
+      near: bytes in the memories beside its arithmetic units.
     """
 
     hbm: int
     near: int
 
     def times(self, count: int) -> "Traffic":
-        """The traffic of so many runs."""
+        """Returns the traffic of `count` runs."""
         return Traffic(count * self.hbm, count * self.near)
 
     def plus(self, other: "Traffic") -> "Traffic":
-        """The traffic of both."""
+        """Returns the sum of both."""
         return Traffic(self.hbm + other.hbm, self.near + other.near)
 
 
 def traffic(program: Program) -> Traffic:
-    """What the instructions move: each operand and result once, in whole tiles.
+    """Counts what one run of the program moves: each operand and result once, in whole tiles.
 
-    Of an array that an instruction only takes slices of, or writes one into, these alone count,
-    as of the arrays that a loop goes through.
+    Where an instruction only reads or writes slices of an array, only the slices count; this also
+    holds for the arrays that a loop iterates over.
 
     Raises:
       ValueError: the program has a loop of unknown length, or branches.
@@ -57,7 +57,7 @@ def _of_computation(program: Program, name: str) -> Traffic:
             rounds = program.rounds(one) if one.operation == "while" else 1
             total = total.plus(_of_computation(program, body).times(rounds))
         elif one.operation == "conditional":
-            raise ValueError("the program has branches: nobody knows which one runs")
+            raise ValueError("the program has branches, and which one runs is unknown")
         else:
             total = total.plus(_of_instruction(program, one, seen))
     return total
@@ -73,7 +73,7 @@ def _of_instruction(program: Program, one: Instruction, seen: dict[str, Instruct
     total = Traffic(0, 0)
     for part, buffer in zip(_written(program, one, seen), buffers(one.type), strict=True):
         total = total.plus(_in(buffer.space, buffer.stored if part is None else part))
-    # Most that only start name source and target in their result.
+    # The result type of most asynchronous starts holds source and target: both are counted already.
     if one.operation.endswith("-start") and one.operation != "all-reduce-start":
         return total
     for position, operand in enumerate(one.operands()):
@@ -92,7 +92,7 @@ def _size(kind: str) -> int:
 
 
 def _read(program: Program, one: Instruction, position: int) -> int | None:
-    """Bytes that are read of an operand; None for all."""
+    """Returns the bytes that are read of an operand; None for all."""
     if one.operation == "fusion":
         return _read_inside(program, one.called()[0], position)[0]
     if position == 0 and one.operation in ("slice", "dynamic-slice", "gather"):
@@ -103,7 +103,7 @@ def _read(program: Program, one: Instruction, position: int) -> int | None:
 
 
 def _read_inside(program: Program, fusion: str, position: int) -> tuple[int | None, bool]:
-    """The same of a fusion's operand, and whether the fusion's result is the operand itself."""
+    """Does the same for a fusion's operand; also tells whether the result is the operand itself."""
     names, read, passed_on = set(), 0, False
     for one in program.computations[fusion]:
         if one.operation == "parameter" and one.rest.startswith(f"{position})"):
@@ -126,7 +126,7 @@ def _read_inside(program: Program, fusion: str, position: int) -> tuple[int | No
 
 
 def _written(program: Program, one: Instruction, seen: dict[str, Instruction]) -> list[int | None]:
-    """Bytes that are written of each array of a result; None for all."""
+    """Returns the bytes that are written of each array of a result; None for all."""
     if one.operation == "dynamic-update-slice":
         update = seen.get(one.operands()[1])
         return [update and _size(update.type)]
@@ -144,7 +144,7 @@ def _written_inside(program: Program, fusion: str) -> list[int | None]:
 
 
 def _updated(result: Instruction, inside: dict[str, Instruction]) -> int | None:
-    """Bytes that updates write into an array given to a fusion; None for a new array."""
+    """Returns the bytes that updates write into a fusion's operand; None for a new array."""
     written = 0
     while result.operation in ("bitcast", "dynamic-update-slice"):
         if result.operation == "dynamic-update-slice":

@@ -1,4 +1,4 @@
-"""Pictures: from where they lie to batches of uint8::
+"""Opens picture data sets as uint8 arrays, from which batches are cut::
 
     dataset = open_dataset(config.data)
     for batch in pipeline.train_batches(dataset.splits["train"].arrays(), seed=0, batch_size=128):
@@ -26,7 +26,7 @@ from vaejax.records.progress import say
 
 __all__ = ["Dataset", "Split", "open_dataset", "prepare"]
 
-_PARTS_OF_A_BATCH = ("image", "index", "mask")
+_RESERVED_NAMES = ("image", "index", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Split:
     """The pictures of one split.
 
     Attributes:
-      images: a read-only map of the cache; a row is read from disk when it is asked for.
-      labels: arrays whose first axis goes with the images, e.g. `attributes` of CelebA,
-        `[picture, 40]` of 0 and 1, their names in the data set's fingerprint.
-      names: each picture's file name, or its number in an array.
+      images: the memory-mapped cache file, read-only; a row is read from disk when it is indexed.
+      labels: label arrays by name, with a row for each image, e.g. `attributes` of CelebA,
+        `[picture, 40]` of 0 and 1; the fingerprint holds the names of these 40 columns.
+      names: each picture's name in its source: a file name, or the row number in an array.
     """
 
     images: UInt8[np.ndarray, "picture height width channel"]
@@ -47,11 +47,14 @@ class Split:
     )
 
     def arrays(self, labels: Sequence[str] = ()) -> dict[str, Shaped[np.ndarray, "picture ..."]]:
-        """What batches are cut from: `image`, and the named labels.
+        """Returns the arrays that batches are cut from: `image`, and the named labels.
+
+        Args:
+          labels: names of the labels, keys of `self.labels`.
 
         Raises:
-          UserError: there is no such label, it is not of numbers, or it is called like another
-            part of a batch.
+          UserError: there is no such label, it is not numeric, or it has the name of another
+            part of a batch (`image`, `index` or `mask`).
         """
         for name in labels:
             if name not in self.labels:
@@ -62,9 +65,9 @@ class Split:
                     f"the label {name!r} is of {self.labels[name].dtype}; only numbers can be "
                     "trained on"
                 )
-            if name in _PARTS_OF_A_BATCH:
+            if name in _RESERVED_NAMES:
                 raise UserError(
-                    f"a label cannot be called {name!r}, as a part of every batch is; rename it"
+                    f"the label name {name!r} is reserved for a part of every batch; rename it"
                 )
         return {"image": self.images, **{name: self.labels[name] for name in labels}}
 
@@ -75,10 +78,11 @@ class Dataset:
 
     Attributes:
       splits: "train" and, where they have pictures, "valid" and "test".
-      fingerprint: what the data are, not where they lie: JSON-able, equal for equal arrays.
-      report: `set_aside`, all that lies among the pictures and was not used (name -> reason),
-        `file`, where that list lies ("" where it could not be written), and `remarks`, what is
-        odd about pictures that are used (name -> remark).
+      fingerprint: identifies the data, wherever they are stored: the kind of source, picture
+        size, channels and crop, and the count and SHA-256 of each split's arrays; JSON-able.
+      report: `set_aside`, everything among the pictures that was not used (name -> reason),
+        `file`, the path of that list on disk ("" if it could not be written), and `remarks`,
+        what is odd about pictures that are used (name -> remark).
     """
 
     splits: dict[str, Split]
@@ -86,22 +90,23 @@ class Dataset:
     report: dict
 
     def shown(self) -> UInt8[np.ndarray, "picture height width channel"]:
-        """Faces to look at: of the validation split, else of the training split."""
+        """Returns the pictures to display: the validation split, or else the training split."""
         return self.splits.get("valid", self.splits["train"]).images
 
 
 def open_dataset(
     config: DataConfig, *, progress: bool = True, cache_setting: str = SETTING
 ) -> Dataset:
-    """Opens the data, decoding them into the cache the first time.
+    """Opens the data; decodes them into the cache the first time.
 
     Args:
       config: the data's settings, `crop` resolved.
       progress: whether to show progress and messages on stderr.
-      cache_setting: what the caller's user can set to have the cache elsewhere, for messages.
+      cache_setting: name of the setting by which the caller's user can move the cache, for
+        messages.
 
     Raises:
-      UserError: what is missing or does not fit, and what to do.
+      UserError: something is missing or does not fit; the message says what to do.
     """
     crops.check_preset(config.crop, config.image_size)
     source = open_source(config)
@@ -126,20 +131,24 @@ def _tell(
     for note in source.notes:
         say(note)
     if remarks:
-        say(f"used all the same: {count_reasons(remarks)}")
+        say(f"used, but odd: {count_reasons(remarks)}")
     if unused:
         names = f"; their names are in {file}" if file else ""
         say(f"not used: {count_reasons(unused)}{names}")
 
 
 def prepare(config: DataConfig, *, progress: bool = True) -> Dataset:
-    """Everything that must happen once before training; the only way to download anything.
+    """Does everything that must happen once before training; the only function that downloads.
 
-    A `tfds:NAME` that is not prepared is prepared by TFDS, from `data.manual_dir` or, where that
-    is empty, by downloading. Then the cache is built.
+    A data set `tfds:NAME` that is not prepared is prepared by TFDS, from `config.manual_dir` or,
+    if that is empty, by downloading. Then the cache is built.
+
+    Args:
+      config: the data's settings, `crop` resolved.
+      progress: whether to show progress and messages on stderr.
 
     Raises:
-      UserError: as `open_dataset`, or when TFDS cannot prepare the data set.
+      UserError: as in `open_dataset`, or TFDS cannot prepare the data set.
     """
     crops.check_preset(config.crop, config.image_size)
     if config.source.startswith("tfds:"):

@@ -9,18 +9,26 @@ import numpy as np
 
 
 class Item(NamedTuple):
-    """One picture before decoding."""
+    """One picture before decoding.
+
+    Attributes:
+      name: the picture's name, unique within its source.
+      read: returns a file's bytes, or uint8 pixels `[height, width]` or `[height, width, channel]`.
+      labels: the picture's label values by label name.
+    """
 
     name: str
-    read: Callable[[], bytes | np.ndarray]  # a file's bytes, or uint8 pixels
+    read: Callable[[], bytes | np.ndarray]
     labels: Mapping[str, Any]
 
 
 class Chunk(NamedTuple):
     """A few pictures of one split: the unit of work of a build.
 
-    `items` is called, and its items are read, in a worker thread. Split None: the source has no
-    official splits.
+    Attributes:
+      split: the official split, "train", "valid" or "test"; None if the source has no official
+        splits.
+      items: returns the pictures. It is called, and its items are read, in a worker thread.
     """
 
     split: str | None
@@ -29,33 +37,40 @@ class Chunk(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """A source, listed."""
+    """The pictures of a source.
+
+    Attributes:
+      count: number of pictures in the chunks.
+      chunks: takes the largest number of pictures per chunk, and returns the chunks in order.
+      set_aside: pictures found unusable without reading them: name -> reason.
+      attribute_names: names of the columns of the label `attributes`, if there is one.
+    """
 
     count: int
-    chunks: Callable[[int], Iterator[Chunk]]  # pictures a chunk -> chunks
-    set_aside: dict[str, str]  # pictures found unusable without reading them: name -> reason
+    chunks: Callable[[int], Iterator[Chunk]]
+    set_aside: dict[str, str]
     attribute_names: Sequence[str] = ()
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where pictures come from."""
+    """A source of pictures, such as a folder or an array file."""
 
     kind: str
-    """What the fingerprint calls the source; says nothing of where it lies."""
+    """The source's name in the fingerprint; it does not depend on where the source is stored."""
 
     left_out: Mapping[str, str] = MappingProxyType({})
-    """What lies among the pictures and is none that can be used: name -> reason."""
+    """Files and folders among the pictures that are not used: name -> reason."""
     notes: Sequence[str] = ()
-    """What else is to be said of the source, a line each."""
+    """Messages about the source for the user, one line each."""
 
     def signature(self) -> Any:
-        """Everything that changes when the data change, JSON-able, found without reading it."""
+        """Returns a JSON-able value that changes with the data; reads none of the pictures."""
 
     def contents(self) -> Contents:
         """Lists the pictures. Called only when the cache must be built."""
 
 
 def spans(size: int, step: int) -> Iterator[range]:
-    """`range(size)` in pieces of at most `step`."""
+    """Divides `range(size)` into consecutive ranges of at most `step` elements."""
     return (range(start, min(start + step, size)) for start in range(0, size, step))

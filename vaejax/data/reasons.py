@@ -1,19 +1,22 @@
-"""What was not used, counted by reason in one line."""
+"""Summarizes in one line why files were not used, counted by reason."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-# Numbers and quoted names, in which reasons of one kind differ.
+# Numbers and quoted names: reasons of one kind differ only in these.
 _PARTICULAR = re.compile(r"'[^']*'|\d+")
 
 
 def count_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
-    """Reasons with their counts, the most frequent first.
+    """Formats reasons with their counts, the most frequent first.
+
+    Reasons that differ only in numbers or quoted names are counted together; an ellipsis stands
+    for the parts that differ.
 
     Args:
       reasons: name -> reason.
-      most: how many reasons are told; the others are counted together.
+      most: largest number of reasons listed; the others are counted together.
 
     >>> count_reasons({"a": "not a picture", "b": "empty file", "c": "not a picture"})
     '2 × not a picture; 1 × empty file'

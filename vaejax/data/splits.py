@@ -1,8 +1,8 @@
-"""Training, validation and test pictures for sources that name no splits of their own.
+"""Assigns pictures to training, validation and test, for sources without official splits.
 
-A picture's place is decided by its content (SHA-256 of the file's bytes or of the array's row)
-and the split seed. Copies of one picture therefore never cross the splits, names and order do
-not matter, and, where holdout is a share, adding pictures moves none of the others.
+The split of a picture depends on its content (SHA-256 of the file's bytes or of the array's row)
+and on the split seed. Copies of one picture therefore share a split, names and order do not
+matter, and, where holdout is a share, adding pictures moves none of the others.
 """
 
 import hashlib
@@ -15,21 +15,26 @@ SPLITS = ("train", "valid", "test")
 
 
 def place(digest: bytes, seed: int) -> float:
-    """A number in [0, 1), uniform over contents, fixed by the content's digest and the seed."""
+    """Returns a number in [0, 1), uniform over contents, that depends on digest and seed only."""
     mixed = hashlib.sha256(f"{seed}:".encode() + digest).digest()
     return int.from_bytes(mixed[:6], "big") / 2**48  # 48 bits are exact in a float
 
 
 def assign(digests: Sequence[bytes], holdout: tuple[float, float], seed: int) -> list[str]:
-    """Names the split of each picture.
+    """Assigns a split to each picture.
 
     Args:
-      digests: content digests, one a picture.
-      holdout: valid and test, each a share (below 1) or a number of pictures (from 1 on).
-      seed: `split_seed`.
+      digests: digest of each picture's content.
+      holdout: sizes of the validation and the test split, each a share of the pictures (below
+        1) or a number of pictures (1 or more).
+      seed: `config.data.split_seed`.
+
+    Returns:
+      The split of each picture, a name in `SPLITS`. A split given by number may come out smaller
+      where copies of one picture would exceed it.
 
     Raises:
-      UserError: more pictures are asked for than there are.
+      UserError: holdout by number leaves no training pictures.
     """
     rows_of = defaultdict(list)
     for row, digest in enumerate(digests):
@@ -43,7 +48,7 @@ def assign(digests: Sequence[bytes], holdout: tuple[float, float], seed: int) ->
             for row in rows_of[digest]:
                 names[row] = "valid" if at < shares[0] else "test"
 
-    # Counts are filled from the other end, so that a share beside a count stays where it was.
+    # Counts are filled from the upper end of [0, 1): a share beside a count keeps its pictures.
     counts = {name: int(amount) for name, amount in zip(SPLITS[1:], holdout) if amount >= 1}
     left = names.count("train")
     if sum(counts.values()) >= left and counts:
@@ -55,7 +60,7 @@ def assign(digests: Sequence[bytes], holdout: tuple[float, float], seed: int) ->
         rows = rows_of[digest]
         if names[rows[0]] != "train":
             continue
-        # A group of copies too large for what is missing is passed over, not torn apart.
+        # A group of copies larger than the number still missing is skipped, not divided.
         name = next((name for name, missing in counts.items() if missing >= len(rows)), None)
         if name:
             counts[name] -= len(rows)

@@ -1,1 +1,1 @@
-"""Files of this machine: where they are, and that they are there whole or not at all."""
+"""Local files: the paths that users name, atomic writes, and strict JSON."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Atomic writes: a file has its old or its new content, even after a power cut."""
 
 import errno
 import glob
@@ -13,13 +13,14 @@ from vaejax.errors import UserError, short_reason
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, whose file takes its place when all has gone well.
+    """Yields a temporary path beside `path` to write to, which replaces `path` after the block.
 
-    Whoever reads `path` meanwhile, or after an error, finds what was there before. File and
-    directory are forced to disk, so that a power cut leaves the old content or the new.
+    Until then, and after an error, `path` keeps its old content. File and directory are forced to
+    disk (fsync), so that a power cut leaves either the old content or the new. Missing parent
+    directories are created.
 
     Raises:
-      OSError: `path` cannot be written; it names `path`.
+      OSError: `path` cannot be written; the error names `path`.
     """
     path = Path(path)
     with naming(path):
@@ -37,9 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Around writing to a file: an `OSError` names it.
+    """Makes an `OSError` that is raised in the block name `path`.
 
-    Users do not know temporary files, and writing to an open file names none at all.
+    Users do not know the temporary files, and an error of writing to an open file names none.
     """
     try:
         yield
@@ -49,12 +50,12 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path, name: str, remedy: str = "name another") -> None:
-    """Finds out whether `path` can be written before the work whose result it shall hold.
+    """Checks that `path` can be written, before the work whose result it is to hold.
 
     Args:
-      path: a file that need not be there yet; directories are made as needed.
-      name: what the user calls it, such as `--out`.
-      remedy: what to do where it cannot be written.
+      path: a file that need not exist; missing parent directories are created.
+      name: the flag or setting that names the path, such as `--out`.
+      remedy: what to do if it cannot be written.
 
     Raises:
       UserError: it cannot be written; the message names path, reason and remedy.
@@ -64,7 +65,7 @@ def check_writable(path: Path, name: str, remedy: str = "name another") -> None:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a directory")
         if path.exists() and not path.is_file():
-            # A device such as /dev/null would be gone for good, a pipe's reader wait for ever.
+            # `replacing` would delete a device such as /dev/null, and a pipe's reader would hang.
             raise OSError(None, "it is no regular file")
         _probe(path)
     except OSError as error:
@@ -72,7 +73,16 @@ def check_writable(path: Path, name: str, remedy: str = "name another") -> None:
 
 
 def check_directory(path: Path, name: str, remedy: str = "name another") -> None:
-    """As `check_writable`, of any file in the directory `path`, which is made if need be."""
+    """Checks that files can be written in the directory `path`, which is created if missing.
+
+    Args:
+      path: the directory.
+      name: the flag or setting that names it, such as `--workdir`.
+      remedy: what to do if no file can be written there.
+
+    Raises:
+      UserError: no file can be written there; the message names path, reason and remedy.
+    """
     try:
         _probe(path / "probe")
     except OSError as error:
@@ -95,7 +105,7 @@ def _temporary(path: Path, process: int) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what processes of this machine that were killed left beside `path`."""
+    """Removes temporary files that killed processes of this machine have left beside `path`."""
     prefix = _temporary(path, 0).name.removesuffix("0")
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*"):
         process = leftover.name.removeprefix(prefix)
@@ -118,7 +128,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot force anything to disk, and say so.
+        # Some file systems do not support fsync.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
     finally:

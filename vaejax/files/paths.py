@@ -1,4 +1,4 @@
-"""Places that users name: paths of this machine, not addresses."""
+"""Checks paths that users name: they must be local paths, not URLs."""
 
 import os
 import re
@@ -7,10 +7,11 @@ from pathlib import Path
 from vaejax.errors import UserError
 
 RUN_MARK = ".vaejax"
-"""The file by which a work directory is known from its first moment."""
+"""The name of the file that marks a directory as a work directory from its creation on."""
 
-# A scheme has two letters at least, which a Windows drive has not. pathlib makes one slash of two.
+# A scheme has at least two letters, unlike a Windows drive. pathlib merges two slashes into one.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.*)", re.DOTALL)
+# The usual tool that mounts the storage of each scheme.
 _MOUNTS = {
     "gs": "gcsfuse",
     "gcs": "gcsfuse",
@@ -24,14 +25,15 @@ _MOUNTS = {
 
 
 def local_path(name: str, value: str | Path) -> Path:
-    """The path that a user named, `~` expanded.
+    """Returns the path that a user named, with `~` expanded.
 
     Args:
-      name: what the user calls it, such as `--workdir` or `config.data.path`.
-      value: what was given.
+      name: the flag or setting that names it, such as `--workdir` or `config.data.path`.
+      value: the value of the flag or setting.
 
     Raises:
-      UserError: it is no path, empty, an address (`gs://…`, `file://…`), or its home is unknown.
+      UserError: the value is not a path, has a NUL character, is empty, is a URL (`gs://…`,
+        `file://…`), or `~` names an unknown home directory.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise UserError(f"{name}={value!r} is no path; name a file or directory")
@@ -48,7 +50,7 @@ def local_path(name: str, value: str | Path) -> Path:
 
 
 def check_no_address(name: str, value: str) -> None:
-    """Raises UserError if `value` is an address; the line says how to make a path of it."""
+    """Raises UserError if `value` is a URL; the message says how to get a local path instead."""
     match = _ADDRESS.fullmatch(value)
     if not match:
         return
@@ -64,15 +66,15 @@ def check_no_address(name: str, value: str) -> None:
 
 
 def user_cache() -> Path:
-    """Where vaejax keeps what it can make again: $XDG_CACHE_HOME/vaejax or ~/.cache/vaejax.
+    """Returns the directory of vaejax's caches: `$XDG_CACHE_HOME/vaejax` or `~/.cache/vaejax`.
 
     Raises:
-      UserError: there is no home directory.
+      UserError: there is no home directory, or XDG_CACHE_HOME is a URL.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     check_no_address("XDG_CACHE_HOME", given)
     try:
-        # A relative one is ignored, as the XDG base directory specification has it.
+        # A relative path is ignored, as the XDG base directory specification demands.
         root = given if os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError as error:
         raise UserError(

@@ -1,4 +1,4 @@
-"""JSON that every reader takes, whatever the numbers."""
+"""JSON that every parser accepts, even if numbers are not finite."""
 
 import json
 import math
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """`value` as JSON text, in which numbers that are not finite are null.
+    """Returns `value` as JSON text, with null in place of numbers that are not finite.
 
-    Python would write NaN and Infinity, which are no JSON (RFC 8259, section 6).
+    Python would write NaN and Infinity, which are not JSON (RFC 8259, section 6).
 
     >>> dumps({"loss": float("nan"), "kl": [1.5, float("inf")]})
     '{"loss": null, "kl": [1.5, null]}'

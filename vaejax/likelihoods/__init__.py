@@ -1,4 +1,4 @@
-"""p(x given z) of 8-bit pictures: each sums to one over the levels of every value."""
+"""Likelihoods p(x given z) of 8-bit pictures; each sums to one over the levels of every value."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def build_likelihood(config: Config) -> Likelihood:
-    """The likelihood that `config` names."""
+    """Returns the likelihood that `config.likelihood` describes."""
     build: dict[str, Callable[[], Likelihood]] = {
         "logistic": lambda: DiscretizedLogistic(config.likelihood.bits),
         "gaussian": DiscretizedGaussian,

@@ -1,4 +1,4 @@
-"""The Gaussian cut into levels."""
+"""The discretised Gaussian likelihood."""
 
 import math
 
@@ -18,24 +18,24 @@ from vaejax.likelihoods.values import (
 
 
 class DiscretizedGaussian:
-    """A Gaussian cut into levels, the tails in the first and the last.
+    """A Gaussian discretised to levels, of which the first and the last take the tails.
 
-    With a learned scale this is the sigma-VAE (Rybkin et al. 2021), with a fixed one the
-    mean-squared error at its right weight; cut into levels it cannot earn credit by a scale
-    narrower than a level, so its bits/dim compare with the other likelihoods'.
+    With a learned scale this is the sigma-VAE (Rybkin et al. 2021), with a fixed scale the mean
+    squared error with its correct weight. Because it is discretised, a scale narrower than a level
+    gains nothing, so its bits/dim are comparable with those of the other likelihoods.
     """
 
     bits = 8
 
     def log_prob(self, images: Images, pixels: Pixels) -> Float[Array, "batch"]:
-        """Log-probability of each picture, in nats."""
+        """Returns the log-probability of each picture, in nats."""
         inverse_scale = jnp.exp(-pixels.log_scale)
         middle = (to_unit(images) - pixels.location) * inverse_scale
         half = jnp.broadcast_to(0.5 * LEVEL * inverse_scale, middle.shape)
         infinite = jnp.full_like(middle, jnp.inf)
         lower = jnp.where(images == 0, -infinite, middle - half)
         upper = jnp.where(images == 255, infinite, middle + half)
-        # log(Phi(b) - Phi(a)) is exact only where both are small: mirror what lies above zero.
+        # log(Phi(b) - Phi(a)) is accurate only if both are small: levels above zero are mirrored.
         mirror = middle > 0
         lower, upper = jnp.where(mirror, -upper, lower), jnp.where(mirror, -lower, upper)
         log_upper = _log_ndtr(upper)
@@ -43,19 +43,19 @@ class DiscretizedGaussian:
         return sum_of_picture(log_upper + _log1mexp(-log_ratio))
 
     def moments(self, pixels: Pixels) -> Moments:
-        """The middle of the distribution and the squared scale."""
+        """Returns mean and variance of each value: the location and the squared scale."""
         return pixels.location, jnp.exp(2.0 * pixels.log_scale)
 
 
 def _log_ndtr(x: Values) -> Values:
-    """log Phi(x), with gradients that stay finite at infinite edges."""
+    """Computes log Phi(x), with gradients that stay finite at infinite edges."""
     finite = jnp.isfinite(x)
     inner = jax.scipy.special.log_ndtr(jnp.where(finite, x, 0.0))
     return jnp.where(finite, inner, jnp.where(x > 0, 0.0, -jnp.inf))
 
 
 def _log1mexp(x: Values) -> Values:
-    """log(1 - exp(-x)) for x > 0 (Maechler 2012); 0 at infinity."""
+    """Computes log(1 - exp(-x)) for x > 0 (Maechler 2012); 0 at infinity."""
     # A level far out in the tail of a narrow Gaussian can lose its width to rounding.
     x = jnp.maximum(x, 1e-30)
     small = x < math.log(2.0)

@@ -1,4 +1,4 @@
-"""The logistic distribution cut into levels (Kingma et al. 2016, appendix of IAF)."""
+"""The discretised logistic likelihood (Kingma et al. 2016, appendix of the IAF paper)."""
 
 import math
 
@@ -15,17 +15,17 @@ def log_mass(
     log_scale: Float[Array, "*#shape"],
     bits: int = 8,
 ) -> Float[Array, "*shape"]:
-    """Log of the mass of each value's level, in nats; over all levels the masses sum to one.
+    """Computes the log-mass of each value's level, in nats; over all levels the masses sum to one.
 
     The mass of a level is sigmoid(b) - sigmoid(a) between its edges a < b, which equals
     sigmoid(b) sigmoid(-a) (1 - exp(a - b)): every factor's logarithm is exact in float32, so
     no clamp and no branch on small differences is needed. The first and the last level take
-    the tails: the factor of the edge that they lack is 1, and so is that of the width.
+    the tails: the factor of their missing edge is 1, and so is that of the width.
 
     Args:
       images: grey levels 0..255.
-      location: on the scale of `to_unit`.
-      log_scale: log scale of the logistic distribution.
+      location: location of the logistic distribution, on the scale of `to_unit`.
+      log_scale: log of its scale, in the same unit.
       bits: the number of most significant bits of each value that are modelled. The centres of
         the 2^bits levels lie evenly on [-1, 1], and a level is as wide as their spacing, so that
         there is no gap and no overlap.
@@ -47,11 +47,17 @@ def _log_mass(
     has_near: Bool[Array, "*#shape"],
     has_far: Bool[Array, "*#shape"],
 ) -> Float[Array, "*shape"]:
-    """With the distance of a level's middle from the location and half a level, in scales.
+    """Computes `log_mass` from distances in units of the scale.
 
     With t = exp(-distance) and q = exp(-half), the edge nearer to the location has the factor
-    1 / (1 + exp(distance - half)) = t / (t + q) and the farther one 1 / (1 + t q): for both
-    together one exponential and one logarithm.
+    1 / (1 + exp(distance - half)) = t / (t + q) and the farther one 1 / (1 + t q), so that both
+    together need one exponential of the distance and one logarithm.
+
+    Args:
+      distance: distance of the level's middle from the location, at least 0.
+      half: half the width of a level.
+      has_near: whether the level has an edge on the side of the location.
+      has_far: whether it has an edge on the other side.
     """
     t, q = jnp.exp(-distance), jnp.exp(-half)
     edges = jnp.where(has_near, t + q, 1.0) * jnp.where(has_far, 1.0 + t * q, 1.0)
@@ -65,7 +71,7 @@ def _log_mass(
 
 @_log_mass.defjvp
 def _log_mass_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """The slopes in closed form: with 1 - sigmoid of each edge, and that of the width."""
+    """Computes the derivatives in closed form, from those of the two edges and of the width."""
     distance, half, has_near, has_far = primals
     distance_dot, half_dot, _, _ = tangents
     t, q = jnp.exp(-distance), jnp.exp(-half)
@@ -77,20 +83,20 @@ def _log_mass_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 class DiscretizedLogistic:
-    """One logistic for each value.
+    """A discretised logistic distribution of each value.
 
     Attributes:
-      bits: how many bits of each value count.
+      bits: number of most significant bits of each value that are modelled.
     """
 
     def __init__(self, bits: int = 8):
-        """Sets the number of bits that count, at most 8."""
+        """Sets the number of bits that are modelled, at most 8."""
         self.bits = bits
 
     def log_prob(self, images: Images, pixels: Pixels) -> Float[Array, "batch"]:
-        """Log-probability of each picture, in nats."""
+        """Returns the log-probability of each picture, in nats."""
         return sum_of_picture(log_mass(images, *pixels, self.bits))
 
     def moments(self, pixels: Pixels) -> Moments:
-        """The middle of the distribution, and pi^2 / 3 times the squared scale."""
+        """Returns mean and variance of each value: the location, and pi^2 / 3 times scale^2."""
         return pixels.location, jnp.exp(2.0 * pixels.log_scale) * (math.pi**2 / 3)

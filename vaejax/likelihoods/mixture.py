@@ -12,18 +12,18 @@ from jaxtyping import Array, Float, PyTree
 from vaejax.likelihoods.logistic import log_mass
 from vaejax.likelihoods.values import MIN_LOG_SCALE, Images, Moments, bound_log_scale, to_unit
 
-# Mixture parameters of a picture that are worked on at once, 2 MB of them: a 256 px picture has
-# 25 MB, and several arrays as large would set the peak memory of a whole training step.
+# Mixture parameters of a picture that are processed at once, 2 MB of them: a 256 px picture has
+# 25 MB, and several arrays of that size would set the peak memory of a whole training step.
 _AT_ONCE = 2**19
 
 
 class MixturePixels(NamedTuple):
-    """What a decoder says of a batch of pictures: the mixture's parameters, not yet spelt out.
+    """A decoder's output for a batch of pictures, from which the mixtures are computed in strips.
 
     Attributes:
       hidden: the decoder's last features.
-      kernel, bias: of the linear map from a pixel's features to its parameters, as many as
-        `parameters_per_pixel` says.
+      kernel, bias: linear map from a pixel's features to the parameters of its mixture, whose
+        number is `parameters_per_pixel`.
     """
 
     hidden: Float[Array, "batch height width feature"]
@@ -32,16 +32,16 @@ class MixturePixels(NamedTuple):
 
 
 class Components(NamedTuple):
-    """The components of each pixel's mixture; each is shared by the pixel's channels.
+    """The parameters of each pixel's mixture; the channels of a pixel share the weights.
 
-    Pixels come last: they fill a processor's vectors, which a few components would not.
+    The pixel axis is the last: it fills a processor's vectors, which a few components would not.
 
     Attributes:
-      log_weight: normalised.
-      location: on the scale of `to_unit`, before colours are taken into account.
-      log_scale: within the bounds of `bound_log_scale`.
-      colour: what a channel's location gains for each unit of an earlier one: green for red,
-        blue for red, blue for green. Grey pictures have none.
+      log_weight: log of the weights, which sum to one over the components.
+      location: location of each channel's logistic on the scale of `to_unit`, before `colour`.
+      log_scale: log of its scale, within the bounds of `bound_log_scale`.
+      colour: coefficients by which a channel's location depends on the value of an earlier one:
+        green on red, blue on red, blue on green. Grey pictures have none.
     """
 
     log_weight: Float[Array, "component pixel"]
@@ -51,17 +51,17 @@ class Components(NamedTuple):
 
 
 def parameters_per_pixel(channels: int, components: int) -> int:
-    """Numbers that a decoder gives for each pixel: weights, locations, scales and colours."""
+    """Returns the number of parameters per pixel: weights, locations, scales and colours."""
     return components * _rows(channels)
 
 
 def _rows(channels: int) -> int:
-    """Parameters of each component: a weight, locations, scales, and pairs of channels."""
+    """Returns the number of parameters per component: a weight, locations, scales and colours."""
     return 1 + 2 * channels + channels * (channels - 1) // 2
 
 
 def first_bias(channels: int, components: int) -> Float[Array, "parameter"]:
-    """Where the parameters start: equal weights, locations spread evenly, and wide scales."""
+    """Returns the initial bias: equal weights, evenly spread locations, and wide scales."""
     middles = (2 * jnp.arange(components) + 1) / components - 1.0
     rows = jnp.zeros((_rows(channels), components))
     rows = rows.at[1 : 1 + channels].set(0.5 * middles[None])
@@ -69,19 +69,23 @@ def first_bias(channels: int, components: int) -> Float[Array, "parameter"]:
 
 
 class MixtureOfLogistics:
-    """log of the sum over components of weight times the product of the channels' masses.
+    """A mixture of discretised logistics for each pixel, autoregressive over its channels.
+
+    The log-probability of a pixel is the log of the sum over components of weight times the product
+    of the channels' masses (Salimans et al. 2017, section 2).
 
     Attributes:
-      channels: 1 or 3.
-      bits: how many bits of each value count, see `logistic.log_mass`.
+      channels: channels of the pictures, 1 or 3.
+      bits: number of most significant bits of each value that are modelled, see
+        `logistic.log_mass`.
     """
 
     def __init__(self, channels: int, bits: int = 8):
-        """The number of components follows from the pixels."""
+        """Sets the attributes; the number of components follows from the pixels."""
         self.channels, self.bits = channels, bits
 
     def log_prob(self, images: Images, pixels: MixturePixels) -> Float[Array, "batch"]:
-        """Log-probability of each picture, in nats."""
+        """Returns the log-probability of each picture, in nats."""
 
         def of_rows(pixels: MixturePixels, images: Images) -> Float[Array, "batch row"]:
             masses = self.log_masses(images, self.components(pixels))
@@ -90,7 +94,7 @@ class MixtureOfLogistics:
         return jnp.sum(_in_strips(of_rows, pixels, images), axis=1)
 
     def moments(self, pixels: MixturePixels) -> Moments:
-        """Mean and variance of the mixture, by the law of total variance."""
+        """Returns mean and variance of each value, by the law of total variance over components."""
 
         def of_rows(pixels: MixturePixels) -> Moments:
             mixture = self.components(pixels)
@@ -98,7 +102,7 @@ class MixtureOfLogistics:
 
             def of_channel(means: Array, variances: Array) -> tuple[Array, Array]:
                 mean = _total(weight * means)
-                # About the mean: the difference of two large squares would lose its digits.
+                # Taken about the mean: a difference of two large squares would lose precision.
                 away = (means - mean[None]) ** 2
                 return mean, _total(weight * (variances + away))
 
@@ -111,7 +115,7 @@ class MixtureOfLogistics:
         return _in_strips(of_rows, pixels)
 
     def components(self, pixels: MixturePixels) -> Components:
-        """The mixture of every pixel."""
+        """Computes the mixture of every pixel."""
         hidden, kernel, bias = pixels
         channels = self.channels
         features = hidden.reshape(-1, hidden.shape[-1])
@@ -119,8 +123,8 @@ class MixtureOfLogistics:
         def rows(kernel: Array, bias: Array) -> Array:
             return jnp.einsum("rcf,pf->rcp", kernel, features) + bias
 
-        # The map is split, and not the large array that it gives, whose gradient would have to
-        # be put together.
+        # The kernel is split rather than the map's large output, whose gradient would have to be
+        # concatenated.
         ends = [1, 1 + channels, 1 + 2 * channels]
         kernels = jnp.split(kernel.T.reshape(_rows(channels), -1, len(kernel)), ends)
         biases = jnp.split(bias.reshape(_rows(channels), -1, 1), ends)
@@ -133,24 +137,24 @@ class MixtureOfLogistics:
         )
 
     def log_masses(self, images: Images, mixture: Components) -> Float[Array, "pixel"]:
-        """Log of the mass of each pixel's colour, in nats."""
+        """Computes the log-mass of each pixel's colour, in nats."""
         values = images.astype(jnp.float32).reshape(-1, self.channels)
         levels = _product(jnp.eye(self.channels), values.T).astype(jnp.uint8)[:, None]
-        # What is known of an earlier colour is its level, and no more bits than count.
+        # A channel depends on the levels of earlier ones, not on the bits that are not modelled.
         known = to_unit(levels, self.bits)
         location = _coloured(mixture.location, mixture.colour, known)
         masses = log_mass(levels, location, mixture.log_scale, self.bits)
         return jax.nn.logsumexp(mixture.log_weight + _total(masses), axis=0)
 
 
-# Of pictures or their moments with the identity: a transpose that is done once. A plain one XLA's
-# CPU compiler would do, with all that was done to its rows before, anew for every component in
-# every sum that it is fused into.
+# A product with the identity is a transpose that is computed once. XLA's CPU compiler would fuse a
+# plain transpose of pictures or moments, and all earlier operations on its rows, into every sum,
+# and compute them again for every component.
 _product = functools.partial(jnp.matmul, precision="highest")
 
 
 def _total(rows: Array) -> Array:
-    """The sum over the first axis, of a few rows: on a CPU, XLA adds them 30 times sooner so."""
+    """Sums over a short first axis: on a CPU, XLA is 30 times faster if the rows are split."""
     return functools.reduce(jnp.add, jnp.split(rows, len(rows)))[0]
 
 
@@ -160,7 +164,7 @@ _NARROWEST = _LOGISTIC * math.exp(2 * MIN_LOG_SCALE)
 
 
 def _coloured(location: Array, colour: Array, x: Array) -> Array:
-    """Locations given the earlier channels' values `x` [channel, 1, pixel]."""
+    """Returns the locations given the earlier channels' values `x` [channel, 1, pixel]."""
     if location.shape[0] == 1:
         return location
     a, b, c = jnp.split(colour, 3)
@@ -169,9 +173,9 @@ def _coloured(location: Array, colour: Array, x: Array) -> Array:
 
 
 def _moments_of_components(mixture: Components) -> list[tuple[Array, Array]]:
-    """Mean and variance [component, pixel] of each channel, earlier channels not known.
+    """Returns mean and variance [component, pixel] of each channel, given no other channel.
 
-    Green and blue are taken at the means of what they depend on.
+    The locations of green and blue are taken at the means of the channels that they depend on.
     """
     location, scale = mixture.location, jnp.exp(mixture.log_scale)
     own = _LOGISTIC * scale**2
@@ -180,18 +184,18 @@ def _moments_of_components(mixture: Components) -> list[tuple[Array, Array]]:
         return [(red, of_red)]
     a, b, c = mixture.colour
     green, of_green = _within_range(location[1] + a * red, scale[1], own[1] + a**2 * of_red)
-    # Blue as a sum of independent parts: of red's, of green's own and of its own.
+    # Blue is a sum of independent parts: from red, from green's own noise, and from its own.
     of_blue = own[2] + (b + c * a) ** 2 * of_red + c**2 * own[1]
     blue, of_blue = _within_range(location[2] + b * red + c * green, scale[2], of_blue)
     return [(red, of_red), (green, of_green), (blue, of_blue)]
 
 
 def _within_range(location: Array, scale: Array, variance: Array) -> tuple[Array, Array]:
-    """Mean and variance of a logistic variable whose values beyond -1 and 1 count as these.
+    """Returns mean and variance of a logistic variable that is clipped to [-1, 1].
 
-    E = 1 - the integral of the distribution function from -1 to 1. The variance is no larger than
-    a range with this mean allows (Bhatia and Davis 2000), and no smaller than the narrowest's:
-    far beyond an end it would be nothing, or less by rounding.
+    The mean is 1 - the integral of the distribution function from -1 to 1. The variance is no
+    larger than the range allows with this mean (Bhatia and Davis 2000), and no smaller than that of
+    the narrowest scale: far outside the range it would be zero, or negative by rounding.
     """
     above, below = (jax.nn.softplus((end - location) / scale) for end in (1.0, -1.0))
     mean = 1.0 - scale * (above - below)
@@ -199,10 +203,10 @@ def _within_range(location: Array, scale: Array, variance: Array) -> tuple[Array
 
 
 def _in_strips(function: Callable, pixels: MixturePixels, *images: Images) -> PyTree[Array]:
-    """`function(pixels, *images)`, arrays [batch, row, ...], of one strip of rows after the other.
+    """Computes `function(pixels, *images)`, arrays [batch, row, ...], one strip of rows at a time.
 
-    Strips are computed again for their gradient, so that one strip's mixtures are all that is
-    ever kept. A small picture is one strip and nothing is computed twice.
+    Strips are recomputed for their gradient, so that the mixtures of only one strip are in memory
+    at a time. A small picture is one strip and nothing is computed twice.
     """
     batch, height, width, _ = pixels.hidden.shape
     rows = max(1, _AT_ONCE // (width * pixels.bias.size))

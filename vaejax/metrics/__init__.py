@@ -1,4 +1,4 @@
-"""Numbers about pictures. Each is a function of arrays and says in full what it measures."""
+"""Metrics of pictures: functions of arrays, whose docstrings define the metrics in full."""
 
 from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.metrics.image import psnr, ssim

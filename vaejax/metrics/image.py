@@ -1,4 +1,4 @@
-"""PSNR and SSIM of pictures beside their originals."""
+"""PSNR and SSIM of pictures against their originals."""
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ Images = Num[Array | np.ndarray, "batch height width channel"]
 
 @jax.jit
 def psnr(a: Images, b: Images) -> Float[Array, "batch"]:
-    """Peak signal-to-noise ratio in dB of each pair of pictures, 0..255.
+    """Computes the peak signal-to-noise ratio, in dB, of each pair of pictures 0..255.
 
-    10 log10(255² / MSE), with the mean over pixels and channels; infinite where both are equal.
+    It is 10 log10(255² / MSE), with the mean over pixels and channels; infinite for equal pictures.
     """
     error = a.astype(jnp.float32) - b.astype(jnp.float32)
     return 10 * jnp.log10(_RANGE**2 / jnp.mean(error**2, axis=(1, 2, 3)))
@@ -27,7 +27,7 @@ def psnr(a: Images, b: Images) -> Float[Array, "batch"]:
 
 @jax.jit
 def ssim(a: Images, b: Images) -> Float[Array, "batch"]:
-    """Structural similarity of each pair of pictures, 0..255; 1 where both are equal.
+    """Computes the structural similarity of each pair of pictures 0..255; 1 for equal pictures.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment" (IEEE TIP 2004), eq. 13, in
     a uniform 7×7 window with sample (N - 1) variances, averaged over the windows that lie
@@ -40,7 +40,7 @@ def ssim(a: Images, b: Images) -> Float[Array, "batch"]:
     if min(a.shape[1:3]) < _WINDOW:
         raise ValueError(f"SSIM needs at least {_WINDOW}×{_WINDOW} pixels, got {a.shape[1:3]}")
     # Centred on mid-grey, a window's sums of uint8 values, squares and products are integers
-    # below 2^24: exact in float32. Only the differences below round.
+    # below 2^24, which float32 represents exactly. Only the differences below are rounded.
     x = a.astype(jnp.float32) - 128
     y = b.astype(jnp.float32) - 128
     count = _WINDOW**2

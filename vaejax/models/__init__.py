@@ -1,4 +1,4 @@
-"""Networks, and the one function that builds a model from a config."""
+"""The networks, and `build_model`, which builds a model from a config."""
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,18 @@ from vaejax.priors import build_prior
 __all__ = ["EXACT", "VAE", "Codes", "Inference", "Ladder", "build_model", "init_params"]
 
 
-# What is measured or shown of a trained model is computed in it, whatever training computes in.
+# The dtype of the activations of a trained model when it is evaluated or sampled, whatever dtype
+# training used.
 EXACT = "float32"
 
 
 def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
-    """The model that `config` describes, without parameters.
+    """Builds the Linen module that `config` describes, without parameters.
 
     Args:
-      config: config of the run.
-      dtype: dtype of the activations; None takes the config's, in which it is trained.
+      config: config of the run; `data`, `model`, `likelihood` and `prior` are read.
+      dtype: dtype of the activations, such as `float32`; None means `config.model.dtype`, the
+        dtype of training.
     """
     data, head = config.data, _build_head(config)
     activations = jnp.dtype(dtype or config.model.dtype)
@@ -67,6 +69,12 @@ def _build_head(config: Config) -> MixtureHead | PixelHead:
 
 
 def init_params(model: nn.Module, config: Config, key: PRNGKeyArray) -> dict:
-    """Fresh parameters, float32."""
+    """Initialises the parameters of `model`, float32.
+
+    Args:
+      model: what `build_model` returns.
+      config: config of the run; it gives the shape of the pictures.
+      key: key of the random initial weights.
+    """
     images = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.uint8)
     return model.lazy_init(key, images)["params"]

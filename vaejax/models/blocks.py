@@ -1,4 +1,4 @@
-"""What the convolutional networks share: sub-pixel resampling and the residual block."""
+"""Building blocks of the convolutional networks: resampling, convolutions, the residual block."""
 
 import math
 from collections.abc import Callable
@@ -12,27 +12,33 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vaejax.models.noise import normal_in_a_row
 
 Maps = Float[Array, "batch height width channel"]
-# The same after a change of size or width.
+# Feature maps whose size or number of channels has changed.
 OtherMaps = Float[Array, "batch rows columns features"]
 activation: Callable[[Array], Array] = jax.nn.silu
 
 
 def space_to_depth(x: Maps, block: int) -> OtherMaps:
-    """Each block x block square of positions becomes one position with all their channels."""
+    """Merges each block x block square of positions into one position with all their channels.
+
+    Height and width must be multiples of `block`.
+    """
     b, h, w, c = x.shape
     x = x.reshape(b, h // block, block, w // block, block, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block * block * c)
 
 
 def depth_to_space(x: Maps, block: int) -> OtherMaps:
-    """The inverse of `space_to_depth` (sub-pixel shuffle, Shi et al. 2016)."""
+    """Undoes `space_to_depth` (sub-pixel shuffle, Shi et al. 2016)."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, block, block, c // (block * block))
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // (block * block))
 
 
 def kernel_init(gain: float = 1.0) -> Callable[..., Array]:
-    """Normal weights with which a sum is `gain` times as large as what it is of (LeCun 1998)."""
+    """Returns an initialiser of normal weights with standard deviation gain / sqrt(fan_in).
+
+    Outputs are then `gain` times as large as their inputs, if these are independent (LeCun 1998).
+    """
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         scale = gain / math.sqrt(math.prod(shape[:-1]))
@@ -43,11 +49,11 @@ def kernel_init(gain: float = 1.0) -> Callable[..., Array]:
 
 @jax.custom_vjp
 def conv3x3(x: Maps, kernel: Float[Array, "3 3 channel features"]) -> OtherMaps:
-    """Each 3 x 3 neighbourhood times `kernel`, zeros beyond the border; keeps the size.
+    """Convolves `x` with a 3 x 3 kernel, stride 1 and zero padding; keeps the size.
 
-    The gradients are written out because XLA's CPU compiler only brings convolutions into the
-    form it is fast at (batch, rows, columns, channels, channels innermost) outside loops: in a
-    scan the gradients it derives take fifty times as long.
+    The gradients are written by hand. XLA's CPU compiler converts convolutions to the layout in
+    which it is fast (batch, rows, columns, channels, with channels innermost) only outside loops:
+    in a scan the gradients that it derives take fifty times as long.
     """
     return _convolve(x, kernel, "SAME")
 
@@ -63,10 +69,11 @@ def _conv3x3_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array
 
 def _conv3x3_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    # Each output came from its neighbours by the kernel: back the same way, mirrored.
+    # The gradient of `x` is a convolution with the mirrored kernel.
     of_x = _convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), "SAME")
-    # Each weight met every picture at every position: channels are the batch, pictures the
-    # channels, and the gradient is a kernel as large as the map.
+    # A weight's gradient sums over all pictures and positions. As a convolution: the channels of
+    # `x` are the batch, the pictures are the channels, and `gradient` is a kernel as large as the
+    # feature map.
     of_kernel = _convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), [(1, 1), (1, 1)])
     return of_x, of_kernel.transpose(1, 2, 0, 3)
 
@@ -75,7 +82,13 @@ conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 
 
 class Conv3x3(nn.Module):
-    """A 3 x 3 convolution with stride 1 and a bias."""
+    """A 3 x 3 convolution with stride 1, zero padding and a bias.
+
+    Attributes:
+      features: output channels.
+      dtype: dtype of the activations; parameters are float32.
+      kernel_init: initialiser of the kernel.
+    """
 
     features: int
     dtype: jnp.dtype
@@ -92,7 +105,13 @@ class Conv3x3(nn.Module):
 
 
 class Conv1x1(nn.Module):
-    """A linear map of the channels at every position, whose weights start times `gain`."""
+    """A 1 x 1 convolution: the same linear map of the channels at every position, with a bias.
+
+    Attributes:
+      features: output channels.
+      dtype: dtype of the activations; parameters are float32.
+      gain: factor of the initial weights, see `kernel_init`.
+    """
 
     features: int
     dtype: jnp.dtype
@@ -101,26 +120,30 @@ class Conv1x1(nn.Module):
     @nn.compact
     def __call__(self, x: Maps) -> OtherMaps:
         """Returns [batch, height, width, features]."""
-        # As one matrix product: XLA's CPU compiler turns the gradient of a 1 x 1 convolution into
-        # a convolution of transposed maps. The barrier has what comes before, which is reshuffled
-        # by resampling, computed once and not again in each product. Together 5% of a step.
+        # One matrix product, because XLA's CPU compiler turns the gradient of a 1 x 1 convolution
+        # into a convolution of transposed maps. The barrier makes XLA compute the input, which
+        # resampling may have permuted, once and not again in each product. Together they save 5% of
+        # a step.
         flat = jax.lax.optimization_barrier(x).reshape(-1, x.shape[-1])
         out = nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init(self.gain))(flat)
         return out.reshape(*x.shape[:-1], self.features)
 
 
 class ResidualBlock(nn.Module):
-    """x + two convolutions, without normalisation.
+    """x plus two activated 3 x 3 convolutions of it, without normalisation.
 
-    The second convolution starts at zero, so that a fresh network is as shallow as its
-    resampling and a deep one starts as well as a flat one (Zhang et al. 2019, Fixup).
+    The second convolution starts at zero, so that at initialisation every block is the identity
+    and a deep network starts as well as a shallow one (Zhang et al. 2019, Fixup).
+
+    Attributes:
+      dtype: dtype of the activations.
     """
 
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Maps) -> Maps:
-        """Returns an array like `x`."""
+        """Returns an array of the shape of `x`."""
         width = x.shape[-1]
         h = Conv3x3(width, self.dtype)(activation(x))
         return x + Conv3x3(width, self.dtype, nn.initializers.zeros)(activation(h))

@@ -1,8 +1,8 @@
-"""The convolutional encoder and decoder, sized from the picture's shape.
+"""The convolutional encoder and decoder, sized by the shape of the pictures.
 
-Sub-pixel convolutions throughout: space-to-depth and a stride-1 convolution on the way
-down, a convolution and depth-to-space on the way up. They do the work of strided and
-transposed ones, leave no checkerboard, and are several times faster on CPUs.
+Both resample by sub-pixel convolutions (Shi et al. 2016): space-to-depth and a stride-1
+convolution to downsample, a convolution and depth-to-space to upsample. These replace strided and
+transposed convolutions, leave no checkerboard artefacts, and are several times faster on CPUs.
 """
 
 import math
@@ -24,18 +24,24 @@ from vaejax.models.blocks import (
 
 
 def lowest_size(size: int, patch: int, levels: int) -> int:
-    """How many positions of the lowest level cover `size` pixels."""
+    """The number of positions of the coarsest level that cover `size` pixels.
+
+    Args:
+      size: height or width of a picture, pixels.
+      patch: pixels along one side of a position of the finest level.
+      levels: number of levels, each half as high and wide as the one before.
+    """
     return math.ceil(size / (patch * 2 ** (levels - 1)))
 
 
 class ConvEncoder(nn.Module):
-    """Picture to the mean and log standard deviation of q(z|x).
+    """Maps pictures to the mean and the log standard deviation of q(z|x).
 
     Attributes:
-      latent_size: dimensions of z.
+      latent_size: number of dimensions of z.
       widths: channels at each resolution, finest first.
-      blocks: residual blocks at each resolution.
-      patch: side of the square that the first convolution sees as one position.
+      blocks: number of residual blocks at each resolution.
+      patch: side in pixels of the square that the first convolution sees as one position.
       dtype: dtype of the activations.
     """
 
@@ -49,13 +55,13 @@ class ConvEncoder(nn.Module):
     def __call__(
         self, images: Maps
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
-        """Maps pictures on the scale of `likelihoods.to_unit` to (mean, log_std), float32."""
+        """Maps pictures on the scale of `likelihoods.to_unit` to float32 (mean, log_std)."""
         _, height, width, _ = images.shape
         levels = len(self.widths)
         unit = self.patch * 2 ** (levels - 1)
         rows = lowest_size(height, self.patch, levels) * unit - height
         columns = lowest_size(width, self.patch, levels) * unit - width
-        # Repeating the border continues the picture; zeros would draw a grey edge.
+        # Pad by repeating the border; zeros would look like a grey edge.
         x = jnp.pad(images, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
         x = x.astype(self.dtype)
         for level, (features, count) in enumerate(zip(self.widths, self.blocks)):
@@ -66,15 +72,16 @@ class ConvEncoder(nn.Module):
         x = activation(x).reshape(x.shape[0], -1)
         x = nn.Dense(2 * self.latent_size, dtype=self.dtype, kernel_init=kernel_init())(x)
         mean, raw = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-        # Bounded, so that no step can send exp() out of range; linear around zero.
+        # log_std is bounded, so that no update can make exp() overflow; it is linear around zero.
         return mean, 8.0 * jnp.tanh((raw - 1.0) / 8.0)
 
 
 class ConvDecoder(nn.Module):
-    """z to a map of values for each pixel; the mirror of `ConvEncoder`.
+    """Maps codes z to values for each pixel; the mirror image of `ConvEncoder`.
 
     Attributes:
-      image_shape: height, width and the number of values for each pixel.
+      image_shape: height, width and the number of values for each pixel (`head.inputs()`).
+      widths, blocks, patch, dtype: as in `ConvEncoder`.
     """
 
     image_shape: tuple[int, int, int]
@@ -97,6 +104,6 @@ class ConvDecoder(nn.Module):
                 x = ResidualBlock(self.dtype)(x)
             if level > 0:
                 x = depth_to_space(Conv1x1(4 * self.widths[level - 1], self.dtype)(x), 2)
-        # A small start leaves the first pictures grey instead of loud.
+        # Small initial weights: the first pictures are grey instead of noisy.
         x = Conv3x3(self.patch**2 * values, self.dtype, kernel_init(0.1))(activation(x))
         return depth_to_space(x, self.patch)[:, :height, :width].astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Output heads: from a decoder's last features to the parameters of a likelihood."""
+"""Output heads, which map a decoder's last features to the parameters of a likelihood."""
 
 import math
 
@@ -12,18 +12,19 @@ from vaejax.models.blocks import activation, kernel_init
 
 # A learned scale starts at a sixth of the range of values, wide enough for any first guess.
 FIRST_LOG_SCALE = math.log(1 / 3)
-# A scale must shrink twenty-fold while Adam moves a parameter by its learning rate each step:
-# without this gain a short run ends with the KL term still weighed many times too heavily.
+# Gain of the learned log-scale. A scale must shrink twenty-fold, while Adam moves a parameter by
+# about its learning rate in each step: without this gain a short run ends with the KL term still
+# weighted many times too heavily.
 LOG_SCALE_GAIN = 10.0
 
 
 class PixelHead(nn.Module):
-    """Turns the decoder's map into locations and scales.
+    """Maps the decoder's output to a location and a log-scale for each value.
 
     Attributes:
-      channels: number of channels of the pictures.
-      scale: whose scale it is, as in `LocationScaleConfig`.
-      fixed_scale: in grey levels, for `fixed`.
+      channels: channels of the pictures, 1 or 3.
+      scale: shared | position | predicted | fixed, as in `LocationScaleConfig`.
+      fixed_scale: the scale in grey levels of 255, if `scale` is `fixed`.
     """
 
     channels: int
@@ -31,12 +32,12 @@ class PixelHead(nn.Module):
     fixed_scale: float = 1.0
 
     def inputs(self) -> int:
-        """Values that it takes for each pixel."""
+        """The number of values that the decoder must give for each pixel."""
         return self.channels * (2 if self.scale == "predicted" else 1)
 
     @nn.compact
     def __call__(self, values: Float[Array, "batch height width value"]) -> Pixels:
-        """Returns location and log-scale of each value."""
+        """Returns the location and the log-scale of each value; learned log-scales are bounded."""
         _, height, width, count = values.shape
         if self.scale == "predicted":
             location, log_scale = jnp.split(values, 2, axis=-1)
@@ -50,12 +51,15 @@ class PixelHead(nn.Module):
 
 
 class MixtureHead(nn.Module):
-    """Turns the decoder's features into mixtures, which the likelihood spells out.
+    """Holds the linear map from each pixel's features to the parameters of its mixture.
+
+    The likelihood applies the map (`MixtureOfLogistics.components`), a strip of rows at a time,
+    because the parameters of whole pictures would take too much memory.
 
     Attributes:
-      channels: number of channels of the pictures.
+      channels: channels of the pictures, 1 or 3.
       components: number of components of a pixel's mixture.
-      features: features of each pixel that they are a linear map of.
+      features: number of the decoder's features for each pixel, the map's input size.
     """
 
     channels: int
@@ -63,14 +67,15 @@ class MixtureHead(nn.Module):
     features: int
 
     def inputs(self) -> int:
-        """Values that it takes for each pixel."""
+        """The number of values that the decoder must give for each pixel."""
         return self.features
 
     @nn.compact
     def __call__(self, values: Float[Array, "batch height width value"]) -> MixturePixels:
-        """Returns features and the map that makes parameters of them."""
+        """Returns the activated features with the kernel and the bias of the linear map."""
         count = parameters_per_pixel(self.channels, self.components)
-        # A small start leaves all pixels alike, with the components where `first_bias` has them.
+        # Small initial weights: all pixels start alike, with the components where `first_bias`
+        # puts them.
         kernel = self.param("kernel", kernel_init(0.1), (self.features, count), jnp.float32)
         bias = self.param("bias", lambda _: first_bias(self.channels, self.components))
         return MixturePixels(activation(values), kernel, bias)

@@ -1,4 +1,4 @@
-"""The outputs that all model families share."""
+"""The outputs that `VAE` and `Ladder` share."""
 
 from typing import Any, NamedTuple
 
@@ -6,11 +6,11 @@ from jaxtyping import Array, Float
 
 
 class Codes(NamedTuple):
-    """A diagonal Gaussian posterior.
+    """The diagonal Gaussian posteriors q(z|x) of a batch.
 
     Attributes:
-      mean: mean of q(z|x).
-      log_std: log of its standard deviation.
+      mean: their means.
+      log_std: logs of their standard deviations.
     """
 
     mean: Float[Array, "batch latent"]
@@ -18,14 +18,14 @@ class Codes(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """One sample z ~ q(z|x) for each picture of a batch, and what it tells.
+    """The terms of the ELBO for one sample z ~ q(z|x) of each picture of a batch.
 
     Attributes:
-      kl: KL(q(z|x) || p(z)), nats; one column for each factor of the prior, in closed form as
-        far as there is one and at the sample where there is none.
-      log_ratio: log q(z|x) - log p(z) at the sample, nats. Its mean is that of the KL.
-      pixels: the distribution of the picture's values given z.
-      codes: the posterior of a flat z; None of a ladder, whose groups depend on one another.
+      kl: KL(q(z|x) || p(z)) in nats, with one column for each factor of the prior; in closed form
+        as far as there is one, else estimated at the sample.
+      log_ratio: log q(z|x) - log p(z) at the sample, in nats. Its expectation is the total KL.
+      pixels: parameters of p(x|z), `Pixels` or `MixturePixels`.
+      codes: the posterior of a flat z; None for a ladder, whose groups depend on one another.
     """
 
     kl: Float[Array, "batch factor"]

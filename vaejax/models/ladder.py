@@ -1,14 +1,15 @@
 """The ladder: a bidirectional, top-down hierarchical VAE.
 
-The encoder climbs from fine to coarse and leaves the features of each of its blocks. The decoder
-comes down from coarse to fine; each of its blocks has a group of latents, whose prior depends on
-all groups above and whose posterior also sees what the encoder's block at the same place left
-(Sonderby et al. 2016; VDVAE, Child 2021; Efficient-VDVAE, Hazami et al. 2022).
+The encoder runs bottom-up, from fine to coarse, and stores the features of each of its blocks. The
+decoder runs top-down, from coarse to fine. Each of its blocks has a group of latents, whose prior
+depends on all groups above and whose posterior also sees the features of the encoder block at the
+same place (Sonderby et al. 2016; VDVAE, Child 2021; Efficient-VDVAE, Hazami et al. 2022).
 
-No normalisation: residual branches start small for their number, and standard deviations grow
-linearly, not exponentially, in what the network gives. No number of the levels belongs to a single
-position, so that they serve pictures of other sizes (whose smallest levels are as small), and so
-does the head of a mixture.
+There is no normalisation. Instead, the more residual branches there are, the smaller their initial
+weights, and by default standard deviations are a softplus of the network's outputs, which grows
+linearly and not exponentially. No parameter of the levels belongs to a single position, so that
+the same parameters serve pictures of other sizes, if the same levels are at most 2 positions high
+or wide (these have 1 x 1 kernels). The same holds for the head of a mixture.
 """
 
 import math
@@ -35,27 +36,27 @@ from vaejax.models.latent_levels import Levels
 from vaejax.models.noise import PRIOR, Keys, fold_in, normal
 from vaejax.runtime.shards import blocks_are_sharded, gathered_block
 
-# Of each level that has groups, coarsest first: latents [batch, group, row, column, channel], and
-# what the encoder's blocks leave [group, batch, row, column, channel].
+# One array for each level that has groups, coarsest first: the latents [batch, group, row, column,
+# channel], and the features of the encoder's blocks [group, batch, row, column, channel].
 Latents = tuple[Float[Array, "batch _ _ _ _"], ...]
 Features = tuple[Float[Array, "_ batch _ _ _"], ...]
 
 
 class Ladder(nn.Module):
-    """q(z|x), p(z) and p(x|z), z in groups.
+    """A hierarchical VAE: q(z|x), p(z) and p(x|z) with z in groups.
 
     Attributes:
-      levels: where its groups lie.
+      levels: the shapes of the levels and the groups of latents at each.
       widths: channels of each level, finest first.
-      hidden: channels inside the residual branches of each level.
-      spread: softplus | exp.
-      skips: whether a decoder block sees the encoder's `block` at its place, or the last one of
-        its `level`.
-      dropout: share of channels left out in training.
-      scan: the equal blocks of a level as a loop, which compiles faster. The numbers and the
+      hidden: channels inside the residual branches of each level, finest first.
+      spread: the function that maps network outputs to standard deviations, softplus | exp.
+      skips: block | level, whether a decoder block sees the encoder block at its place or the last
+        encoder block of its level.
+      dropout: probability with which a channel of a residual branch is dropped in training.
+      scan: whether the equal blocks of a level run as a loop, which compiles faster. Results and
         parameters are the same either way.
-      remat: a block's activations are computed again for its gradient instead of kept.
-      head: what the finest level says of each pixel, to the likelihood's pixels.
+      remat: whether a block's activations are recomputed for its gradient instead of stored.
+      head: maps the finest level's values for each pixel to the parameters of p(x|z).
       dtype: dtype of the activations; Gaussians and their KL are float32.
     """
 
@@ -71,13 +72,13 @@ class Ladder(nn.Module):
     dtype: jnp.dtype
 
     def setup(self):
-        """One stack of encoder and of decoder blocks for each level that has any."""
+        """Declares for each level with groups a stack of encoder blocks and of decoder blocks."""
         levels = range(len(self.widths))
         self.downs = [Conv1x1(width, self.dtype) for width in self.widths]
-        # From the last to the first: what the blocks leave lies as the decoder's meet it.
+        # In reverse, so that the stacked outputs lie in the order in which decoder blocks use them.
         self.bottom_up = [self._stack(EncoderBlock, level, 1, reverse=True) for level in levels]
         self.start = self.param("start", nn.initializers.normal(0.1), self.widths[-1:], jnp.float32)
-        # Numbered as data meets them, from the top.
+        # Indexed in the order of computation: `top_down[0]` is the coarsest level.
         of_group: dict[str, Any] = {"latent": self.levels.latent, "spread": self.spread}
         self.top_down = [
             self._stack(DecoderBlock, level, 2, **of_group) for level in reversed(levels)
@@ -94,11 +95,11 @@ class Ladder(nn.Module):
         if blocks_are_sharded():
             block = nn.map_variables(block, "params", trans_in_fn=gathered_block)
         if self.remat:
-            # In a loop nothing can be merged across the gradient anyway.
+            # In a loop XLA cannot merge the recomputation with the forward pass anyway.
             block = nn.remat(block, prevent_cse=not self.scan)
         stack = nn.scan(
             block,
-            # Intermediates are for who looks for a number that is not finite.
+            # `tasks.vae.intermediates` captures the outputs of each block.
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * keys),
@@ -117,25 +118,28 @@ class Ladder(nn.Module):
         )
 
     def resolutions(self) -> tuple[str, ...]:
-        """Rows x columns of each group, from the top."""
+        """The resolution of each group as `ROWSxCOLUMNS`, from the top."""
         shapes = self.levels.latent_shapes()
         return self.levels.by_group([f"{rows}x{columns}" for rows, columns, _ in shapes])
 
     def factors(self) -> tuple[int, ...]:
-        """Latent dimensions of each group, from the top."""
+        """The number of latent dimensions of each group, from the top."""
         return self.levels.by_group([math.prod(shape) for shape in self.levels.latent_shapes()])
 
     def code_size(self) -> None:
-        """There is no flat z."""
+        """None: a ladder has no flat z."""
 
     def features(
         self, images: UInt8[Array, "batch height width channel"], dropout: Keys | None = None
     ) -> Features:
-        """What the encoder's blocks leave at each inhabited level, coarsest first.
+        """Returns the features that decoder blocks take from the encoder, the input of `infer`.
 
         Args:
           images: the pictures.
-          dropout: keys, one for each picture, of the channels to leave out; without them all stay.
+          dropout: one key for each picture; None drops nothing.
+
+        Returns:
+          For each level that has groups, coarsest first, [group, batch, row, column, channel].
         """
         x, skips, first = to_unit(images).astype(self.dtype), [], 0
         for level, depth in enumerate(self.levels.blocks):
@@ -159,7 +163,11 @@ class Ladder(nn.Module):
         keys: Keys | None = None,
         dropout: Keys | None = None,
     ) -> tuple[Any, list[Group]]:
-        """From the top to the pixels; a step and a `Group` for each inhabited level."""
+        """Runs the decoder from the top to the pixels.
+
+        `steps` and the returned list have one entry for each level that has groups, coarsest
+        first, with the groups of the level stacked along the first axis.
+        """
         top = len(self.widths) - 1
         shape = (count, *self.levels.size(top), self.widths[top])
         x = jnp.broadcast_to(self.start[None, None, None], shape).astype(self.dtype)
@@ -178,12 +186,15 @@ class Ladder(nn.Module):
         return self.head(hidden.astype(jnp.float32)), groups
 
     def infer(self, features: Features, keys: Keys, *, dropout: Keys | None = None) -> Inference:
-        """Samples every group from its posterior, from the top.
+        """Samples every group from its posterior, from the top, and decodes.
 
         Args:
-          features: features of the pictures.
-          keys: one for each of them.
-          dropout: keys, one for each picture, of the channels to leave out; without them all stay.
+          features: what `features` returns for the pictures.
+          keys: one key for each picture, for the posterior's noise.
+          dropout: one key for each picture; None drops nothing.
+
+        Returns:
+          The terms of the ELBO; `kl` has a column for each group, from the top; `codes` is None.
         """
         pixels, groups = self._inferred(features, keys, dropout)
         kl = jnp.concatenate([group.kl for group in groups]).T
@@ -191,17 +202,18 @@ class Ladder(nn.Module):
         return Inference(kl, log_ratio, pixels, None)
 
     def reconstruct(self, images: UInt8[Array, "batch height width channel"]) -> Any:
-        """The pixels where every group is the mean of its posterior."""
+        """Returns the parameters of p(x|z) with every group at the mean of its posterior."""
         return self._inferred(self.features(images))[0]
 
     def posterior(
         self, images: UInt8[Array, "batch height width channel"], keys: Keys | None = None
     ) -> tuple[Latents, Latents]:
-        """Latents, and the standard deviations of the posteriors that they are of.
+        """Returns latents from q(z|x), and the standard deviations of the groups' posteriors.
 
         Args:
           images: the pictures.
-          keys: keys of samples; without them every group is its posterior's mean, given all above.
+          keys: one key for each picture, to sample its latents; None takes the mean of each
+            group's posterior given the means of all groups above.
         """
         _, groups = self._inferred(self.features(images), keys)
         return _by_picture([g.z for g in groups]), _by_picture([g.std for g in groups])
@@ -215,16 +227,17 @@ class Ladder(nn.Module):
     def redraw(
         self, z: Latents, keep: Bool[Array, "group"], noise: Latents
     ) -> tuple[Any, Latents, Latents]:
-        """Comes down without a picture.
+        """Keeps the latents of some groups, samples the others from their prior, and decodes.
 
         Args:
-          z: latents, of which those of some groups are used.
-          keep: whether a group's are, from the top; the prior, given all above, makes the others
-            of noise.
-          noise: for those, standard normal at temperature 1.
+          z: latents; only those of the groups to keep are used.
+          keep: whether to keep each group's latents, from the top. The other groups come from
+            their prior given all groups above.
+          noise: the prior's noise for the other groups, standard normal at temperature 1.
 
         Returns:
-          The pixels, all latents, and the noise that the prior makes these of.
+          The parameters of p(x|z), the latents of all groups, and the noise from which the prior
+          makes them.
         """
         levels = zip(z, noise, self.levels.group_numbers())
         steps = [
@@ -235,17 +248,18 @@ class Ladder(nn.Module):
         return pixels, _by_picture([g.z for g in groups]), _by_picture([g.noise for g in groups])
 
     def decode(self, z: Latents) -> Any:
-        """The distribution of every pixel given `z`."""
+        """Returns the parameters of p(x|z) for every pixel."""
         return self.redraw(z, self._every(True), z)[0]
 
     def noise(
         self, keys: Keys, temperature: float | Float[Array, ""] | Float[Array, "group"] = 1.0
     ) -> Latents:
-        """Noise for every group of each picture.
+        """Draws the prior's noise for every group of each picture.
 
         Args:
-          keys: one for each picture.
-          temperature: its standard deviation, for all groups or for each, from the top.
+          keys: one key for each picture.
+          temperature: standard deviation of the noise, one for all groups or one for each, from
+            the top.
         """
         temperatures = jnp.broadcast_to(jnp.asarray(temperature), len(self.factors()))
         keys = fold_in(keys, PRIOR)
@@ -259,29 +273,29 @@ class Ladder(nn.Module):
         return tuple(map(of_level, self.levels.group_numbers(), self.levels.latent_shapes()))
 
     def from_noise(self, noise: Latents) -> Latents:
-        """The latents that the prior makes of noise."""
+        """Maps noise to latents with the prior."""
         return self.redraw(noise, self._every(False), noise)[1]
 
     def to_noise(self, z: Latents) -> Latents:
-        """The inverse of `from_noise`."""
+        """Maps latents to noise; the inverse of `from_noise`."""
         return self.redraw(z, self._every(True), z)[2]
 
     def generate(self, noise: Latents) -> Any:
-        """The pixels that `decode` makes of what the prior makes of noise, on one way down."""
+        """Maps noise to latents with the prior and decodes them, in one pass of the decoder."""
         return self.redraw(noise, self._every(False), noise)[0]
 
     def _every(self, keep: bool) -> Bool[Array, "group"]:
         return jnp.full(len(self.factors()), keep)
 
     def __call__(self, images: UInt8[Array, "batch height width channel"]) -> None:
-        """Touches every parameter once; only for initialisation."""
+        """Uses every parameter once, so that `init` creates it; not meant for any other use."""
         self.infer(self.features(images), jax.random.split(jax.random.key(0), images.shape[0]))
 
 
 def _extended(x: Maps, height: int, width: int) -> OtherMaps:
-    """To this size by repeating the border: zeros would draw a grey edge."""
+    """Pads to this size by repeating the border; zeros would look like a grey edge."""
     missing = (0, height - x.shape[1]), (0, width - x.shape[2])
-    # To pad by nothing has a gradient all the same, for which devices even exchange maps.
+    # Even padding by nothing has a gradient, for which devices would exchange feature maps.
     if missing == ((0, 0), (0, 0)):
         return x
     return jnp.pad(x, ((0, 0), *missing, (0, 0)), mode="edge")

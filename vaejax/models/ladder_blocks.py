@@ -1,4 +1,4 @@
-"""The blocks of a ladder: of its encoder, and of its decoder with a group of latents each."""
+"""The blocks of a ladder's encoder and decoder; each decoder block has one group of latents."""
 
 import math
 from typing import NamedTuple
@@ -11,33 +11,40 @@ from jaxtyping import Array, Float, Int
 from vaejax.models.blocks import Conv1x1, Conv3x3, Maps, OtherMaps, activation
 from vaejax.models.noise import Keys, fold_in, normal
 
-# Purposes folded into a picture's key, beside its groups' numbers.
+# Folded into a picture's key, plus a block's number, for its dropout. They are greater than the
+# numbers of groups, which are folded in for the noise of the posterior.
 _ENCODER_DROPOUT, _DECODER_DROPOUT = 2**30, 2**30 + 2**20
-# No standard deviation is smaller, so that those that grow linearly keep their ratios in the range
-# of float32.
+# The smallest standard deviation. A softplus can come arbitrarily close to zero; with this floor
+# the ratio of posterior and prior standard deviations stays in the range of float32.
 _LEAST_STD = 1e-3
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian over one group, float32."""
+    """The diagonal Gaussian of one group of latents; mean and standard deviation are float32."""
 
     mean: Maps
     std: Maps
 
 
 class FromPosterior(NamedTuple):
-    """What a decoder block takes to sample from its posterior."""
+    """The input with which a decoder block samples its group from the posterior.
+
+    Attributes:
+      skip: features of the encoder block that belongs to this decoder block.
+      group: number of the group, from the top.
+    """
 
     skip: Maps
     group: Int[Array, ""]
 
 
 class FromPrior(NamedTuple):
-    """What a decoder block takes to go on without a picture.
+    """The input with which a decoder block uses given latents or samples them from the prior.
 
     Attributes:
-      z: latents, used where `keep` is true.
-      keep: else they are mean + std * noise of the prior.
+      z: latents that are used if `keep` is true.
+      keep: a boolean scalar; if false, the latents are mean + std * noise of the prior.
+      noise: noise for the prior, standard normal at temperature 1.
     """
 
     z: Maps
@@ -46,13 +53,13 @@ class FromPrior(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What a decoder block tells of its group.
+    """The outputs of a decoder block for its group.
 
     Attributes:
-      z: its latents.
-      std: standard deviation of the posterior they were drawn from, or of the prior.
-      noise: that the prior would have made them of.
-      kl, log_ratio: as in `Inference`; zero without a picture.
+      z: the group's latents.
+      std: standard deviation of the posterior from which they were drawn, or of the prior.
+      noise: (z - mean) / std under the prior, the noise from which the prior would make z.
+      kl, log_ratio: as in `Inference`, summed over the group, in nats; zero without a posterior.
     """
 
     z: Maps
@@ -63,12 +70,13 @@ class Group(NamedTuple):
 
 
 class Bottleneck(nn.Module):
-    """The inside of a residual branch: to few channels, and two convolutions among them.
+    """The inside of a residual branch: a 1 x 1 convolution to few channels, then two convolutions.
 
     Attributes:
-      width: channels.
-      taps: 3, or 1 where a picture is too small for neighbours to matter.
-      dropout: the share of channels that are left out.
+      width: channels of all three.
+      taps: kernel size of the last two: 3, or 1 where the maps are too small for neighbours to
+        matter.
+      dropout: probability with which a channel is dropped, in [0, 1).
       dtype: dtype of the activations.
     """
 
@@ -79,7 +87,12 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps, keys: Keys | None = None) -> OtherMaps:
-        """Returns [batch, height, width, self.width], activated; with `keys`, some dropped."""
+        """Returns activated features [batch, height, width, self.width].
+
+        Args:
+          x: features.
+          keys: one key for each picture, for the dropout of whole channels; None drops nothing.
+        """
         conv = Conv3x3 if self.taps == 3 else Conv1x1
         x = activation(Conv1x1(self.width, self.dtype)(activation(x)))
         x = activation(conv(self.width, self.dtype)(x))
@@ -92,7 +105,16 @@ class Bottleneck(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """A residual block that leaves its output for the decoder."""
+    """A residual block whose output also goes to the decoder.
+
+    Attributes:
+      width: channels of the level.
+      hidden: channels inside the residual branch.
+      taps: kernel size, see `Bottleneck`.
+      gain: factor of the initial weights that end the residual branch.
+      dropout: probability with which a channel of the residual branch is dropped.
+      dtype: dtype of the activations.
+    """
 
     width: int
     hidden: int
@@ -103,7 +125,13 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps, block: Int[Array, ""], dropout: Keys | None) -> tuple[Maps, Maps]:
-        """Returns its output twice: for the next block and for the decoder's."""
+        """Returns the output twice, for the next block and for the decoder, as `nn.scan` needs it.
+
+        Args:
+          x: features [batch, height, width, self.width].
+          block: number of the block from the bottom, which makes its dropout differ from others'.
+          dropout: one key for each picture; None drops nothing.
+        """
         if dropout is not None:
             dropout = fold_in(dropout, _ENCODER_DROPOUT + block)
         branch = Bottleneck(self.hidden, self.taps, self.dropout, self.dtype)(x, dropout)
@@ -112,13 +140,17 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A group of latents and the residual block that works them in.
+    """A group of latents, and a residual block that adds them to the features.
 
     Attributes:
       width: channels of the level.
-      hidden: those inside a residual branch.
+      hidden: channels inside each residual branch.
       latent: channels of the group.
-      spread: what makes a standard deviation of a number: softplus | exp.
+      taps: kernel size, see `Bottleneck`.
+      gain: factor of the initial weights that end each residual branch.
+      spread: the function that maps network outputs to standard deviations, softplus | exp.
+      dropout: probability with which a channel of the last residual branch is dropped.
+      dtype: dtype of the activations; the Gaussians are float32.
     """
 
     width: int
@@ -134,13 +166,13 @@ class DecoderBlock(nn.Module):
     def __call__(
         self, x: Maps, step: FromPosterior | FromPrior, keys: Keys | None, dropout: Keys | None
     ) -> tuple[Maps, Group]:
-        """Returns the features for the next block and what became of the group.
+        """Returns the features for the next block and the group's outputs.
 
         Args:
-          x: features from above.
-          step: what to do with the group.
-          keys: keys of the posterior's noise; without them its mean is taken.
-          dropout: key of the channels that are left out, if any are: only with a picture.
+          x: features of the block above, [batch, height, width, self.width].
+          step: whether the latents come from the posterior, from the prior or are given.
+          keys: one key for each picture, for the posterior's noise; None takes the posterior mean.
+          dropout: one key for each picture; None drops nothing. Only with `FromPosterior`.
         """
         if dropout is not None and isinstance(step, FromPosterior):
             dropout = fold_in(dropout, _DECODER_DROPOUT + step.group)
@@ -167,7 +199,7 @@ class DecoderBlock(nn.Module):
         return x + Conv1x1(self.width, self.dtype, self.gain)(branch), group
 
     def _gaussian(self, features: Maps, name: str) -> Gaussian:
-        """Mean and standard deviation, 1 at the start; float32, whatever the features are."""
+        """A Gaussian with a standard deviation of about 1 at initialisation, always in float32."""
         values = Conv1x1(2 * self.latent, jnp.dtype("float32"), 0.1, name=name)(features)
         mean, raw = jnp.split(values, 2, axis=-1)
         std = jnp.exp(raw) if self.spread == "exp" else _softplus(raw)

@@ -1,4 +1,4 @@
-"""The VAE: an encoder, a decoder with its pixel scales, and a prior, as one set of parameters."""
+"""The VAE: encoder, decoder, likelihood head and prior in one module."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from vaejax.priors import StandardNormal
 
 
 class VAE(nn.Module):
-    """q(z|x), p(x|z) and p(z) of one flat vector z.
+    """A VAE whose latent z is one flat vector (Kingma and Welling 2014).
 
     Attributes:
-      encoder: pictures to (mean, log_std).
-      decoder: codes to a map of values for each pixel.
-      head: that map to the likelihood's pixels.
-      prior: with `log_prob(z)`, `to_noise(z)` and its inverse `from_noise(noise)`.
+      encoder: maps pictures on the scale of `likelihoods.to_unit` to (mean, log_std) of q(z|x).
+      decoder: maps codes z to values for each pixel, [batch, height, width, value].
+      head: maps these values to the parameters of p(x|z), `Pixels` or `MixturePixels`.
+      prior: p(z), with `log_prob(z)`, `to_noise(z)` and its inverse `from_noise(noise)`.
     """
 
     encoder: nn.Module
@@ -29,35 +29,35 @@ class VAE(nn.Module):
     prior: nn.Module
 
     def factors(self) -> tuple[int, ...]:
-        """Latent dimensions in each column of `Inference.kl`.
+        """The number of latent dimensions in each column (factor) of `Inference.kl`.
 
-        A factor is one dimension under N(0, I) and all of them under a learned prior.
+        Under N(0, I) each dimension is a factor; under a learned prior all dimensions are one.
         """
         size = self.code_size()
         return (1,) * size if isinstance(self.prior, StandardNormal) else (size,)
 
     def resolutions(self) -> tuple[str, ...]:
-        """A flat z has none."""
+        """An empty tuple: a flat z has no resolutions."""
         return ()
 
     def code_size(self) -> int:
-        """Dimensions of z."""
+        """The number of dimensions of z."""
         return self.encoder.latent_size
 
     def encode(
         self, images: UInt8[Array, "batch height width channel"]
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
-        """Mean and log standard deviation of q(z|x)."""
+        """Returns the mean and the log standard deviation of q(z|x)."""
         return self.encoder(to_unit(images))
 
     def decode(self, z: Float[Array, "batch latent"]) -> Pixels | MixturePixels:
-        """The distribution of every pixel given `z`."""
+        """Returns the parameters of p(x|z) for every pixel."""
         return self.head(self.decoder(z))
 
     def features(
         self, images: UInt8[Array, "batch height width channel"], dropout: Keys | None = None
     ) -> Codes:
-        """What `infer` takes of the pictures: q(z|x). Nothing is ever dropped."""
+        """Returns q(z|x), the input of `infer`; `dropout` is ignored, as this model has none."""
         return Codes(*self.encode(images))
 
     def infer(
@@ -70,14 +70,14 @@ class VAE(nn.Module):
     ) -> Inference:
         """Samples z ~ q(z|x) and decodes it.
 
-        Under N(0, I) the KL is in closed form; under any other prior the entropy of q is, and
-        log p(z) is taken at the sample.
+        Under N(0, I) the KL is in closed form. Under any other prior only the entropy of q is in
+        closed form, and log p(z) is evaluated at the sample.
 
         Args:
-          features: features of the pictures.
-          keys: one for each of them.
-          dropout: nothing is ever dropped.
-          log_prior: log p(z) in place of the model's own prior.
+          features: q(z|x), as `features` returns it.
+          keys: one key for each picture.
+          dropout: ignored; this model has no dropout.
+          log_prior: a function from z to log p(z) in nats that replaces the model's own prior.
         """
         mean, log_std = features
         z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
@@ -92,11 +92,11 @@ class VAE(nn.Module):
     def posterior(
         self, images: UInt8[Array, "batch height width channel"], keys: Keys | None = None
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
-        """Codes, and the standard deviations of the posteriors that they are of.
+        """Returns codes z from q(z|x), and the standard deviations of q(z|x).
 
         Args:
           images: the pictures.
-          keys: keys of samples; without them the codes are the posteriors' means.
+          keys: one key for each picture, to sample its code; None returns the posterior means.
         """
         mean, log_std = self.encode(images)
         z = mean
@@ -107,33 +107,33 @@ class VAE(nn.Module):
     def reconstruct(
         self, images: UInt8[Array, "batch height width channel"]
     ) -> Pixels | MixturePixels:
-        """The pixels at the posterior mean of each picture."""
+        """Returns the parameters of p(x|z) at the posterior mean of each picture."""
         return self.decode(self.encode(images)[0])
 
     def log_prior(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """log p(z) in nats."""
+        """Returns log p(z) in nats."""
         return self.prior.log_prob(z)
 
     def noise(
         self, keys: Keys, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "batch latent"]:
-        """Noise for each picture; `temperature` is its standard deviation."""
+        """Draws N(0, temperature² I) noise for the prior, one vector for each key."""
         return temperature * normal(fold_in(keys, PRIOR), (self.code_size(),))
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The codes that the prior makes of noise."""
+        """Maps noise to codes with the prior."""
         return self.prior.from_noise(noise)
 
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The inverse of `from_noise`."""
+        """Maps codes to noise; the inverse of `from_noise`."""
         return self.prior.to_noise(z)
 
     def generate(self, noise: Float[Array, "batch latent"]) -> Pixels | MixturePixels:
-        """The pixels that `decode` makes of what the prior makes of noise."""
+        """Maps noise to codes with the prior and decodes them."""
         return self.decode(self.from_noise(noise))
 
     def __call__(self, images: UInt8[Array, "batch height width channel"]) -> None:
-        """Touches every parameter once; only for initialisation."""
+        """Uses every parameter once, so that `init` creates it; not meant for any other use."""
         mean, _ = self.encode(images)
         self.log_prior(mean)
         self.decode(mean)

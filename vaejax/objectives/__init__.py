@@ -1,4 +1,4 @@
-"""Terms of the ELBO: functions of arrays."""
+"""Terms of the ELBO and statistics of the latents, as functions of arrays."""
 
 from vaejax.objectives.elbo import (
     ACTIVE_SHARE,

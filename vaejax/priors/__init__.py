@@ -2,10 +2,11 @@
 
 `StandardNormal` and `CouplingFlow` are Linen modules, part of the model and trained with it.
 `Gaussian`, `Mixture` and `FlowMatching` are fitted afterwards, to the codes of the training
-pictures; `fitted.py` fits them by name, and saves and loads them.
+pictures. `fitted.py` fits the first two by name, and saves and loads all three;
+`tasks.flow_prior` trains `FlowMatching`.
 
-Every prior has `log_prob(z)`, in nats. Those of the model also have `to_noise(z)` and its inverse
-`from_noise(noise)`, between codes and N(0, I); those fitted have
+Every prior has `log_prob(z)`, in nats. Priors that are part of the model also have `to_noise(z)`
+and its inverse `from_noise(noise)`, which map between codes and N(0, I); fitted priors have
 
     sample(key, count, temperature=1.0) -> Float[Array, "count latent"]
 
@@ -38,13 +39,17 @@ __all__ = [
 
 
 def build_prior(settings: PriorConfig, latent_size: int) -> nn.Module:
-    """The prior of a vector z that is trained with the model.
+    """Builds the prior of a flat z that is trained with the model.
+
+    Args:
+      settings: settings of the prior, `config.prior`.
+      latent_size: number of dimensions of z.
 
     Raises:
-      ValueError: the settings are of a ladder's groups, whose priors are part of it.
+      ValueError: the settings are those of a ladder, whose groups' priors are part of its blocks.
     """
     if isinstance(settings, StandardNormalConfig):
         return StandardNormal(latent_size)
     if isinstance(settings, CouplingFlowConfig):
         return CouplingFlow(latent_size, layers=settings.layers, width=settings.width)
-    raise ValueError(f"prior {settings.name!r} is not of a vector z")
+    raise ValueError(f"prior {settings.name!r} is not a prior of a flat z")

@@ -11,13 +11,18 @@ from jaxtyping import Array, Float
 from vaejax.priors.permutations import fixed_permutations
 from vaejax.priors.standard_normal import standard_normal_log_prob
 
-# A coupling scales its input by at most e^±2, so that no single layer can blow up early in
-# training; eight of them together leave more than enough range.
+# A coupling scales its input by a factor between e^-2 and e^2, so that no single layer can diverge
+# early in training; eight couplings together leave more than enough range.
 _LOG_SCALE_BOUND = 2.0
 
 
 class Conditioner(nn.Module):
-    """The shift and bounded log-scale of one half, read off the other half."""
+    """Computes the shift and the bounded log-scale of one half of a code from the other half.
+
+    Attributes:
+      size: dimensions of the half that is transformed.
+      width: units of each of the two hidden layers.
+    """
 
     size: int
     width: int
@@ -26,7 +31,7 @@ class Conditioner(nn.Module):
     def __call__(
         self, kept: Float[Array, "batch kept"]
     ) -> tuple[Float[Array, "batch size"], Float[Array, "batch size"]]:
-        """(shift, log_scale); both zero at initialisation."""
+        """Returns (shift, log_scale), both zero at initialisation."""
         hidden = nn.silu(nn.Dense(self.width)(kept))
         hidden = nn.silu(nn.Dense(self.width)(hidden))
         zero = nn.initializers.zeros_init()
@@ -37,23 +42,23 @@ class Conditioner(nn.Module):
 class CouplingFlow(nn.Module):
     """p(z) as an invertible map between codes and standard normal noise.
 
-    z is first shifted and scaled in each dimension, then passes `layers` couplings. A
-    coupling splits the vector in two and moves one half by an affine function of the other,
+    z is first shifted and scaled in each dimension, then passes `layers` couplings. A coupling
+    splits the vector into two halves and transforms one by an affine map that depends on the other,
 
         moved <- (moved - shift(kept)) * exp(-log_scale(kept))        (Dinh et al., eq. 7, 8)
 
-    and the halves change roles from one coupling to the next. Before every pair of couplings
-    a fixed random permutation, the same for every model of this size, decides who is in which
-    half. The flow is the identity at initialisation, so it starts as N(0, I).
+    and the halves change roles from one coupling to the next. Before every pair of couplings a
+    fixed random permutation, the same for every model of this size, decides which dimensions are
+    in which half. At initialisation the flow only permutes dimensions, so p(z) starts as N(0, I).
 
-    Codes to noise is the direction written out for speed, as each training step takes it;
-    noise to codes costs the same. All in float32, whatever the dtype of the encoder.
+    Each training step maps codes to noise; the other direction costs the same. Everything is
+    computed in float32, whatever the dtype of the encoder.
 
     Attributes:
-      latent_size: dimensions of z. With a single one there is nothing to couple, and only the
-        shift and scale remain.
+      latent_size: number of dimensions of z. With a single one there is nothing to couple, and only
+        the shift and the scale remain.
       layers: number of couplings.
-      width: hidden units of the two hidden layers in each coupling.
+      width: units of each of the two hidden layers in a coupling.
     """
 
     latent_size: int
@@ -61,38 +66,38 @@ class CouplingFlow(nn.Module):
     width: int = 256
 
     def setup(self):
-        """Declares the couplings, and who is in which half."""
+        """Declares the parameters, the couplings and their fixed permutations."""
         size = self.latent_size
         self.halves = (size // 2, size - size // 2)
         layers = self.layers if size > 1 else 0
         # `conditioners[i]` moves the second half when i is even, the first when it is odd.
         self.conditioners = [Conditioner(self.halves[1 - i % 2], self.width) for i in range(layers)]
-        # NumPy, so that they are constants of the compiled program.
+        # NumPy arrays, so that they are constants of the compiled program.
         permutations = fixed_permutations(size, len(range(0, layers, 2)))
         self.permutations = [np.array(order) for order in permutations]
         self.shift = self.param("shift", nn.initializers.zeros_init(), (size,), jnp.float32)
         self.log_scale = self.param("log_scale", nn.initializers.zeros_init(), (size,), jnp.float32)
 
     def __call__(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """`log_prob`, so that `init(key, z)` makes every parameter."""
+        """Calls `log_prob`, so that `init(key, z)` creates every parameter."""
         return self.log_prob(z)
 
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """Exact log-density in nats, by the change of variables."""
+        """Returns the exact log-density in nats, by the change of variables."""
         noise, log_det = self._to_noise(z)
         return standard_normal_log_prob(noise) + log_det
 
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The base noise of `z`, standard normal if `z` follows the prior.
+        """Maps codes to base noise, which is standard normal if `z` follows the prior.
 
-        Straight lines and arcs are better drawn here than between the codes themselves.
+        Interpolate between the noise of two codes rather than between the codes themselves.
         """
         return self._to_noise(z)[0]
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The code of base noise: the inverse of `to_noise`.
+        """Maps base noise to codes; the inverse of `to_noise`.
 
-        Zero noise becomes the flow's centre, in general neither its mode nor its mean.
+        The code of zero noise is in general neither the mode nor the mean of p(z).
         """
         z = noise.astype(jnp.float32)
         for i in reversed(range(len(self.conditioners))):
@@ -106,7 +111,7 @@ class CouplingFlow(nn.Module):
     def _to_noise(
         self, z: Float[Array, "batch latent"]
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch"]]:
-        """The base noise and the log-determinant of the map, d noise / d z."""
+        """The base noise, and `log |det(d noise / d z)|`."""
         z = (z.astype(jnp.float32) - self.shift[None]) * jnp.exp(-self.log_scale)[None]
         log_det = jnp.broadcast_to(-jnp.sum(self.log_scale), z.shape[:1])
         for i, conditioner in enumerate(self.conditioners):

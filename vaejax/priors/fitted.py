@@ -1,4 +1,4 @@
-"""Priors fitted to the codes of a trained encoder, and the files in which they are kept."""
+"""Fits priors to the codes of a trained encoder, and saves and loads fitted priors."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vaejax.errors import UserError
+from vaejax.errors import UserError, short_reason
 from vaejax.files.atomic import replacing
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
@@ -21,7 +21,7 @@ from vaejax.priors.mixture import Mixture, fit_mixture
 
 FittedPrior = Gaussian | Mixture | FlowMatching
 
-# The one entry of a file that is not an array of the prior: JSON text.
+# The one entry of a file that is not an array of the prior: JSON with its kind and `meta`.
 _HEADER = "header"
 _SEPARATOR = "/"
 
@@ -32,29 +32,37 @@ def fit_prior(
     key: PRNGKeyArray,
     progress: Callable[[str], None] | None = None,
 ) -> FittedPrior:
-    """Fits the prior of that name to codes z ~ q(z|x), one of each training picture.
+    """Fits a prior to codes z ~ q(z|x), one for each training picture.
 
     Args:
-      name: gaussian or mixture, each under its default settings. `tasks.flow_prior` trains a flow.
-      codes: what to fit to, held in memory.
-      key: decides whatever is random in the fit; the Gaussian ignores it.
-      progress: called with a line of text about ten times in a longer fit.
+      name: gaussian or mixture, each with its default settings. `tasks.flow_prior` trains a flow.
+      codes: the codes, all in memory.
+      key: key of the random initial centres of the mixture; the Gaussian ignores it.
+      progress: called with a line of text about ten times during a mixture's fit.
 
     Raises:
-      UserError: the name is unknown, or the codes are too few or not finite.
+      UserError: `name` is neither of these, or the codes are fewer than two or not finite.
     """
     if name == "gaussian":
         return fit_gaussian([codes])
     if name == "mixture":
         placed: Array = jax.device_put(np.asarray(codes, np.float32))
         return fit_mixture(placed, key, progress=_tenths(progress, name, "nats per code"))
-    raise UserError(f"no prior {name!r} can be fitted; choose from gaussian, mixture")
+    raise UserError(f"fit_prior fits gaussian or mixture, and not {name!r}")
 
 
 def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]) -> None:
-    """Writes a prior to an .npz file, bit for bit, with `meta` as JSON beside it.
+    """Writes a prior, bit for bit, and `meta` to an .npz file.
 
-    The file appears whole or not at all: a kill leaves the previous one in place.
+    The file is replaced atomically: if the process is killed, the previous one stays in place.
+
+    Args:
+      path: the file.
+      prior: the prior.
+      meta: any JSON object; `load_prior` returns it.
+
+    Raises:
+      OSError: the file cannot be written.
     """
     path = Path(path)
     header: dict[str, Any] = {"meta": meta}
@@ -77,7 +85,7 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
         }
     flat: dict[str, Any] = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
     flat[_HEADER] = np.array(json.dumps(header))
-    # An open file, as NumPy would append .npz to a name without it.
+    # `np.savez` gets an open file, because it would append .npz to a name without that suffix.
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flat)
         file.flush()
@@ -85,13 +93,13 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
 
 
 def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
-    """The prior and the `meta` that `save_prior` wrote.
+    """Reads the prior and the `meta` that `save_prior` wrote.
 
     Raises:
-      UserError: there is no such file, or it is damaged or something else.
+      UserError: the file does not exist, is damaged, or is not a fitted prior.
     """
     try:
-        # Opened here, as NumPy leaves a damaged file that it opened itself to the collector.
+        # Opened here, because NumPy does not close a damaged file that it opened itself.
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as entries:
             flat = {name: entries[name] for name in entries.files}
         header = json.loads(str(flat.pop(_HEADER)))
@@ -99,9 +107,13 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
         return _assemble(header, arrays), header["meta"]
     except FileNotFoundError as error:
         raise UserError(f"there is no fitted prior at {path}; fit it first") from error
-    # What NumPy, its zip reader, JSON and a missing or superfluous entry may raise.
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({short_reason(error)}); see that it may be read, or fit it "
+            "again"
+        ) from error
+    # NumPy, its zip reader, JSON, and missing or superfluous entries can raise all of these.
     except (
-        OSError,
         EOFError,
         ValueError,
         KeyError,
@@ -127,7 +139,7 @@ def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:
 def _tenths(
     progress: Callable[[str], None] | None, name: str, quantity: str
 ) -> Callable[[int, int, float], None] | None:
-    """Turns the numbers of a fit into a line of text for each tenth of its steps."""
+    """Returns a callback that reports each tenth of a fit's steps as a line of text."""
     if progress is None:
         return None
     told = 0

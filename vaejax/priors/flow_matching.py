@@ -17,23 +17,24 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vaejax.priors.gaussian import Gaussian
 from vaejax.priors.standard_normal import standard_normal_log_prob
 
-# Steps of the fourth-order Runge-Kutta solver between noise and code, four evaluations each.
-# On 128-dimensional codes of faces twice as many move a draw by 0.0003 standard deviations.
+# Steps of the fourth-order Runge-Kutta solver between noise and code, with four evaluations each.
+# On 128-dimensional codes of faces, twice as many steps move a sample by 0.0003 standard
+# deviations.
 ODE_STEPS = 20
-# Half periods of time that the velocity can tell apart.
+# Frequencies of the sine and cosine features of time: k half periods in [0, 1] for k = 1, 2, ...
 _FREQUENCIES = 8
 
 
 class Velocity(nn.Module):
-    """The velocity of a whitened code at a time, dx/dt.
+    """The velocity dx/dt of a whitened code at a time.
 
-    Paths are straight, x_t = (1 - t) noise + t code. Were the codes a standard normal, the
-    velocity would be (2 t - 1) / ((1 - t)² + t²) x_t. A residual network learns the rest, so
-    that before training the flow is exactly the Gaussian that whitened the codes.
+    Paths are straight, x_t = (1 - t) noise + t code. If the codes were standard normal, the
+    velocity would be (2 t - 1) / ((1 - t)² + t²) x_t. A residual network learns the difference,
+    so that before training the flow is exactly the Gaussian that whitened the codes.
 
     Attributes:
       width: hidden units.
-      blocks: residual blocks of two dense layers.
+      blocks: number of residual blocks of two dense layers.
     """
 
     width: int
@@ -43,8 +44,8 @@ class Velocity(nn.Module):
     def __call__(
         self, x: Float[Array, "batch latent"], time: Float[Array, "batch"]
     ) -> Float[Array, "batch latent"]:
-        """The velocities, in whitened units per unit of time, which runs from 0 to 1."""
-        # No faster than the solver can follow: half the shortest period takes 2.5 of its steps.
+        """Returns velocities in whitened units per unit of time; time is in [0, 1]."""
+        # Frequencies that the solver can resolve: half the shortest period takes 2.5 of its steps.
         angles = time[:, None] * (math.pi * jnp.arange(1.0, _FREQUENCIES + 1.0))[None]
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         # The variance of x_t under standard normal codes; it never falls below a half.
@@ -54,7 +55,7 @@ class Velocity(nn.Module):
         small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
         hidden = nn.Dense(self.width)(x / jnp.sqrt(variance))
         for _ in range(self.blocks):
-            # No layer norm: with one, codes of faces were learned more slowly, at a higher cost.
+            # No layer norm: with it, codes of faces were learned more slowly and at a higher cost.
             scale, shift = jnp.split(nn.Dense(2 * self.width, kernel_init=zero)(waves), 2, axis=-1)
             residual = nn.Dense(self.width)(nn.silu(hidden * (1.0 + scale) + shift))
             hidden = hidden + nn.Dense(self.width, kernel_init=small)(nn.silu(residual))
@@ -63,13 +64,13 @@ class Velocity(nn.Module):
 
 @flax.struct.dataclass
 class FlowMatching:
-    """The distribution of codes that flow from noise along the learned velocity.
+    """The distribution of codes that result from integrating the learned velocity from noise.
 
     Attributes:
-      gaussian: whitens the codes.
-      params: parameters of the velocity network.
-      width: its hidden units.
-      blocks: its residual blocks.
+      gaussian: the Gaussian that whitens the codes.
+      params: parameters of the `Velocity` network.
+      width: `Velocity.width`.
+      blocks: `Velocity.blocks`.
     """
 
     gaussian: Gaussian
@@ -78,12 +79,11 @@ class FlowMatching:
     blocks: int = flax.struct.field(pytree_node=False)
 
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """Log-density in nats, by the instantaneous change of variables.
+        """Returns the log-density in nats, by the instantaneous change of variables.
 
         Chen, Rubanova, Bettencourt and Duvenaud, "Neural ordinary differential equations"
-        (2018), eq. 8, with the exact trace of the Jacobian. Slow: every code costs as much as
-        sampling one for each of its dimensions. The result is a density only up to the error
-        of the solver.
+        (2018), eq. 8, with the exact trace of the Jacobian. This is slow: each code costs as much
+        as sampling one code per latent dimension. The density is exact up to the solver's error.
         """
 
         def field(state, time):
@@ -98,17 +98,17 @@ class FlowMatching:
             return self._velocity(x, time), jax.vmap(trace)(x)
 
         white = self.gaussian.to_noise(z)
-        # From code to noise: time runs backwards, and so does the integral of the trace.
+        # From code to noise: state and trace are integrated backwards in time.
         noise, change = _integrate(field, (white, jnp.zeros_like(white[:, 0])), 1.0, 0.0)
         return standard_normal_log_prob(noise) + change - self.gaussian.log_det()
 
     def sample(
         self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """`count` draws, with base noise from N(0, temperature² I).
+        """Draws `count` samples, with base noise from N(0, temperature² I).
 
-        The solver takes `ODE_STEPS` Runge-Kutta steps. At temperature 0 all draws are the image
-        of zero noise, in general neither mode nor mean.
+        The solver takes `ODE_STEPS` Runge-Kutta steps. At temperature 0 all samples are the code of
+        zero noise, which is in general neither the mode nor the mean.
         """
         noise = jax.random.normal(key, (count, len(self.gaussian.mean)), jnp.float32)
         return self.gaussian.from_noise(_integrate(self._velocity, temperature * noise, 0.0, 1.0))
@@ -130,14 +130,17 @@ def flow_matching_errors(
     noise: Float[Array, "batch latent"],
     times: Float[Array, "batch"],
 ) -> Float[Array, "batch"]:
-    """Squared error of the velocity per dimension (Lipman et al., eq. 23 with σ_min = 0).
+    """Computes the flow matching loss of each code (Lipman et al., eq. 23 with σ_min = 0).
 
     Args:
-      network: the velocity.
+      network: the velocity network.
       params: parameters of the network.
       white: whitened codes.
-      noise: standard normal.
-      times: times of each code, uniform in 0 to 1.
+      noise: standard normal noise.
+      times: a time for each code, uniform in [0, 1].
+
+    Returns:
+      The squared error of the velocity, averaged over latent dimensions.
     """
     along = times[:, None]
     x = (1.0 - along) * noise + along * white
@@ -146,7 +149,7 @@ def flow_matching_errors(
 
 
 def _integrate(field: Callable[[Any, Float[Array, ""]], Any], state: Any, start: float, end: float):
-    """The classical Runge-Kutta solution of d state / d time = field(state, time) at `end`."""
+    """Solves d state / d time = field(state, time) by the classical Runge-Kutta method."""
     step = (end - start) / ODE_STEPS
 
     def ahead(state, slope, length):

@@ -1,4 +1,4 @@
-"""A Gaussian prior with full covariance, fitted to codes by their moments."""
+"""A Gaussian prior with full covariance, fitted to the moments of codes."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vaejax.errors import UserError
 from vaejax.priors.standard_normal import standard_normal_log_prob
 
-# Added to every variance, relative to the mean variance of a dimension. A dimension that the
-# encoder never moves would otherwise make the covariance singular.
+# Added to every variance, as a share of the mean variance over dimensions. Without it, a dimension
+# in which all codes are equal would make the covariance singular.
 _RIDGE = 1e-6
-# Codes without which there is no covariance, which every fitted prior begins with.
+# The fewest codes with a covariance, which every fitted prior needs.
 MIN_CODES = 2
 
 
@@ -25,32 +25,32 @@ class Gaussian:
 
     Attributes:
       mean: the mean code.
-      cholesky: lower triangular root of the covariance.
+      cholesky: lower triangular Cholesky factor of the covariance.
     """
 
     mean: Float[Array, "latent"]
     cholesky: Float[Array, "latent latent"]
 
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """Log-density in nats."""
+        """Returns the log-density in nats."""
         return standard_normal_log_prob(self.to_noise(z)) - self.log_det()
 
     def sample(
         self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """`count` draws from N(mean, temperature² covariance)."""
+        """Draws `count` samples from N(mean, temperature² covariance)."""
         noise = jax.random.normal(key, (count, self.mean.shape[0]), jnp.float32)
         return self.from_noise(temperature * noise)
 
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The whitened code: standard normal if `z` follows the prior."""
+        """Whitens codes; the result is standard normal if `z` follows the prior."""
         centred = z.astype(jnp.float32) - self.mean[None]
         return lax.linalg.triangular_solve(
             self.cholesky, centred, left_side=False, lower=True, transpose_a=True
         )
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The inverse of `to_noise`."""
+        """Maps standard normal noise to codes; the inverse of `to_noise`."""
         product = jnp.matmul(noise, self.cholesky.T, precision=lax.Precision.HIGHEST)
         return product + self.mean[None]
 
@@ -60,17 +60,17 @@ class Gaussian:
 
 
 def fit_gaussian(batches: Iterable[Float[Array | np.ndarray, "_ latent"]]) -> Gaussian:
-    """The Gaussian of greatest likelihood, from codes that come in batches of any size.
+    """Fits the maximum-likelihood Gaussian to codes that come in batches of any size.
 
     Moments are merged batch by batch in float64 on the host (Chan, Golub and LeVeque 1983,
     eq. 2.1), so neither the number of codes nor their distance from zero costs precision.
     A millionth of the mean variance is added to every variance.
 
     Raises:
-      UserError: fewer than two codes, or some that are not finite.
+      UserError: there are fewer than two codes, or some are not finite.
     """
     count = 0
-    # Of no codes; the first batch brings their dimensions.
+    # Scalars, because the number of dimensions is known only from the first batch.
     mean: np.ndarray = np.zeros(())
     scatter: np.ndarray = np.zeros(())
     for batch in batches:
@@ -91,7 +91,7 @@ def fit_gaussian(batches: Iterable[Float[Array | np.ndarray, "_ latent"]]) -> Ga
     if count < MIN_CODES:
         raise UserError(f"a prior needs at least {MIN_CODES} codes to be fitted to, got {count}")
     covariance = scatter / count
-    # Codes that are all equal have no variance to be relative to.
+    # If all codes are equal, the mean variance is 0 and the ridge is absolute.
     ridge = _RIDGE * (np.trace(covariance) / len(covariance) or 1.0)
     cholesky = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))
     return Gaussian(

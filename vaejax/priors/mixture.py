@@ -21,7 +21,7 @@ class Mixture:
     Attributes:
       log_weights: logarithms of the weights, which sum to one.
       means: one mean for each component.
-      choleskys: one lower triangular root of the covariance for each component.
+      choleskys: the lower triangular Cholesky factor of each component's covariance.
     """
 
     log_weights: Float[Array, "component"]
@@ -29,29 +29,29 @@ class Mixture:
     choleskys: Float[Array, "component latent latent"]
 
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """Log-density in nats."""
+        """Returns the log-density in nats."""
         return logsumexp(self.joint_log_prob(z), axis=0)
 
     def joint_log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "component batch"]:
-        """log p(z, component) in nats."""
-        # One component after the other: side by side they would hold as many copies of z.
+        """Returns log p(z, component) in nats."""
+        # One component after the other: in parallel they would hold one copy of z each.
         log_probs = lax.map(lambda part: Gaussian(*part).log_prob(z), (self.means, self.choleskys))
         return self.log_weights[:, None] + log_probs
 
     def sample(
         self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """`count` draws; components keep their weights, their covariances times temperature².
+        """Draws `count` samples, with all covariances scaled by temperature² and the same weights.
 
-        At temperature 0 all are means of components.
+        At temperature 0 every sample is the mean of a component.
         """
         choice_key, noise_key = jax.random.split(key)
         choice = jax.random.categorical(choice_key, self.log_weights, shape=(count,))
         noise = jax.random.normal(noise_key, (count, self.means.shape[1]), jnp.float32)
         noise = temperature * noise
 
-        # Every component makes all draws and keeps its own, which costs K times the arithmetic
-        # of a gather but not its memory, a covariance for each draw.
+        # Every component computes all samples and keeps its own. For K components that costs K
+        # times the arithmetic of a gather, but not its memory, one covariance for each sample.
         def add_component(z, component):
             index, mean, cholesky = component
             drawn = Gaussian(mean, cholesky).from_noise(noise)
@@ -74,25 +74,25 @@ def fit_mixture(
     """Fits a mixture by EM to codes held in memory.
 
     The fit starts from k-means++ centres (Arthur and Vassilvitskii 2007) and works on codes
-    whitened by their Gaussian. Each component sees, beside the codes, `pseudo_count` codes
-    spread like that Gaussian. So every step is an exact M-step for a fixed penalised likelihood
-    (`penalised_log_likelihood`), which never decreases; covariances stay regular; and a
-    component that loses all its codes turns into the Gaussian rather than into a NaN.
+    whitened by their Gaussian. Each component is fitted to the codes and to `pseudo_count` pseudo
+    codes that are distributed like that Gaussian. So every step is an exact M-step for a fixed
+    penalised likelihood (`penalised_log_likelihood`), which never decreases; covariances stay
+    regular; and a component that loses all its codes turns into the Gaussian instead of NaN.
 
     Args:
-      codes: what to fit to.
-      key: decides the first centres.
+      codes: the codes.
+      key: key of the random initial centres.
       components: number of Gaussians. Ghosh et al., "From variational to deterministic
         autoencoders" (ICLR 2020), find ten enough for CelebA.
-      steps: EM steps at most.
+      steps: the largest number of EM steps.
       pseudo_count: strength of the prior on each component, in codes. On 16,000 codes of faces in
-        128 dimensions held-out codes were likeliest at 64 to 128.
+        128 dimensions, held-out likelihood was highest at 64 to 128.
       tolerance: EM stops when a step gains fewer nats per code.
       progress: called after each step with (steps done, `steps`, penalised log-likelihood before
         the step in nats per whitened code).
 
     Raises:
-      UserError: fewer than two codes, or some that are not finite.
+      UserError: there are fewer than two codes, or some are not finite.
     """
     gaussian = fit_gaussian([codes])
     white = gaussian.to_noise(jnp.asarray(codes))
@@ -107,7 +107,7 @@ def fit_mixture(
         if objective - previous < tolerance:
             break
         previous = objective
-    # Back to the scale of the codes; a product of lower triangular matrices is one.
+    # Undo the whitening; a product of lower triangular matrices is lower triangular.
     return Mixture(
         mixture.log_weights,
         gaussian.from_noise(mixture.means),
@@ -122,13 +122,20 @@ def initial_mixture(
     components: int,
     pseudo_count: Float[Array, ""],
 ) -> Mixture:
-    """The mixture of the clusters around k-means++ centres."""
+    """Returns the mixture whose components are the clusters around k-means++ centres.
+
+    Args:
+      white: whitened codes.
+      key: key of the random centres.
+      components: number of components.
+      pseudo_count: as in `fit_mixture`.
+    """
     first_key, key = jax.random.split(key)
     first = white[jax.random.randint(first_key, (), 0, len(white))]
 
     def add_centre(nearest, key):
-        # The next centre is a code drawn in proportion to its squared distance from the
-        # centres so far. The floor lets duplicates be drawn when nothing else is left.
+        # The next centre is a code drawn with a probability proportional to its squared distance
+        # from the nearest centre so far. The floor allows duplicates when nothing else is left.
         index = jax.random.categorical(key, jnp.log(jnp.maximum(nearest, 1e-30)))
         centre = white[index]
         return jnp.minimum(nearest, _squared_distance(white, centre)), centre
@@ -146,9 +153,10 @@ def initial_mixture(
 def em_step(
     mixture: Mixture, white: Float[Array, "count latent"], pseudo_count: Float[Array, ""]
 ) -> tuple[Mixture, Float[Array, ""]]:
-    """One E-step and one M-step on whitened codes.
+    """Performs one E-step and one M-step on whitened codes.
 
-    Returns the new mixture, and the penalised log-likelihood of the old one.
+    Returns:
+      The new mixture, and the penalised log-likelihood of the old one in nats per code.
     """
     joint = mixture.joint_log_prob(white)
     log_prob = logsumexp(joint, axis=0)
@@ -159,9 +167,9 @@ def em_step(
 def penalised_log_likelihood(
     mixture: Mixture, log_prob: Float[Array, "count"], pseudo_count: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """What EM increases, in nats per code.
+    """Computes the objective that EM increases, in nats per code.
 
-    The mean of `log_prob`, the codes' log-densities, plus the expected complete-data
+    It is the mean of `log_prob`, the codes' log-densities, plus the expected complete-data
     log-likelihood of `pseudo_count` standard normal codes in each component,
 
         pseudo_count / count · Σ_k E_{u ~ N(0, I)} log(w_k N(u; m_k, S_k)).
@@ -185,13 +193,13 @@ def _m_step(
     responsibilities: Float[Array, "component count"],
     pseudo_count: Float[Array, ""],
 ) -> Mixture:
-    """The mixture of greatest penalised likelihood, given who belongs where."""
+    """The mixture of greatest penalised likelihood, given the responsibilities."""
     size = white.shape[1]
 
     def component(responsibility):
         count = jnp.sum(responsibility) + pseudo_count
         mean = jnp.matmul(responsibility, white, precision=lax.Precision.HIGHEST) / count
-        # Centred before squaring: the difference of two large sums would not do in float32.
+        # Centred before squaring: the difference of two large sums would lose float32 precision.
         centred = white - mean[None]
         scatter = jnp.matmul(
             (responsibility[:, None] * centred).T, centred, precision=lax.Precision.HIGHEST

@@ -1,6 +1,6 @@
-"""Fixed random permutations that no library's release can change.
+"""Fixed random permutations that do not depend on the version of any library.
 
-A trained coupling flow is only itself under the permutations that it was trained with. They are
+A trained coupling flow is valid only with the permutations that it was trained with. They are
 therefore computed here, in integers, and equal those that `numpy.random.default_rng(0)` drew when
 the first models were trained.
 """
@@ -13,21 +13,21 @@ _MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 
 
 def fixed_permutations(size: int, count: int) -> list[list[int]]:
-    """`count` permutations of `range(size)`, the same on every machine and for ever.
+    """Returns `count` fixed permutations of `range(size)`, the same on every machine.
 
     Fisher-Yates shuffles on PCG64 XSL-RR (O'Neill, "PCG: A family of simple fast space-efficient
     statistically good algorithms for random number generation", 2014).
 
     Args:
-      size: size of each permutation.
-      count: how many; a longer list begins with the shorter one.
+      size: length of each permutation.
+      count: number of permutations; a longer list begins with the shorter one.
     """
     numbers = _Pcg64()
     return [_shuffled(numbers, size) for _ in range(count)]
 
 
 class _Pcg64:
-    """A stream of 32-bit numbers; of each 64-bit output the lower half comes first."""
+    """A stream of 32-bit numbers: of each 64-bit output the lower half, then the upper half."""
 
     def __init__(self):
         self._state, self._upper = _STATE, None
@@ -43,7 +43,7 @@ class _Pcg64:
         return output & 0xFFFFFFFF
 
     def up_to(self, highest: int) -> int:
-        """A number in [0, highest], all equally likely: those above are drawn again."""
+        """A uniform number in [0, highest], by rejection of greater ones."""
         mask = (1 << highest.bit_length()) - 1
         while (number := self.next_32() & mask) > highest:
             pass

@@ -8,28 +8,32 @@ from jaxtyping import Array, Float
 
 
 def standard_normal_log_prob(z: Float[Array, "batch *latent"]) -> Float[Array, "batch"]:
-    """log N(z; 0, I) in nats, in float32 whatever the dtype of `z`."""
+    """Computes log N(z; 0, I) in nats, in float32 whatever the dtype of `z`."""
     squares = jnp.sum(z.astype(jnp.float32) ** 2, axis=tuple(range(1, z.ndim)))
     return -0.5 * (squares + math.prod(z.shape[1:]) * math.log(2 * math.pi))
 
 
 class StandardNormal(nn.Module):
-    """N(0, I) over latent vectors; it has no parameters."""
+    """N(0, I) over latent vectors; it has no parameters.
+
+    Attributes:
+      latent_size: number of dimensions of z.
+    """
 
     latent_size: int
 
     def __call__(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """`log_prob`, so that `init(key, z)` works as for every prior."""
+        """Calls `log_prob`, so that `init(key, z)` works as for every prior."""
         return self.log_prob(z)
 
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
-        """Log-density in nats."""
+        """Returns the log-density in nats."""
         return standard_normal_log_prob(z)
 
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The base noise of `z`: here `z` itself."""
+        """Returns the base noise of `z`, which is `z` itself, as float32."""
         return z.astype(jnp.float32)
 
     def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
-        """The inverse of `to_noise`."""
+        """Returns the codes of base noise; the inverse of `to_noise`."""
         return noise.astype(jnp.float32)

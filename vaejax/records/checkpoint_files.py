@@ -1,29 +1,33 @@
-"""The files of a directory of checkpoints, read without Orbax."""
+"""Reads and tidies a directory of checkpoints without Orbax."""
 
 import json
 import shutil
 from pathlib import Path
 
-# Before the name of one that is about to be replaced.
+# Prefix of the name of a checkpoint that is about to be replaced.
 REPLACED = "replaced."
-# After the name of one that Orbax has begun to write.
+# Follows the name of a checkpoint that Orbax has begun to write.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 def saved(directory: Path) -> list[Path]:
-    """The folders of the checkpoints that are there wholly, if `directory` is."""
+    """Returns the folders of complete checkpoints; none if `directory` does not exist."""
     return [path for path in directory.glob("[0-9]*") if path.name.isdigit()]
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Removes what killed runs had begun to save, while nobody saves there."""
+    """Removes checkpoints that killed runs left incomplete; no process may be saving there."""
     for torn in directory.glob(f"*{UNFINISHED}*"):
-        # What cannot be removed takes room and is never read.
+        # A folder that cannot be removed takes up space, but is never read.
         shutil.rmtree(torn, ignore_errors=True)
 
 
 def settle_replaced(directory: Path) -> None:
-    """Removes a checkpoint that another has replaced; takes it back where that was not finished."""
+    """Removes checkpoints that were replaced; restores those whose replacement is not complete.
+
+    Raises:
+      OSError: a folder cannot be removed or renamed.
+    """
     for old in directory.glob(f"{REPLACED}*"):
         new = directory / old.name.removeprefix(REPLACED)
         if new.exists():
@@ -33,11 +37,11 @@ def settle_replaced(directory: Path) -> None:
 
 
 def unreadable_metrics(directory: Path, best_by: str | None) -> list[Path]:
-    """Damaged files of validation figures, without which Orbax opens no checkpoint at all.
+    """Returns the damaged files of validation metrics; with one, Orbax opens no checkpoint at all.
 
     Args:
       directory: directory of the checkpoints.
-      best_by: the figure that each must have, if any.
+      best_by: the metric that each file must have; None if none is needed.
     """
     paths = [folder / "metrics" / "metrics" for folder in saved(directory)]
     return [path for path in paths if best_by and not _has_figure(path, best_by)]

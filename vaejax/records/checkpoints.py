@@ -1,6 +1,6 @@
 """Checkpoints: trees of arrays and their metadata, saved as one unit.
 
-The only module that imports Orbax.
+This is the only module that imports Orbax.
 """
 
 import math
@@ -22,7 +22,7 @@ from vaejax.runtime.quiet import call_quietly
 META = "meta"
 # The only item of arrays in checkpoints of version 0.1.
 STATE_OF_0_1 = "state"
-# In META, beside what the caller keeps there: digests of each item and of the rest of META, and of
+# Keys in META beside those of the caller: digests of each item and of the rest of META; digests of
 # the names, shapes and types in each item.
 _DIGESTS, _LAYOUT = "digests", "layout"
 
@@ -30,10 +30,10 @@ _DIGESTS, _LAYOUT = "digests", "layout"
 class Checkpoints:
     """The checkpoints of one run: the newest few and the best by validation.
 
-    Saving is asynchronous and atomic: a checkpoint is there wholly or not at all. All processes
-    of a run save together; each reads on its own, with one that is `read_only`. Whatever Orbax
-    raises becomes one line: `UserError` where something cannot be written, `DamagedCheckpoint`
-    where it cannot be read.
+    Saving is asynchronous and atomic: a checkpoint is complete or does not exist. All processes of
+    a run save together; each reads on its own, through an instance that is `read_only`. Any
+    exception of Orbax becomes one with a one-line message: `UserError` where something cannot be
+    written or the storage cannot be reached, `DamagedCheckpoint` where it cannot be read.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Checkpoints:
         keep: int = 1,
         read_only: bool = False,
     ):
-        """Opens `directory`, making it unless `read_only`.
+        """Opens `directory`, creating it unless `read_only`.
 
         Args:
           directory: directory of the checkpoints.
-          best_by: the validation figure that decides which is the best, lower is better; without
-            one the newest counts as the best.
-          keep: the newest that are kept, beside the best.
-          read_only: whether nothing is to be saved.
+          best_by: the validation metric that decides which one is the best, lower is better;
+            without it the newest counts as the best.
+          keep: number of newest checkpoints that are kept, beside the best.
+          read_only: whether checkpoints are only read, never saved or deleted.
 
         Raises:
-          DamagedCheckpoint: the validation figure of one cannot be read.
-          UserError: the directory cannot be made or listed.
+          DamagedCheckpoint: the validation metrics of a checkpoint cannot be read.
+          UserError: the directory cannot be created or listed.
         """
         for path in unreadable_metrics(directory, best_by):
             raise DamagedCheckpoint(
@@ -70,26 +70,27 @@ class Checkpoints:
     def save(
         self, step: int, items: dict[str, PyTree], meta: dict, metrics: dict[str, float] | None
     ) -> None:
-        """Begins to save; returns as soon as the arrays may be changed again.
+        """Starts to save; returns as soon as the arrays may be changed again.
 
-        All processes call it. What was saved at this step before, on the way out and without its
-        evaluation, is replaced, and can be taken back until that is done.
+        All processes must call it. An earlier checkpoint of the same step, saved on exit before
+        its evaluation, is replaced; it can be restored until the new one is complete.
 
         Args:
-          step: step of the checkpoint.
+          step: number of updates so far, by which the checkpoint is named.
           items: trees of arrays by name; each can be read without the others.
-          meta: what JSON can hold.
-          metrics: metrics of the validation, if there was one.
+          meta: metadata that JSON can hold.
+          metrics: metrics of the validation; None if there was none.
 
         Raises:
-          UserError: this checkpoint or the one before cannot be written. Those that were there
-            are as they were.
+          UserError: this checkpoint or the one before cannot be written. Earlier ones are
+            unchanged.
         """
         self.wait()
         if step in self._manager.all_steps():
             if jax.process_index() == 0:
-                self.path(step).rename(self._directory / f"{REPLACED}{step:08d}")
-            # Finds nothing to delete; has every process forget it, and wait until all have.
+                replaced = self._directory / f"{REPLACED}{step:08d}"
+                self._stored(lambda: self.path(step).rename(replaced))
+            # Nothing is left to delete: this makes every process forget the step and wait for all.
             self.delete(step)
         meta = {**meta, _LAYOUT: {name: layout_digest(tree) for name, tree in items.items()}}
         digests = {name: digest(tree) for name, tree in items.items()} | {META: json_digest(meta)}
@@ -102,29 +103,41 @@ class Checkpoints:
         )
 
     def delete(self, step: int) -> None:
-        """Deletes a checkpoint; all processes call it."""
+        """Deletes the checkpoint of `step`; all processes must call it.
+
+        Raises:
+          UserError: it cannot be deleted.
+        """
         self._stored(lambda: self._manager.delete(step))
 
     def steps(self) -> list[int]:
-        """The steps that can be restored, oldest first."""
+        """Returns the steps that can be restored, oldest first."""
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint; the newest if none was validated."""
+        """Returns the step of the best checkpoint, or the newest if none was validated."""
         best = self._manager.best_step()
         return self._manager.latest_step() if best is None else best
 
     def items(self, step: int) -> list[str]:
-        """The names of a checkpoint's trees of arrays.
+        """Returns the names of a checkpoint's trees of arrays.
 
         Raises:
-          DamagedCheckpoint: it cannot be read.
+          DamagedCheckpoint: its metadata cannot be read.
+          UserError: its storage cannot be reached.
         """
         layout = self._saved_meta(step).get(_LAYOUT)
         return list(layout) if isinstance(layout, dict) else [STATE_OF_0_1]
 
     def fits(self, step: int, name: str, like: PyTree) -> bool:
-        """Whether an item has the names, shapes and types of `like`, as far as it is known."""
+        """Whether an item of a checkpoint has the names, shapes and types of `like`.
+
+        The state of a checkpoint of version 0.1 that did not record them always fits.
+
+        Raises:
+          DamagedCheckpoint: the metadata cannot be read.
+          UserError: the storage cannot be reached.
+        """
         layout = self._saved_meta(step).get(_LAYOUT)
         if isinstance(layout, dict):
             return layout.get(name) == layout_digest(like)
@@ -133,16 +146,17 @@ class Checkpoints:
     def restore(
         self, step: int, like: dict[str, PyTree], shardings: dict[str, PyTree]
     ) -> dict[str, PyTree]:
-        """Items of the checkpoint of this step; whether they are what was saved, `verify` knows.
+        """Restores items of a checkpoint; `verify` checks that they are what was saved.
 
         Args:
           step: one of `steps()`.
-          like: arrays or shapes of the items that are wanted, by name.
-          shardings: where each array is to lie, whatever devices it was saved from.
+          like: arrays or shapes of the wanted items, by name.
+          shardings: where to place each array, by item name, whatever devices it was saved from.
 
         Raises:
           DamagedCheckpoint: it cannot be read.
-          UserError: another version of vaejax saved it, with other names or shapes.
+          UserError: another version of vaejax saved it, with other names or shapes; or its storage
+            cannot be reached.
         """
         for name, tree in like.items():
             self._check_layout(step, name, tree)
@@ -157,20 +171,22 @@ class Checkpoints:
     def restore_part(
         self, step: int, name: str, part: str, like: PyTree, sharding: NamedSharding
     ) -> PyTree:
-        """One attribute of an item's tree, verified where its own digest was kept; else None.
-
-        So a device needs no room for the others.
+        """Restores and verifies one attribute of an item, so that the others take no memory.
 
         Args:
           step: one of `steps()`.
           name: name of the item.
-          part: part of the attribute.
+          part: name of the attribute of the item's tree.
           like: arrays or shapes of the whole item.
-          sharding: where each of its arrays is to lie.
+          sharding: where to place each array of the attribute.
+
+        Returns:
+          The attribute; None if the checkpoint has no digest of it alone.
 
         Raises:
           DamagedCheckpoint: it cannot be read, or is not what was saved.
-          UserError: another version of vaejax saved it, with other names or shapes.
+          UserError: another version of vaejax saved it, with other names or shapes; or its storage
+            cannot be reached.
         """
         saved_meta = self._saved_meta(step)
         if part not in saved_meta.get(_DIGESTS, {}):
@@ -193,32 +209,36 @@ class Checkpoints:
         return found
 
     def verify(self, step: int, items: dict[str, PyTree]) -> None:
-        """Compares what was restored with what was saved; all that hold a part of it do so at once.
+        """Compares the digests of restored items with those that were saved.
+
+        All processes that hold a part of the arrays must call it together.
 
         Raises:
-          DamagedCheckpoint: it is something else.
+          DamagedCheckpoint: an item is not what was saved.
+          UserError: the storage cannot be reached.
         """
-        # First: nothing that one process may fail at comes before what all do together.
+        # Digests first: they are computed together, and a process may fail to read the metadata.
         found = {name: digest(tree) for name, tree in items.items()}
         saved_meta = self._saved_meta(step)
         for name, number in found.items():
             self._check(step, name, saved_meta, number)
 
     def meta(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state at `step`.
+        """Returns the metadata that the caller saved at `step`.
 
         Raises:
           DamagedCheckpoint: it cannot be read.
+          UserError: its storage cannot be reached.
         """
         saved = self._saved_meta(step)
         return {name: saved[name] for name in saved if name not in (_DIGESTS, _LAYOUT)}
 
     def path(self, step: int) -> Path:
-        """The folder of a checkpoint."""
+        """Returns the folder of the checkpoint of `step`."""
         return self._directory / f"{step:08d}"
 
     def reload(self) -> None:
-        """Looks again at what there is."""
+        """Lists the directory again, after other code has changed it."""
         self._manager.reload()
 
     def _check_layout(self, step: int, name: str, like: PyTree) -> None:
@@ -244,7 +264,11 @@ class Checkpoints:
         return self._whole(step, lambda: dict(self._manager.restore(step, args=composite)))
 
     def _whole(self, step: int, read: Callable[[], Any]) -> Any:
-        """What `read` returns; whatever parsers or shapes raise is damage."""
+        """Returns what `read` returns.
+
+        Any exception of parsers, or for wrong shapes, means damage, unless the storage is out of
+        reach.
+        """
         found, failure = call_quietly(read)
         if failure and failure.away:
             raise UserError(
@@ -256,7 +280,7 @@ class Checkpoints:
         return found
 
     def _stored(self, write: Callable[[], Any]) -> Any:
-        """What `write` returns; whatever Orbax and its threads raise is one line."""
+        """Returns what `write` returns; any exception of Orbax and its threads is a UserError."""
         done, failure = call_quietly(write)
         if failure:
             remedy = "make room" if failure.full else "see that it can be written"
@@ -270,17 +294,17 @@ class Checkpoints:
         return DamagedCheckpoint(f"the checkpoint {self.path(step)} is damaged ({why})")
 
     def wait(self) -> None:
-        """Returns when everything is on disk.
+        """Waits until everything is on disk.
 
         Raises:
           UserError: what was to be saved could not be written.
         """
         self._stored(self._manager.wait_until_finished)
         if jax.process_index() == 0:
-            settle_replaced(self._directory)
+            self._stored(lambda: settle_replaced(self._directory))
 
     def close(self) -> None:
-        """Waits and lets go of the directory.
+        """Waits until everything is on disk, and closes the directory.
 
         Raises:
           UserError: what was to be saved could not be written.
@@ -292,7 +316,7 @@ def _open_manager(
     directory: Path, best_by: str | None, keep: int, read_only: bool
 ) -> ocp.CheckpointManager:
     def rank(metrics: dict[str, float]) -> float:
-        """One whose validation was not finite is never the best."""
+        """Ranks a checkpoint whose validation was not finite last, so that it is never the best."""
         return metrics[best_by] if best_by and math.isfinite(metrics[best_by]) else math.inf
 
     policies = [checkpoint_managers.LatestN(keep)]
@@ -303,7 +327,7 @@ def _open_manager(
             )
         )
     options = ocp.CheckpointManagerOptions(
-        # A manager that may not write takes no policy for what to delete.
+        # A read-only manager accepts no preservation policy.
         preservation_policy=None
         if read_only
         else checkpoint_managers.AnyPreservationPolicy(policies),
@@ -320,7 +344,7 @@ def _open_manager(
 
 
 def _placed(like: PyTree, shardings: PyTree) -> PyTree:
-    """Shapes and types with the places where the arrays are to lie."""
+    """Returns shapes and types with the shardings of the arrays to restore."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         like,
@@ -329,7 +353,7 @@ def _placed(like: PyTree, shardings: PyTree) -> PyTree:
 
 
 def _own_reader() -> ocp.Checkpointer:
-    """A reader that waits for no other process."""
+    """Returns a reader that waits for no other process."""
     return ocp.Checkpointer(
         ocp.PyTreeCheckpointHandler(multiprocessing_options=_own_options()),
         multiprocessing_options=_own_options(),

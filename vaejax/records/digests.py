@@ -1,4 +1,4 @@
-"""Digests of arrays and of JSON: short numbers that change when any bit does."""
+"""32-bit digests of arrays and of JSON, by which a changed bit is noticed."""
 
 import json
 import zlib
@@ -10,29 +10,29 @@ import numpy as np
 from jaxtyping import Array, PyTree, Shaped, UInt, UInt32
 
 Words = UInt32[Array | np.ndarray, "..."]
-# Values that are mixed at once on the host.
+# Values that the host hashes at a time.
 _PIECE = 2**16
 
 
 def layout_digest(state: PyTree) -> int:
-    """One number for the names, shapes and types of the arrays in a tree, or of their shapes."""
+    """Computes a digest of the names, shapes and types in a tree of arrays or array shapes."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     names = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
     return json_digest({"leaves": names})
 
 
 def json_digest(value: dict[str, Any]) -> int:
-    """One number for a value that JSON can hold, whatever the order of its keys."""
+    """Computes a digest (CRC-32) of a value that JSON can hold, whatever the order of its keys."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def digest(state: PyTree) -> int:
-    """One number for all bits of a tree of arrays, whatever devices they lie on.
+    """Computes a digest of all bits of a tree of arrays, whatever devices they lie on.
 
-    All processes that hold a part of an array ask for it together.
+    All processes that hold a part of an array must call it together.
     """
     total = 0
-    # Leaf after leaf: of exchanges that wait together, CPUs may begin another than their peers do.
+    # One leaf at a time: of several pending collectives, CPUs may start another than their peers.
     for leaf in map(jnp.asarray, jax.tree.leaves(state)):
         one = host_digest if _lies_on_host(leaf) else device_digest
         total = (total * 31 + int(one(leaf))) % 2**32
@@ -40,13 +40,13 @@ def digest(state: PyTree) -> int:
 
 
 def _lies_on_host(leaf: Shaped[Array, "..."]) -> bool:
-    """Whether NumPy can read all of an array where it is: every part of it, or a whole copy."""
+    """Whether NumPy can read all of an array in place: each of its parts, or a whole copy."""
     here = leaf.is_fully_addressable or leaf.is_fully_replicated
     return here and all(place.platform == "cpu" for place in leaf.devices())
 
 
 def host_digest(leaf: Shaped[Array, "..."]) -> int:
-    """What `device_digest` computes, by NumPy: there is no program to compile for each shape."""
+    """Computes `device_digest` with NumPy, which need not compile a program for each shape."""
     bits, total = _host_uint32(leaf), 0
     # Pieces that stay in a processor's cache.
     for start in range(0, bits.size, _PIECE):
@@ -56,10 +56,10 @@ def host_digest(leaf: Shaped[Array, "..."]) -> int:
     return total % 2**32
 
 
-# One program for each shape, not one for all: a state has few shapes and many leaves.
+# One program for each shape, not one for the tree: a state has few shapes and many leaves.
 @jax.jit
 def device_digest(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
-    """One number for all bits of an array, computed where it lies."""
+    """Computes a digest of all bits of an array, on the devices that hold it."""
     bits = _as_uint32(leaf)
     place = jnp.zeros(bits.shape, jnp.uint32)
     for axis, size in enumerate(bits.shape):
@@ -68,13 +68,13 @@ def device_digest(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
 
 
 def _mixed(bits: Words, place: Words) -> Words:
-    # Odd factors that differ from place to place (Knuth's multiplicative hash): neither a
-    # changed bit nor two numbers that changed places go unnoticed. Sums wrap around.
+    # Odd factors that differ from place to place (Knuth's multiplicative hash): a changed bit is
+    # noticed, and so are two numbers that changed places. Sums wrap around.
     return (bits + np.uint32(1)) * (place * np.uint32(2654435761) | np.uint32(1))
 
 
 def _host_uint32(leaf: Shaped[Array, "..."]) -> UInt[np.ndarray, "value"]:
-    """The bits of `_as_uint32` in one row, narrow numbers not yet widened."""
+    """Returns the bits of `_as_uint32` in one row, narrow numbers not yet widened."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     row = np.asarray(leaf).reshape(-1)
@@ -84,12 +84,12 @@ def _host_uint32(leaf: Shaped[Array, "..."]) -> UInt[np.ndarray, "value"]:
 
 
 def _is_narrow(dtype: np.dtype) -> bool:
-    """Whether it is of integers that fill no byte."""
+    """Whether the type is an integer of fewer than 8 bits."""
     return jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8
 
 
 def _as_uint32(leaf: Shaped[Array, "..."]) -> UInt32[Array, "..."]:
-    """The bits of any array: narrower numbers widened, wider ones as a last axis of halves."""
+    """Returns the bits of any array: narrow numbers widened, wide ones split on a new last axis."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):

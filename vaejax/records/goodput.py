@@ -1,4 +1,4 @@
-"""Where a run's time goes, over all of its starts: `goodput.jsonl` in its work directory."""
+"""Records what a run's time is spent on, over all of its starts, in `goodput.jsonl`."""
 
 import itertools
 import json
@@ -11,14 +11,14 @@ from typing import TextIO
 from vaejax.files.atomic import naming
 from vaejax.files.strict_json import dumps
 
-# What a line of the file tells of, in seconds since its start. Importing the libraries comes
-# before all of it and is not counted.
+# A line of the file holds the seconds of each phase since its start. Importing the libraries comes
+# before all phases and is not counted.
 PHASES = ("start", "compile", "steps", "data_wait", "evaluation", "checkpoints")
 FILE = "goodput.jsonl"
 
 
 class Clock:
-    """The time of one start of a run, by what it went into; the inner phase of two counts."""
+    """Measures the time of one start of a run by phase; of nested phases the inner one counts."""
 
     def __init__(self) -> None:
         """Starts in the phase `start`."""
@@ -31,8 +31,8 @@ class Clock:
         """Ends the phase `start`; from here on `note` appends to the file.
 
         Args:
-          workdir: work directory of the run.
-          first_step: at which this start begins.
+          workdir: work directory of the run, which holds the file.
+          first_step: the step at which this start begins.
         """
         self._enter("steps")
         self._file, self._first = (workdir / FILE).open("a"), first_step
@@ -40,22 +40,24 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Around what the time of `name` goes into."""
+        """Counts the time of the block as the phase `name`, one of `PHASES`."""
         outer = self._enter(name)
-        yield
-        self._enter(outer)
+        try:
+            yield
+        finally:
+            self._enter(outer)
 
     def move(self, seconds: float, to: str) -> None:
-        """Counts seconds that passed among the steps as another phase's."""
+        """Moves seconds from the phase `steps` to the phase `to`."""
         self._seconds["steps"] -= seconds
         self._seconds[to] += seconds
 
     def note(self, step: int, saved: int | None = None) -> None:
-        """Appends how things stand at `step`, for a process may end at any time.
+        """Appends a line for `step`; called often, because a process may end at any time.
 
         Args:
-          step: updates so far.
-          saved: the step of the newest checkpoint that is on disk; as before if left out.
+          step: number of updates so far.
+          saved: step of the newest checkpoint that is on disk; by default as in the last call.
         """
         self._enter(self._phase)
         self._saved = self._saved if saved is None else saved
@@ -78,7 +80,7 @@ class Clock:
             self._file.close()
 
     def _enter(self, name: str) -> str:
-        """Leaves the current phase for `name`, and says which it was."""
+        """Leaves the current phase for `name`, and returns the one that it left."""
         now = time.monotonic()
         self._seconds[self._phase] += now - self._mark
         outer, self._phase, self._mark = self._phase, name, now
@@ -86,11 +88,11 @@ class Clock:
 
 
 def account(workdir: Path) -> dict[str, float]:
-    """Seconds of a whole run by what they went into; empty if nothing was noted.
+    """Returns the seconds of a whole run by phase; empty if nothing was recorded.
 
-    Beside `PHASES`: `lost`, for steps made again because a start ended before it saved them, which
-    are not counted as `steps`; and `between`, from the end of one start to the beginning of the
-    next, as far as the file shows the end.
+    Two phases are added to `PHASES`: `lost`, for steps that were repeated because a start ended
+    before it saved them, which are not counted as `steps`; and `between`, from the end of one start
+    to the beginning of the next, as far as the file shows the end.
     """
     starts = _last_lines(workdir / FILE)
     total = dict.fromkeys((*PHASES, "lost", "between"), 0.0) if starts else {}
@@ -108,13 +110,13 @@ def account(workdir: Path) -> dict[str, float]:
 
 
 def last_saved(workdir: Path) -> int | None:
-    """The newest step that was on disk when somebody last looked; None if the file does not say."""
+    """Returns the step of the newest checkpoint by the last line that has it; else None."""
     lines = [line for line in _last_lines(workdir / FILE) if "saved" in line]
     return lines[-1]["saved"] if lines else None
 
 
 def summary(workdir: Path) -> str:
-    """One line for people: how much of the time went into steps, and where the rest."""
+    """Returns one line of text: the percentages of the time that went into steps and elsewhere."""
     seconds = account(workdir)
     everything = max(sum(seconds.values()), 1e-9)
     shares = {name: 100 * value / everything for name, value in seconds.items()}
@@ -127,7 +129,7 @@ def summary(workdir: Path) -> str:
 
 
 def _last_lines(path: Path) -> list[dict]:
-    """The last line of each start; one that was cut off by a kill does not count."""
+    """Returns the last line of each start, except lines that were cut off by a kill."""
     lines: dict[float, dict] = {}
     for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:

@@ -1,4 +1,4 @@
-"""What a run records: metrics on disk and in TensorBoard."""
+"""Records the metrics of a run, in `metrics.jsonl` and for TensorBoard."""
 
 import json
 import math
@@ -16,18 +16,19 @@ from vaejax.runtime.quiet import board_lost
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, its step first."""
+    """The file `metrics.jsonl`: one JSON object per line, with the step first."""
 
     def __init__(self, path: Path, resume_step: int, evaluation_due: bool = False):
         """Opens the file and drops the lines after `resume_step`.
 
-        A killed run may have logged steps that its last checkpoint does not hold; they are
-        about to be made again. A line cut off by the kill goes too.
+        A killed run may have logged steps after its last checkpoint, which are about to be
+        repeated. A line cut off by the kill is dropped too.
 
         Args:
           path: path of the file.
-          resume_step: the checkpoint's.
-          evaluation_due: whether that step is yet to be validated.
+          resume_step: step of the checkpoint that the run continues from.
+          evaluation_due: whether that step is still to be validated; a line of its validation is
+            then dropped too.
         """
         position = (resume_step, not evaluation_due)
         kept = [line for line in _lines(path) if _position(line) <= position]
@@ -36,7 +37,7 @@ class MetricsFile:
         self._path, self._file = path, path.open("a")
 
     def write(self, step: int, split: str, values: Mapping[str, float | list[float]]) -> None:
-        """Appends one line and flushes it."""
+        """Appends and flushes one line: the metrics of `split`, "train" or "valid", at `step`."""
         with naming(self._path):
             self._file.write(dumps({"step": step, "split": split, **values}) + "\n")
             self._file.flush()
@@ -47,18 +48,18 @@ class MetricsFile:
 
 
 def last_step(path: Path) -> int:
-    """The last step that a `metrics.jsonl` tells of; 0 if there is none."""
+    """Returns the last step in a `metrics.jsonl`; 0 if it has none or does not exist."""
     steps = [_position(line)[0] for line in _lines(path)]
     return int(max((step for step in steps if step < math.inf), default=0))
 
 
 def _lines(path: Path) -> list[str]:
-    # Whatever a damaged disk made of it: lines that are none are dropped.
+    # A damaged disk may leave any bytes: lines that cannot be parsed are dropped later.
     return path.read_text(errors="replace").splitlines() if path.is_file() else []
 
 
 def _position(line: str) -> tuple[float, bool]:
-    """Where a line stands in a run: its step, and whether it is the validation's."""
+    """Returns a line's step and whether it is of the validation; a broken line comes last."""
     try:
         values = json.loads(line)
         return float(values["step"]), values["split"] == "valid"
@@ -70,15 +71,15 @@ class Reporter:
     """Sends each set of metrics to `metrics.jsonl`, and to TensorBoard as long as that works."""
 
     def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
-        """Opens both, without what they hold from after `resume_step` and its evaluation."""
+        """Opens both and drops entries after `resume_step`; arguments as for `MetricsFile`."""
         self._file = MetricsFile(workdir / "metrics.jsonl", resume_step, evaluation_due)
         self._board = _Board(workdir / "tensorboard", resume_step + 1)
 
     def write(self, step: int, split: str, values: Mapping[str, float | list[float]]) -> None:
-        """Records `values`; lists go to the file alone."""
+        """Records the metrics of `split`, "train" or "valid", at `step`; lists only in the file."""
         self._file.write(step, split, values)
         for name, value in values.items():
-            # Of a number that is not finite the board's library complains on the terminal.
+            # tensorboardX complains on the terminal about a number that is not finite.
             if not isinstance(value, list) and math.isfinite(value):
                 self._board.call("add_scalar", f"{split}/{name}", value, step)
 
@@ -87,19 +88,19 @@ class Reporter:
         self._board.call("add_image", name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Flushes and closes both."""
         self._file.close()
         self._board.call("close")
 
 
 class _Board:
-    """TensorBoard's file, which a run can do without: that its library fails is said once."""
+    """TensorBoard's file, which is optional: a failure of its library is reported once."""
 
     def __init__(self, place: Path, purge_step: int):
         self._writer: SummaryWriter | None = None
         with self._telling():
-            # As long a queue as need be: when its writer has died of a full disk, nothing waits
-            # for it.
+            # An unbounded queue: when its writer thread has died of a full disk, calls do not
+            # block.
             self._writer = SummaryWriter(str(place), purge_step=purge_step, max_queue=0)
 
     def call(self, method: str, *values: Any, **settings: Any) -> None:
@@ -117,7 +118,7 @@ class _Board:
 
 
 class NoReporter:
-    """A reporter of a process for which another one speaks."""
+    """A reporter that records nothing, for a process whose metrics another process records."""
 
     def __init__(self, workdir: Path, resume_step: int, evaluation_due: bool = False):
         """Opens nothing."""

@@ -1,4 +1,4 @@
-"""Pictures of pictures: grids, written as files."""
+"""Grids of pictures, and the image files that they are written to."""
 
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,25 @@ from vaejax.files.atomic import replacing
 Pictures = UInt8[np.ndarray, "batch height width channel"]
 # Small pictures are enlarged until a grid's cell has about this many pixels a side.
 CELL = 96
+# White pixels between cells and around the grid.
 GAP = 2
 SOFTWARE = "vaejax"
-# By suffix: Pillow's name of the format, and how it is written.
+# By suffix: Pillow's name of the format, and the options to save it with.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True}),
 }
-# Pixels a side that a format can hold.
+# The most pixels a side that a format can hold.
 LARGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383}
 
 
 def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns channel"]:
-    """Lays pictures out in rows of `columns`, on white, small ones enlarged."""
+    """Lays pictures out in rows of `columns` on white; small ones are enlarged."""
     count, height, width, channels = images.shape
     size = sheet_size(count, columns, (height, width))
-    factor = max(1, round(CELL / max(height, width)))
+    factor = _enlargement(height, width)
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = height * factor + GAP, width * factor + GAP
     sheet = np.full((*size, channels), 255, np.uint8)
@@ -43,7 +44,7 @@ def grid(images: Pictures, columns: int) -> UInt8[np.ndarray, "rows columns chan
 def interleave_rows(
     first: Pictures, second: Pictures, columns: int
 ) -> UInt8[np.ndarray, "both height width channel"]:
-    """Rows of `columns` from each in turn: originals above, their reconstructions below."""
+    """Takes rows of `columns` from each in turn: originals above, their reconstructions below."""
     pairs = []
     for start in range(0, len(first), columns):
         pairs += [first[start : start + columns], second[start : start + columns]]
@@ -54,9 +55,9 @@ def check_format(path: Path, name: str, size: tuple[int, int] = (0, 0)) -> None:
     """Raises UserError if a picture cannot be written in the format of its path's suffix.
 
     Args:
-      path: where it is to be.
-      name: what the user calls that, such as `--out`.
-      size: its height and width in pixels.
+      path: file that the picture is to be written to.
+      name: flag that the user gave the path in, such as `--out`.
+      size: height and width of the picture in pixels; (0, 0) checks only the format.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(
@@ -71,16 +72,27 @@ def check_format(path: Path, name: str, size: tuple[int, int] = (0, 0)) -> None:
 
 
 def sheet_size(count: int, columns: int, shape: tuple[int, int]) -> tuple[int, int]:
-    """Height and width in pixels of a grid of `count` pictures of this height and width."""
-    factor = max(1, round(CELL / max(shape)))
+    """Returns the height and width in pixels of a `grid`.
+
+    Args:
+      count: number of pictures.
+      columns: pictures in a row.
+      shape: height and width of each picture in pixels.
+    """
+    factor = _enlargement(*shape)
     rows = -(-count // columns)
     return rows * (shape[0] * factor + GAP) + GAP, columns * (shape[1] * factor + GAP) + GAP
 
 
-def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
-    """Writes a picture in the format of the path's suffix, whole or not at all.
+def _enlargement(height: int, width: int) -> int:
+    """Returns the whole factor by which pictures of this size are enlarged in a grid."""
+    return max(1, round(CELL / max(height, width)))
 
-    It is marked as drawn by vaejax.
+
+def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
+    """Writes a picture atomically, in the format of the path's suffix.
+
+    The file is marked as drawn by vaejax (`mark`).
 
     Raises:
       OSError: `path` cannot be written.
@@ -93,17 +105,17 @@ def save(path: Path, image: UInt8[np.ndarray, "height width channel"]) -> None:
             picture.save(temporary, kind, **options, **mark(kind))
         except OSError:
             raise
-        except Exception as error:  # of an encoder that is missing or fails, whatever it likes
+        except Exception as error:  # a missing or failing encoder may raise anything
             raise UserError(
                 f"{path} cannot be written as {kind} ({short_reason(error)}); name a .png"
             ) from error
 
 
 def mark(form: str) -> dict[str, Any]:
-    """Options of Pillow's `save` that write into a picture by which program it was drawn.
+    """Returns options of Pillow's `save` that mark a picture as drawn by vaejax.
 
     Args:
-      form: Pillow's name of the format; those without room for it are saved unmarked.
+      form: Pillow's name of the format; formats that cannot hold the mark get no options.
     """
     if form == "PNG":
         text = PngImagePlugin.PngInfo()
@@ -117,8 +129,8 @@ def mark(form: str) -> dict[str, Any]:
 
 
 def is_marked(image: Image.Image) -> bool:
-    """Whether an opened picture says that vaejax has drawn it; reads only its header."""
-    if image.format == "PNG":  # whose EXIF block Pillow would look for behind the pixels
+    """Whether an opened picture is marked as drawn by vaejax; reads only its header."""
+    if image.format == "PNG":  # Pillow would look for its EXIF block behind the pixels
         return image.info.get("Software") == SOFTWARE
     try:
         return image.getexif().get(ExifTags.Base.Software) == SOFTWARE

@@ -18,13 +18,13 @@ _silent = False
 
 
 def silence() -> None:
-    """From here on nothing is shown: of several processes, one speaks for all."""
+    """Turns all output of this module off: of several processes, only one reports."""
     global _silent
     _silent = True
 
 
 def say(line: str) -> None:
-    """One line for the person at the other end, on stderr; never into the middle of a bar."""
+    """Prints one line for the user on stderr, without breaking a progress bar."""
     if not _silent:
         with tqdm.external_write_mode(file=sys.stderr):
             print_line(line)
@@ -32,12 +32,15 @@ def say(line: str) -> None:
 
 @contextmanager
 def counting(doing: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of pictures just done.
+    """Shows the progress of work on pictures.
 
     Args:
-      doing: what is done to them, as in "preparing".
-      total: how many there are.
+      doing: what is done to the pictures, as in "preparing".
+      total: number of pictures.
       shown: whether to show anything.
+
+    Yields:
+      A function to call with the number of pictures just done.
     """
     if not shown or _silent:
         yield lambda count: None
@@ -70,14 +73,21 @@ class _Lines:
 
 
 class Training:
-    """A bar with rate and time left on a terminal, plain lines anywhere else.
+    """Progress of training: a bar with rate and time left on a terminal, plain lines elsewhere.
 
-    The rate counts pictures since the first step after the start was done, so that
-    compilation does not spoil it.
+    The rate counts pictures since the last `restart_clock`, so that compilation, evaluation and
+    saving do not lower it.
     """
 
     def __init__(self, first: int, total: int, batch_size: int, clock: Clock):
-        """Starts at step `first` of `total`; `clock` hears of the waits."""
+        """Shows the bar, if stderr is a terminal.
+
+        Args:
+          first: number of updates before this start.
+          total: number of updates at the end of the run.
+          batch_size: pictures in one update, over all devices.
+          clock: counts the seconds in which devices wait for batches as `data_wait`.
+        """
         self._total, self._batch_size, self._clock = total, batch_size, clock
         self._step = self._mark_step = first
         self._mark, self._waited = time.monotonic(), 0.0
@@ -86,44 +96,51 @@ class Training:
             self._bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
 
     def advance(self, step: int) -> None:
-        """Moves to `step`."""
+        """Sets the number of updates so far to `step`."""
         if self._bar:
             self._bar.update(step - self._step)
         self._step = step
 
     def restart_clock(self) -> None:
-        """Leaves what happened until now (compilation, evaluation, saving) out of the rate."""
+        """Leaves the time until now (compilation, evaluation, saving) out of the rate."""
         self._mark, self._mark_step, self._waited = time.monotonic(), self._step, 0.0
 
     @contextmanager
     def waiting(self, queued: jax.Array | None) -> Iterator[None]:
-        """Around the next batch, for which nobody waits as long as the devices have work.
+        """Measures how long the devices wait for the batch that the block fetches.
+
+        The time does not count if they are still computing when the batch is there.
 
         Args:
-          queued: what they are computing meanwhile, if anything.
+          queued: a result of what the devices compute meanwhile; None if they are idle.
         """
         start = time.monotonic()
         yield
-        # JAX's stub of its arrays leaves `is_ready` out.
+        # JAX's type stub of arrays lacks `is_ready`.
         if queued is None or queued.is_ready():  # type: ignore[attr-defined]
             seconds = time.monotonic() - start
             self._waited += seconds
             self._clock.move(seconds, "data_wait")
 
     def data_wait(self) -> float:
-        """Share of the time since the clock was restarted that devices waited for batches.
+        """Returns the share (0 to 1) of the time since `restart_clock` spent waiting for batches.
 
-        An upper bound: of each wait that ended with idle devices, the whole.
+        It is an upper bound: a wait that ended with idle devices counts as a whole.
         """
         return self._waited / max(time.monotonic() - self._mark, 1e-9)
 
     def images_per_second(self) -> float | None:
-        """Training pictures a second since the clock was restarted; None without a step since."""
+        """Returns training pictures per second since `restart_clock`; None without a step since."""
         steps, elapsed = self._step - self._mark_step, time.monotonic() - self._mark
         return steps * self._batch_size / max(elapsed, 1e-9) if steps else None
 
     def line(self, short: str, rate: float | None) -> None:
-        """Shows the training metrics of the last window in words, and its rate if there is one."""
+        """Shows the metrics of the last window.
+
+        Args:
+          short: the metrics in words.
+          rate: pictures per second, if known.
+        """
         speed = [f"{rate:.0f} images/s"] if rate else []
         if self._bar:
             self._bar.set_postfix_str("  ".join([*speed, short]))
@@ -133,7 +150,7 @@ class Training:
             say("  ".join([f"step {self._step}/{self._total}", short, *speed]))
 
     def close(self) -> None:
-        """Leaves the terminal in order."""
+        """Closes the bar, so that the next line of output does not overwrite it."""
         if self._bar:
             self._bar.close()
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: Markdown tables."""
+"""Formats numbers for people, in Markdown tables."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ Row = dict[str, Any]
 
 
 def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table, one column for each key; floats to three digits.
+    """Formats rows as a Markdown table, one column for each key; each value as by `cell`.
 
     >>> print(markdown([{"chip": "v5e", "GiB": 16.0}]))
     | chip | GiB |
@@ -25,9 +25,13 @@ def markdown(rows: list[Row]) -> str:
 
 
 def cell(value: Any) -> str:
-    """One number or word of a table."""
+    """Formats one value of a table.
+
+    Floats have three significant digits, and no decimals from 1000 on. None becomes empty, the
+    items of a list are separated by spaces.
+    """
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
     if isinstance(value, (list, tuple)):
         return " ".join(cell(item) for item in value)
     return "" if value is None else str(value)

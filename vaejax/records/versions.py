@@ -1,4 +1,4 @@
-"""The versions of what computes a run: with others, its numbers are not the same bit for bit."""
+"""Versions of the software that computes a run: with others, results are not bit-identical."""
 
 import functools
 import sys
@@ -9,21 +9,21 @@ from vaejax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 ABSENT = "not installed"
-# What is to be done where processes of one run differ.
+# The advice where processes of one run have different versions.
 REMEDY = "install the same on all machines: pip install -c launch/constraints.txt -e ."
 
 
 def versions() -> dict[str, str]:
-    """Version by name: of vaejax, of Python (its minor version), and of each of `PACKAGES`."""
+    """Returns the version by name: vaejax, Python (minor version), and each of `PACKAGES`."""
     own = {"vaejax": __version__, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     return own | {name: _installed(name) for name in PACKAGES}
 
 
 def tell_of_other_versions(saved: dict[str, str]) -> None:
-    """Prints in one line which versions a checkpoint was saved with, where they are others now.
+    """Prints, in one line, which versions have changed since a checkpoint was saved.
 
     Args:
-      saved: the `versions` of the process that saved it; empty where it did not record them.
+      saved: `versions()` of the process that saved it; empty if it did not record them.
     """
     now = versions()
     changes = [

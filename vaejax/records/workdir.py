@@ -1,4 +1,4 @@
-"""The work directory of a run: whose it is."""
+"""Claims the work directory of a run, and checks which run it holds."""
 
 import errno
 from collections.abc import Iterator
@@ -19,18 +19,24 @@ from vaejax.records.progress import say
 from vaejax.runtime.processes import ALONE, Group
 
 _LOCK = ".lock"
-# What file systems without locks answer.
+# Errors of file systems that do not support locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
 def claim(workdir: Path, config: Config, group: Group = ALONE) -> Iterator[None]:
-    """Makes the work directory this run's own, or finds that it is, and keeps others out.
+    """Claims the work directory for this run within the block, and locks other processes out.
 
-    A process may claim what it holds already. Of a group, process 0 holds it for all.
+    The directory is created if it does not exist. A process may claim one that it holds already. In
+    a group, process 0 holds the lock for all.
+
+    Args:
+      workdir: work directory of the run.
+      config: config of the run; a run with checkpoints in `workdir` must have the same.
+      group: the processes of the run, which all call it.
 
     Raises:
-      UserError: it cannot be made or written, holds another run, or is in use.
+      UserError: the directory cannot be created or written, holds another run, or is in use.
     """
     with ExitStack() as held:
         with group.together():
@@ -50,10 +56,10 @@ def claim(workdir: Path, config: Config, group: Group = ALONE) -> Iterator[None]
 
 
 def _lock(workdir: Path) -> FileLock:
-    """Holds the lock of the work directory.
+    """Acquires the lock of the work directory, which is created if it does not exist.
 
     Raises:
-      UserError: somebody else does, or the directory cannot be made or written.
+      UserError: another process holds it, or the directory cannot be created or written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -71,10 +77,10 @@ def _lock(workdir: Path) -> FileLock:
         ) from error
     except (OSError, NotImplementedError) as error:
         if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
-            # A lock file without the system's help would outlive a killed run and keep it out.
+            # A lock by the mere existence of a file would outlive a killed run and keep it out.
             say(
-                f"the file system of {workdir} knows no locks; see to it that nobody else trains "
-                "there"
+                f"the file system of {workdir} does not support locks; make sure that no other "
+                "process trains there"
             )
             (workdir / _LOCK).touch()
             return lock
@@ -85,23 +91,34 @@ def _lock(workdir: Path) -> FileLock:
 
 
 def check_nothing_lost(workdir: Path, save_every: int) -> None:
-    """Raises UserError if the run's files tell of checkpoints that are gone.
+    """Raises UserError if the run's files show that its checkpoints are gone.
 
-    Of a run of version 0.1 only its metrics tell: by the second save the first is on disk.
+    It is called where there is no checkpoint. A run of version 0.1 recorded only metrics: by its
+    second save, the first one was on disk.
+
+    Args:
+      workdir: work directory of the run.
+      save_every: updates between two checkpoints.
     """
-    saved = last_saved(workdir)
-    if saved is None:
+    step = last_saved(workdir)
+    if step is None:
         reached = last_step(workdir / "metrics.jsonl")
-        saved = reached if reached >= 2 * save_every else 0
-    if saved:
+        step = reached if reached >= 2 * save_every else 0
+    if step:
         raise UserError(
-            f"{workdir} has saved step {saved} and holds no checkpoint to go on from; put its "
+            f"{workdir} has saved step {step} and holds no checkpoint to go on from; put its "
             "checkpoints back, or choose another --workdir"
         )
 
 
 def check_same_run(workdir: Path, old: Config, new: Config) -> None:
-    """Raises UserError if `new` is another run than `old`, which `workdir` holds."""
+    """Raises UserError if two configs differ in a setting that must not change in a run.
+
+    Args:
+      workdir: work directory of the run.
+      old: config of the run that `workdir` holds.
+      new: config of the run that is to be trained.
+    """
     changed = differences(old, new)
     if changed:
         raise UserError(

@@ -9,8 +9,8 @@ from vaejax.runtime.messages import LONGEST_GREETING, Greeting, greeting
 from vaejax.runtime.streams import print_line
 
 _GREETING_SECONDS = 10.0
-# That have not greeted yet; of more, the oldest is dropped. A process greets as soon as it is
-# connected, and each caller holds one of few file descriptors.
+# Most connections that have not greeted yet; beyond that, the oldest is dropped. A process greets
+# as soon as it is connected, and each connection holds one of few file descriptors.
 _MOST_CALLERS = 128
 
 
@@ -23,18 +23,18 @@ class _Caller:
 
 
 class Callers:
-    """Those who call at a port, of whom only processes of a run are let in.
+    """The connections to a port, of which only those from processes of a run are accepted.
 
-    One that says nothing for 10 s, or anything but a greeting, is dropped, and holds up nobody
-    meanwhile. One line tells of it, once for each machine that calls so.
+    A connection that sends no valid greeting within 10 s is dropped, and delays no other one
+    meanwhile. One line reports it, once for each machine.
     """
 
     def __init__(self, port: int, processes: int):
-        """Listens.
+        """Starts to listen.
 
         Args:
           port: port of this machine, on all of its IPv4 addresses.
-          processes: that will call, perhaps all at once.
+          processes: number of processes that will connect, perhaps all at once.
 
         Raises:
           OSError: the port cannot be opened.
@@ -47,10 +47,10 @@ class Callers:
         self._told: set[str] = set()
 
     def next(self, deadline: float) -> tuple[socket.socket, Greeting] | None:
-        """The line to a process that calls, and how it greets; None if none does in time.
+        """Waits for a process; returns its connection and greeting, or None if none comes in time.
 
         Args:
-          deadline: by `time.monotonic`.
+          deadline: the time by `time.monotonic`, in seconds, at which to give up.
         """
         while (now := time.monotonic()) < deadline:
             for caller in [caller for caller in self._callers.values() if caller.until <= now]:
@@ -64,7 +64,7 @@ class Callers:
         return None
 
     def close(self) -> None:
-        """Listens no more, and drops who has not greeted."""
+        """Stops listening, and closes connections that have not greeted."""
         for caller in list(self._callers.values()):
             self._forget(caller)
             caller.connection.close()
@@ -75,7 +75,7 @@ class Callers:
         try:
             connection, (host, _) = self._server.accept()
         except OSError:
-            return  # hung up already
+            return  # disconnected already
         connection.setblocking(False)
         if len(self._callers) == _MOST_CALLERS:
             self._drop(next(iter(self._callers.values())))

@@ -1,4 +1,4 @@
-"""What accelerators can do, as their makers state it, and named groups of TPU chips."""
+"""Peak rates of accelerators, as their makers state them, and TPU topologies by name."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from vaejax.errors import UserError
 
 
 class Chip(NamedTuple):
-    """What bounds a program on one chip.
+    """The memory and the peak rates of one chip, which bound a program.
 
     Attributes:
-      name: as in a topology; of GPUs JAX's own.
-      flops: bfloat16 operations a second.
+      name: its name in a topology, such as `v5e`; for GPUs a short name.
+      flops: bfloat16 floating-point operations per second, dense.
       memory: bytes of its main memory (HBM).
-      bandwidth: bytes a second to and from that.
-      links: bytes a second to its neighbours, one way, over all of its links.
-      network: bytes a second to other slices or machines, one way.
+      bandwidth: bytes per second to and from its main memory.
+      links: bytes per second to its neighbours, one way, over all of its links.
+      network: bytes per second to other slices or machines, one way.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Chip(NamedTuple):
     network: float
 
 
-# By JAX's name for the device. TPUs: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e (2026-06; links
+# Keys are JAX's device kinds. TPUs: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e (2026-06; links
 # are half of "bidirectional ICI bandwidth", networks per chip of a pod). GPUs: the data sheets of
 # the SXM boards, dense; links are half of NVLink's total; network one 400 or 200 Gbit/s card each.
 CHIPS = {
@@ -46,8 +46,8 @@ CHIPS = {
     "NVIDIA H200": Chip("H200", 989.5e12, 141 * 10**9, 4800e9, 450e9, 50e9),
 }
 
-# For libtpu, which must neither look for a machine's TPU, nor lock it, nor complain that none is
-# there.
+# Environment variables that keep libtpu from looking for a TPU, from locking it, and from
+# complaining that there is none.
 _NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -60,13 +60,13 @@ _EXAMPLES = "v5e:2x2, v5e:16x16, v6e:4x4, v5p:2x2x2, v4:2x2x1, or v5e:16x16*4 fo
 
 
 def topology_devices(name: str) -> list[jax.Device]:
-    """The chips of a TPU topology, to compile for; none need be at hand.
+    """Returns the chips of a TPU topology, to compile for; they need not be attached.
 
     Args:
       name: kind and shape, and the number of slices if there are several: `v5e:16x16*4`.
 
     Raises:
-      UserError: there is no such topology, or no TPU compiler here.
+      UserError: there is no such topology, or the TPU compiler cannot be used here.
     """
     match = _TOPOLOGY.fullmatch(name)
     if not match:
@@ -76,7 +76,7 @@ def topology_devices(name: str) -> list[jax.Device]:
     if set(shape.split("x")) == {"1"}:
         options["chips_per_host_bounds"] = (1, 1, 1)
     if kind == "v4":
-        options["chip_config_name"] = "megacore"  # else each of its two cores is a device
+        options["chip_config_name"] = "megacore"  # otherwise each of its two cores is a device
     if slices:
         options["num_slices"] = int(slices)
     _settle_without_tpu()
@@ -95,12 +95,12 @@ def topology_devices(name: str) -> list[jax.Device]:
 
 @contextmanager
 def without_tpu_complaints() -> Iterator[None]:
-    """Keeps the TPU's compiler, where it is installed and no TPU is, from complaining of that.
+    """Keeps libtpu from complaining where it is installed, but no TPU is attached.
 
-    Around the first use of devices. Afterwards the environment is as before.
+    The block must contain the first use of devices. Afterwards the environment is as before.
     """
     before = dict(os.environ)
-    # What JAX sets at its import where it sees no TPU.
+    # JAX sets this when it is imported and sees no TPU.
     if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
         _settle_without_tpu()
     try:
@@ -116,5 +116,13 @@ def _settle_without_tpu() -> None:
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-    """What the chip of `device` can do; None where nobody has written it down, as for CPUs."""
-    return CHIPS.get(device.device_kind)
+    """Returns the peak rates of a device's chip; None if `CHIPS` has none, as for CPUs.
+
+    The memory of a device that is attached is what JAX may use of it: on GPUs three quarters by
+    default (https://docs.jax.dev/en/latest/gpu_memory_allocation.html).
+    """
+    chip = CHIPS.get(device.device_kind)
+    if chip and device in jax.local_devices():
+        limit = (device.memory_stats() or {}).get("bytes_limit", chip.memory)
+        return chip._replace(memory=limit)
+    return chip

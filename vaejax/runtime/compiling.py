@@ -1,4 +1,4 @@
-"""How programs are compiled: each device's options and the precision of products."""
+"""How programs are compiled: each device's compiler options, and the precision of products."""
 
 import functools
 from collections.abc import Callable
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
-# By JAX's name for the device, or else for its platform; passed at compile time, because XLA_FLAGS
-# with an unknown flag ends the process. TPUs have none: with more vector memory for one operation
-# (xla_tpu_scoped_vmem_limit_kib=65472 on v5p, 98304 on v6e), from which other models gain, the step
-# of configs/celeba.py moves 1.3 and 1.5 times the bytes of main memory (libtpu 0.0.42).
+# Keys are device kinds or platforms of JAX. Options are passed at compile time, because XLA_FLAGS
+# with an unknown flag ends the process. TPUs have none: other models gain from more vector memory
+# for one operation (xla_tpu_scoped_vmem_limit_kib=65472 on v5p, 98304 on v6e), but it makes the
+# step of configs/celeba.py move 1.3 and 1.5 times as many bytes of main memory (libtpu 0.0.42).
 COMPILER_OPTIONS = {
     # XLA hands convolutions to YNNPACK, whose kernels take 1.4 times as long for the training
     # step as XLA's older ones (jaxlib 0.10.2 and 0.12.0.1, x86-64). This keeps the rest of the
@@ -25,13 +25,19 @@ COMPILER_OPTIONS = {
 
 
 def jit(function: Callable, *, mesh: Mesh | None = None, **settings: Any) -> jax.stages.Wrapped:
-    """`jax.jit` with the options of the devices of `mesh`, or of those JAX computes on."""
+    """Applies `jax.jit` with the compiler options of the devices.
+
+    Args:
+      function: the function to compile.
+      mesh: devices to compile for; by default those of this process.
+      **settings: further arguments of `jax.jit`.
+    """
     device = (mesh.local_devices or mesh.devices.flat)[0] if mesh else jax.local_devices()[0]
     return jax.jit(function, compiler_options=_options(device), **settings)
 
 
 def precise(function: Callable) -> Callable:
-    """`function`, in whose float32 products accelerators round nothing, as they otherwise do."""
+    """Wraps a function so that accelerators do not round the inputs of its float32 products."""
 
     @functools.wraps(function)
     def precisely(*inputs: Any) -> Any:
@@ -43,7 +49,7 @@ def precise(function: Callable) -> Callable:
 
 @functools.cache
 def _options(device: jax.Device) -> dict[str, str] | None:
-    """The device's options; None where there are none, or this compiler does not know them."""
+    """Returns the device's options; None if it has none, or this compiler does not know them."""
     options = COMPILER_OPTIONS.get(device.device_kind, COMPILER_OPTIONS.get(device.platform))
     if options is None:
         return None

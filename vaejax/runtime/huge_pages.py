@@ -1,4 +1,4 @@
-"""Memory in huge pages, where the system gives them to who asks."""
+"""Uses huge memory pages, where the system gives them on request."""
 
 import os
 import sys
@@ -7,17 +7,17 @@ from pathlib import Path
 from vaejax.runtime.streams import flush
 
 _OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-# glibc reads it when a program begins, and other libraries of C not at all.
+# glibc reads it when a program starts; other C libraries ignore it.
 _VARIABLE, _ASK = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
 
 def use_huge_pages() -> None:
-    """Starts this program again with an allocator that asks for huge pages, if it does not yet.
+    """Restarts this program with an allocator that asks for huge pages, unless it already does.
 
-    XLA takes the memory for a CPU's step anew each time, and the kernel gives it page by page, each
-    one cleared: of a ladder's step that was over a quarter of the CPU time with pages of 4 KiB, and
-    is a tenth with 2 MiB (benchmarks/README.md). `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves it
-    as it is.
+    XLA allocates the memory for a CPU's step anew each time, and the kernel clears every page that
+    it gives: in the step of a ladder this took over a quarter of the CPU time with pages of 4 KiB,
+    and takes a tenth with 2 MiB (benchmarks/README.md). `GLIBC_TUNABLES=glibc.malloc.hugetlb=0`
+    turns it off.
     """
     given = os.environ.get(_VARIABLE, "")
     if _ASK in given or not sys.executable or not _offered():
@@ -28,7 +28,7 @@ def use_huge_pages() -> None:
 
 
 def _offered() -> bool:
-    """Whether huge pages go to those, and only those, who ask for them (Linux)."""
+    """Whether the kernel gives huge pages to programs that ask, and only to them (Linux)."""
     try:
         return "[madvise]" in _OFFERED.read_text()
     except OSError:

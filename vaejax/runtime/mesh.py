@@ -1,4 +1,4 @@
-"""The mesh of the devices, and how arrays come onto it and back."""
+"""Makes the device mesh, places arrays on it, and gathers them from it."""
 
 import os
 from collections.abc import Sequence
@@ -18,17 +18,18 @@ DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 
 
 def check_devices() -> None:
-    """Finds this machine's devices, or says why there are none.
+    """Initialises JAX's devices.
 
     Raises:
-      UserError: `JAX_PLATFORMS` names a kind of device that is not here or cannot be used.
+      UserError: there is no usable device, for instance because `JAX_PLATFORMS` names a kind that
+        this machine lacks.
     """
     try:
         with without_tpu_complaints():
             jax.devices()
-    # JAX raises whatever its plugins do, an AssertionError where a plugin is missing.
+    # JAX raises whatever its plugins raise; an AssertionError if a plugin is missing.
     except Exception as error:
-        # JAX adds its settings when it is imported: its types know none of them.
+        # JAX adds its settings when it is imported, so its type stubs lack them.
         set_here = jax.config.jax_platforms  # type: ignore[attr-defined]
         named = os.environ.get("JAX_PLATFORMS") or set_here
         wanted = f"JAX_PLATFORMS={named}" if named else "JAX"
@@ -46,16 +47,18 @@ def make_mesh(
     *,
     accumulate: int = 1,
 ) -> Mesh:
-    """A mesh [data, fsdp] of all devices, or of `devices`.
+    """Makes a mesh [data, fsdp] of all devices, or of `devices`.
 
     Args:
-      batch_size: that is split over them.
-      fsdp: devices that share one copy of the state.
-      devices: instead of all.
-      accumulate: parts of the batch that follow each other; each is split over all devices.
+      batch_size: examples in a batch, which is split over the devices.
+      fsdp: number of devices that share one copy of the state.
+      devices: devices to use instead of all.
+      accumulate: number of parts of the batch that are computed one after the other; each is split
+        over all devices.
 
     Raises:
-      UserError: the batch does not divide among the devices, or they not into groups of `fsdp`.
+      UserError: the batch does not divide among the devices, or the devices of a slice do not
+        divide into groups of `fsdp`.
     """
     # A process's rows of the batch, and the devices of one slice, must be neighbours: copies of
     # the state are split within a slice, whose network is the fast one.
@@ -80,33 +83,33 @@ def make_mesh(
 
 
 def _slice(device: jax.Device) -> int:
-    """The TPU slice of a device; 0 where there is but one network."""
+    """Returns the index of a device's TPU slice; 0 if there are no slices."""
     return getattr(device, "slice_index", 0) or 0
 
 
 def single_device_mesh() -> Mesh:
-    """A mesh of the first device of this process."""
+    """Makes a mesh of the first device of this process."""
     return make_mesh(1, devices=jax.local_devices()[:1])
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
-    """The smallest batch from `batch_size` on that divides among the devices of `mesh`."""
+    """Rounds a batch size up to a multiple of the number of devices of `mesh`."""
     return -(-batch_size // mesh.size) * mesh.size
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Everything on every device."""
+    """Returns the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh, leading_axes: int = 0) -> NamedSharding:
-    """The batch axis, after `leading_axes` others, split over the devices."""
+    """Returns the sharding that splits axis `leading_axes`, the batch, over all devices."""
     spec = PartitionSpec(*[None] * leading_axes, (DATA_AXIS, FSDP_AXIS))
     return NamedSharding(mesh, spec)
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This process's part of a batch as global arrays."""
+    """Makes global arrays from each process's part of a batch, given on the host."""
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
@@ -114,29 +117,29 @@ def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[st
 
 
 def to_every_device(array: np.ndarray, mesh: Mesh) -> jax.Array:
-    """What every process has, whole on every device."""
+    """Copies an array that every process has to every device of `mesh`."""
     return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
 
 
 def gathered(tree: PyTree, mesh: Mesh) -> PyTree:
-    """`tree` whole on every device; all processes must ask for it together."""
+    """Gathers the arrays of a tree on every device; all processes must call it together."""
     return jax.jit(_same, out_shardings=replicated(mesh))(tree)
 
 
 def _same(tree: PyTree) -> PyTree:
-    """By its name JAX knows it again, and compiles it once."""
+    """Returns `tree`. JAX recognises a named function, and compiles it once."""
     return tree
 
 
 def own_copy(tree: PyTree) -> PyTree:
-    """The copies on this process's first device of arrays that lie whole on every device."""
+    """Returns the copies of replicated arrays on this process's first device."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 class SharedFlag:
-    """Whether any process has raised its flag, told to all at the same place of their loops.
+    """A flag that any process may raise; all learn of it at the same place of their loops.
 
-    All processes must ask equally often. Once raised, it stays so.
+    All processes must call `ask` and `poll` in the same order. Once raised, the flag stays raised.
     """
 
     def __init__(self, mesh: Mesh):
@@ -146,10 +149,10 @@ class SharedFlag:
         self._asked, self._raised = None, False
 
     def ask(self, raised: bool) -> bool:
-        """Waits for the answer of all.
+        """Returns whether any process has raised the flag; waits for all of them.
 
         Args:
-          raised: the flag of this process.
+          raised: whether this process raises it.
         """
         if jax.process_count() == 1:
             self._raised |= raised
@@ -159,9 +162,12 @@ class SharedFlag:
         return self._raised
 
     def poll(self, raised: bool) -> bool:
-        """The answer to what was asked the time before, for which nobody has to wait.
+        """Returns the answer to the previous call, without waiting for the other processes.
 
-        A process that is alone has its answer at once.
+        A single process gets the present answer.
+
+        Args:
+          raised: whether this process raises the flag.
         """
         if jax.process_count() == 1:
             return self.ask(raised)
@@ -172,6 +178,6 @@ class SharedFlag:
 
 
 def device_memory() -> int | None:
-    """Bytes of the smallest device of this process; None where nobody counts them (CPUs)."""
+    """Returns the bytes of this process's smallest device; None where JAX knows none (CPUs)."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return min((one["bytes_limit"] for one in stats if "bytes_limit" in one), default=None)

@@ -1,13 +1,13 @@
-"""What the processes of a run say to each other: one JSON object a line, and which are well formed.
+"""Encodes, decodes and validates messages between the processes of a run: a JSON object per line.
 
-Anything may call at an open port, so that nothing is obeyed before it was checked here.
+Any program may connect to an open port, so no message is acted on before it was validated here.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Bytes of a line, with its end. A greeting is short; what all say together may be long.
+# Most bytes of a line, with its end. A greeting is short; the words of all processes may be long.
 LONGEST_GREETING = 4096
 LONGEST_MESSAGE = 2**26
 
@@ -17,12 +17,12 @@ _LONGEST_HOST_NAME = 255
 
 @dataclass(frozen=True)
 class Greeting:
-    """By which a process says who it is.
+    """The first message of a process, which says who it is.
 
     Attributes:
-      process: its index, from 1: process 0 is whom it greets.
-      processes: how many it was told there are.
-      host: the name of its machine.
+      process: its index, from 1: process 0 receives the greetings.
+      processes: number of processes that it was started with.
+      host: name of its machine.
     """
 
     process: int
@@ -30,19 +30,19 @@ class Greeting:
     host: str
 
     def line(self) -> bytes:
-        """As it is sent."""
+        """Returns the line that is sent."""
         return encode(asdict(self))
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A message as one line."""
+    """Returns a message as one line of JSON."""
     return json.dumps(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The message in a line; empty where it is no JSON object in a whole line of UTF-8."""
+    """Returns the message in a line; empty if it is not a JSON object in a whole line of UTF-8."""
     try:
-        # Decoded first: of bytes, `json` guesses between UTF-8, 16 and 32.
+        # Decoded first: given bytes, `json` would guess between UTF-8, UTF-16 and UTF-32.
         message = json.loads(line.decode()) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return {}
@@ -50,10 +50,10 @@ def decode(line: bytes) -> dict[str, Any]:
 
 
 def greeting(line: bytes) -> Greeting | None:
-    """The greeting in a line; None where it is anything else."""
+    """Returns the greeting in a line; None if the line is anything else."""
     match decode(line) if len(line) <= LONGEST_GREETING else {}:
         case {"process": process, "processes": processes, "host": str(host), **rest}:
-            # By type: True is an instance of int.
+            # Not by isinstance: True is an instance of int.
             counted = type(process) is type(processes) is int and 0 < process < processes
             named = host.isprintable() and len(host) <= _LONGEST_HOST_NAME
             return Greeting(process, processes, host) if counted and named and not rest else None
@@ -61,12 +61,12 @@ def greeting(line: bytes) -> Greeting | None:
 
 
 def is_known(message: dict[str, Any], processes: int, *, to_coordinator: bool) -> bool:
-    """Whether a message is one that processes say while they train together.
+    """Whether a message is one that processes send each other while they train together.
 
     Args:
-      message: as decoded.
-      processes: processes of the run.
-      to_coordinator: whether process 0 is who hears it.
+      message: the decoded message.
+      processes: number of processes of the run.
+      to_coordinator: whether process 0 has received it.
     """
     match message:
         case {"goodbye": True} if len(message) == 1:

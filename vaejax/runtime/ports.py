@@ -1,6 +1,6 @@
-"""The two fixed ports of process 0, where JAX finds the processes of a run by itself.
+"""Chooses the two ports of process 0 for runs whose processes JAX finds by itself.
 
-JAX's coordinator has JAX_COORDINATOR_PORT; the lines by which vaejax's processes meet have
+JAX's coordinator has JAX_COORDINATOR_PORT; the connections between vaejax's processes have
 VAEJAX_PORT, by default the next one.
 """
 
@@ -10,34 +10,36 @@ import socket
 from vaejax.errors import UserError
 
 JAX_VARIABLE, OWN_VARIABLE = "JAX_COORDINATOR_PORT", "VAEJAX_PORT"
-# Firewalls of Cloud TPU have this one open, and not the 8482 that JAX takes since 0.8.1
+# Firewalls of Cloud TPU leave this port open, but not 8482, which JAX uses since 0.8.1
 # (https://github.com/jax-ml/jax/issues/35905).
 DEFAULT = 8476
-# By which SLURM, Kubernetes and Cloud TPU count processes, before JAX is asked.
+# The index of a process in SLURM, Kubernetes and Cloud TPU, which is known before JAX starts.
 _INDEX_VARIABLES = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "TPU_WORKER_ID")
 
 
 def choose_port() -> int:
-    """Tells JAX the port of its coordinator, and gives that of vaejax's own lines.
+    """Sets the port of JAX's coordinator in the environment, and returns that of vaejax.
 
     Raises:
-      UserError: the environment names no port, or one that process 0 cannot open.
+      UserError: a variable of the environment holds no port number, both hold the same one, or
+        process 0 cannot open one.
     """
     jax_port = _from_environment(JAX_VARIABLE, DEFAULT)
     own_port = _from_environment(OWN_VARIABLE, jax_port + 1)
     if own_port == jax_port:
         raise UserError(f"{OWN_VARIABLE}={own_port} is {JAX_VARIABLE} too; set it to another port")
     os.environ[JAX_VARIABLE] = str(jax_port)
-    # Where nobody has counted them, each has a machine to itself.
+    # Only process 0 opens them. Without an index in the environment, each process has a machine to
+    # itself.
     if all(os.environ.get(name, "0") == "0" for name in _INDEX_VARIABLES):
-        # JAX would die of a port that is taken, without a word.
+        # If the port is taken, JAX would abort without a message.
         _check_free(jax_port, JAX_VARIABLE)
         _check_free(own_port, OWN_VARIABLE)
     return own_port
 
 
 def own_address() -> str:
-    """The IPv4 address of this machine that others see."""
+    """Returns the IPv4 address by which others see this machine; 127.0.0.1 without a network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             # Nothing is sent: the kernel only chooses the interface that leads outside.
@@ -55,7 +57,7 @@ def _from_environment(variable: str, default: int) -> int:
 
 
 def _check_free(port: int, variable: str) -> None:
-    """Raises UserError for a port of this machine that cannot be opened."""
+    """Raises UserError if a port of this machine cannot be opened."""
     try:
         socket.create_server(("", port)).close()
     except OSError as error:

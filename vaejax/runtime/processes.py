@@ -1,7 +1,7 @@
-"""The processes of one run: they start and fail together, and notice that one is gone.
+"""Keeps the processes of a run together: they start and fail together, and notice a lost one.
 
-The lines by which they met stay open. One that closes without a good-bye tells at once who died,
-where JAX waits for a heartbeat that does not come.
+The connections by which they met stay open. One that closes without a goodbye shows at once which
+process has died, where JAX would wait for a heartbeat.
 """
 
 import json
@@ -25,16 +25,18 @@ from vaejax.runtime.signals import interrupt_on_signal
 from vaejax.runtime.streams import report_error
 
 _NEWS_SECONDS = 5.0
-# The others stop with the coordinator, and shall have heard why.
+# The others stop with the coordinator, and must have received the reason before.
 _HEARD_SECONDS = 0.5
 
 
 def start(rendezvous: Rendezvous) -> "Group":
-    """Meets the other processes and makes their devices one; before JAX is asked for a device.
+    """Connects to the other processes and initialises JAX's distributed runtime.
+
+    It must be called before JAX initialises its devices.
 
     Raises:
-      Absent: not all came in time; it names who is missing.
-      UserError: as `meet` has it.
+      Absent: not all processes came in time, or JAX could not join them.
+      UserError: for the reasons that `meet` names.
     """
     group = Group(rendezvous)
     with _joining():
@@ -49,7 +51,7 @@ def start(rendezvous: Rendezvous) -> "Group":
 
 @contextmanager
 def _joining() -> Iterator[None]:
-    """Around JAX's own joining of the processes: what it raises is told in one line."""
+    """Turns what JAX raises in the block, where it joins the processes, into a one-line error."""
     try:
         yield
     except UserError:
@@ -58,18 +60,22 @@ def _joining() -> Iterator[None]:
         raise Absent(
             f"JAX could not join the processes ({short_reason(error)}); {CAUSES}"
         ) from error
-    interrupt_on_signal()  # JAX has taken SIGTERM for itself
+    interrupt_on_signal()  # JAX has replaced the handler of SIGTERM
 
 
 def start_detected(timeout: float) -> "Group":
-    """The same where JAX finds the others by itself: Cloud TPU, SLURM, Kubernetes.
+    """Does the same as `start` where JAX finds the others: on Cloud TPU, SLURM or Kubernetes.
+
+    Args:
+      timeout: seconds to wait for all processes; the process ends if JAX needs longer.
 
     Raises:
-      Absent: JAX could not join them.
-      UserError: JAX finds no such surroundings, or as `choose_port` has it.
+      Absent: JAX could not join the processes, or not all of them met in time.
+      UserError: JAX finds no such environment, or for the reasons that `choose_port` and `meet`
+        name.
     """
     own_port = choose_port()
-    # JAX aborts when its time is over: what may be the cause has to be said before.
+    # JAX aborts the process at its own timeout: the likely cause must be printed before that.
     alarm = threading.Timer(
         timeout,
         _tell_and_end,
@@ -96,8 +102,9 @@ def _initialize_detected(timeout: float) -> None:
         jax.distributed.initialize(initialization_timeout=round(timeout) + 60)
     except ValueError as error:
         raise UserError(
-            "--distributed finds neither Cloud TPU nor SLURM nor Kubernetes here; name "
-            "--coordinator=HOST:PORT --processes=N --process=I instead"
+            f"--distributed finds neither Cloud TPU nor SLURM nor Kubernetes here "
+            f"({short_reason(error)}); name --coordinator=HOST:PORT --processes=N --process=I "
+            "instead"
         ) from error
 
 
@@ -110,7 +117,7 @@ class Group:
     """
 
     def __init__(self, rendezvous: Rendezvous | None = None):
-        """Meets the others; alone without a rendezvous."""
+        """Connects to the others (see `meet`); without a rendezvous this process is alone."""
         self.index, self.count, self._peers = 0, 1, {}
         if rendezvous:
             self.index, self.count = rendezvous.index, rendezvous.count
@@ -124,10 +131,10 @@ class Group:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What stands in this block succeeds on all processes, or fails on all.
+        """Makes the block fail on all processes if it raises UserError on any; waits for all.
 
         Raises:
-          UserError: its own, or with the words of the first process that failed.
+          UserError: that of this process, or else one with the message of the first that failed.
         """
         trouble = None
         try:
@@ -139,12 +146,12 @@ class Group:
             raise trouble or UserError(common)
 
     def agree(self, trouble: str) -> str:
-        """What is the trouble with the first process that has any; empty if none has.
+        """Returns the trouble of the first process that has any; empty if none has.
 
-        All wait here for each other.
+        All processes wait here for each other.
 
         Args:
-          trouble: trouble of this process, or empty.
+          trouble: what is wrong on this process; empty if nothing is.
         """
         if self.count == 1:
             return trouble
@@ -154,14 +161,14 @@ class Group:
     def check_alike(
         self, values: dict[str, Any], remedy: str = "start all with the same settings and data"
     ) -> None:
-        """Compares what every process has with what process 0 has.
+        """Checks that every process has the same values as process 0.
 
         Args:
-          values: values of this process, by name.
-          remedy: what is to be done where they differ.
+          values: values of this process by name, which JSON can hold.
+          remedy: what to do if they differ; the end of the message.
 
         Raises:
-          UserError: a process has another value than process 0; on all, naming both.
+          UserError: a process has another value than process 0. All raise it; it names both.
         """
         said = list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
         for index, own in enumerate(said):
@@ -174,23 +181,23 @@ class Group:
                     )
 
     def least(self, number: int | None) -> int | None:
-        """The smallest of every process's number; None if one has none. All wait for each other."""
+        """Returns the smallest number of all processes, which wait here; None if one has none."""
         said = self._exchange(json.dumps(number)) if self.count > 1 else [json.dumps(number)]
         numbers = [json.loads(words) for words in said]
         return None if None in numbers else min(numbers)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around what they do together: where one fails, all end soon, and with its exit status.
+        """Ends all processes soon after one fails in the block, with its exit status.
 
-        Nothing is closed before: what this process would wait for, and JAX does on its way out,
-        the others would have to do as well.
+        Nothing is closed first: this process, and JAX at its exit, would wait for the others to do
+        the same.
         """
         try:
             yield
         except BaseException as error:
             if self._peers:
-                # The cause may be that another is gone, the news of which ends this process.
+                # The cause may be the loss of another process, whose message then ends this one.
                 if not isinstance(error, KeyboardInterrupt):
                     time.sleep(_NEWS_SECONDS)
                 status = report_error(error)
@@ -200,14 +207,14 @@ class Group:
             raise
 
     def leave(self) -> None:
-        """Ends what they do together, for all at once; then each is on its own."""
+        """Ends the joint work of all processes, which wait for each other; then each is alone."""
         if self.count > 1:
             self._exchange("")
             jax.distributed.shutdown()
             self.part()
 
     def part(self) -> None:
-        """Disconnects from the others, who all do so now; from here on nobody is missed."""
+        """Disconnects from the others, which all must do so now; no loss is noticed afterwards."""
         self._send(GOODBYE)
         for listener in self._listeners:
             listener.join()
@@ -216,7 +223,7 @@ class Group:
         self._peers = {}
 
     def _exchange(self, words: str) -> list[str]:
-        """What every process says, in their order; waits for all."""
+        """Sends `words` and returns those of every process by its index; waits for all."""
         if self.index:
             self._peers[0].send({"words": words})
             return self._peers[0].inbox.get()["all"]
@@ -234,12 +241,14 @@ class Group:
 
     def _listen(self, peer: Peer) -> None:
         while (message := peer.receive()) != GOODBYE:
-            # Of a line that ended or went out of step nothing more can come that is waited for.
+            # A connection that has ended, or has sent nonsense, brings nothing that is waited for.
             if message is None or not is_known(message, self.count, to_coordinator=not self.index):
                 message = {"gone": f"process {peer.index} ({peer.host})", "status": TRY_AGAIN}
             if "gone" in message:
                 self._send(message, but=peer)
-                words = f"error: {message['gone']} of {self.count} is gone, see its own words"
+                words = (
+                    f"error: {message['gone']} of {self.count} is gone; see its own error message"
+                )
                 if message["status"] == TRY_AGAIN:
                     words += "; run the same command on all to go on from the newest checkpoint"
                 _tell_and_end(words, message["status"], after=0.0 if self.index else _HEARD_SECONDS)
@@ -250,7 +259,7 @@ ALONE = Group()
 
 
 def _tell_and_end(words: str, status: int, after: float = 0.0) -> None:
-    """Ends the process from a thread: the main one waits for somebody who will not come."""
+    """Prints an error and ends the process from a thread, while the main thread may be blocked."""
     os.write(2, f"\n{words}\n".encode(errors="replace"))
     _end(status, after)
 

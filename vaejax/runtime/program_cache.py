@@ -1,4 +1,4 @@
-"""Compiled programs on disk: where they are kept, for how long, and what becomes of torn ones."""
+"""Keeps compiled programs on disk: sets up JAX's persistent cache, removes damaged entries."""
 
 import contextlib
 import glob
@@ -15,14 +15,14 @@ from vaejax.errors import UserError
 from vaejax.files.paths import user_cache
 
 PROGRAMS_BYTES = 2 << 30
-"""That compiled programs may take on disk."""
+"""The most bytes that compiled programs may take on disk."""
 
-# What JAX says of a program on disk that it cannot read, or could not write wholly.
+# JAX's warning about a program on disk that it cannot read, or could not write completely.
 _TORN = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']+)'")
 
 
 def programs_folder() -> Path:
-    """Where compiled programs are kept unless the user says where.
+    """Returns the directory of compiled programs, unless the user has set another.
 
     Raises:
       UserError: there is no home directory.
@@ -31,16 +31,18 @@ def programs_folder() -> Path:
 
 
 def keep_compiled_programs() -> None:
-    """Compiled programs stay on disk from one run to the next, unless the user says where.
+    """Turns on JAX's persistent compilation cache, in `programs_folder`.
 
-    The least recently used go where they take more than `PROGRAMS_BYTES`.
+    A directory that the user has set is used instead, with the user's limit. In `programs_folder`
+    the least recently used programs are removed beyond `PROGRAMS_BYTES`, if it can be locked.
+    Without a home directory there is no cache.
     """
-    # JAX adds its settings when it is imported: its types know none of them.
+    # JAX adds its settings when it is imported, so its type stubs lack them.
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         with contextlib.suppress(UserError):
             folder = programs_folder()
             jax.config.update("jax_compilation_cache_dir", str(folder))
-            # To keep within a limit JAX locks the directory, or else keeps nothing at all.
+            # With a limit, JAX locks the directory; if it cannot, it keeps nothing at all.
             if _tidied(folder):
                 jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
     if directory := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
@@ -48,11 +50,11 @@ def keep_compiled_programs() -> None:
 
 
 def _replace_torn_programs(directory: Path) -> None:
-    """From here on a torn program is removed, so that the one compiled in its place is kept.
+    """Removes a damaged program when JAX warns of it, so that its replacement is kept.
 
-    JAX writes programs in place and never over what is there: of one that a kill or a full disk
-    has cut off it would complain at every start, and compile it anew each time. Nobody is helped by
-    being told.
+    JAX writes programs in place and never overwrites one: at every start it would warn of one that
+    a kill or a full disk has truncated, and compile it anew. The warning does not help the user, so
+    it is not shown.
     """
     show = warnings.showwarning
 
@@ -61,7 +63,7 @@ def _replace_torn_programs(directory: Path) -> None:
         if not torn:
             show(message, *where, **more)
             return
-        # JAX says no more than its name; others of that name are made again as well.
+        # The warning has only the name: other programs of that name are compiled again as well.
         for path in directory.glob(f"{glob.escape(torn[2])}-*"):
             path.unlink(missing_ok=True)
 
@@ -69,10 +71,10 @@ def _replace_torn_programs(directory: Path) -> None:
 
 
 def _tidied(folder: Path) -> bool:
-    """Removes programs whose writing did not end; False where the directory cannot be locked.
+    """Removes incomplete programs; returns False if the directory cannot be locked.
 
-    JAX notes when a program was used after it has written it, and never repairs one that it
-    cannot read; those without a note would also keep it from making room for others.
+    JAX records the time of use only after it has written a program, and never repairs one that it
+    cannot read; a program without that record would also keep it from making room for others.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,7 @@ def _tidied(folder: Path) -> bool:
                 if not used_file(path).exists() or not path.stat().st_size:
                     path.unlink()
     except Timeout:
-        return True  # another process is at it
+        return True  # another process holds the lock
     except (OSError, NotImplementedError):
         return False
     return True
@@ -89,10 +91,15 @@ def _tidied(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def locked_programs(folder: Path) -> Iterator[None]:
-    """Keeps JAX, in any process, from reading and writing compiled programs.
+    """Keeps JAX, in any process, from reading and writing compiled programs within the block.
+
+    This holds for processes in which JAX limits the size of the cache: only then it locks it.
+
+    Args:
+      folder: directory of the compiled programs.
 
     Raises:
-      Timeout: another process is at it.
+      Timeout: another process holds the lock for more than a second.
       OSError, NotImplementedError: the directory cannot be locked.
     """
     with FileLock(folder / ".lockfile", timeout=1):
@@ -100,5 +107,5 @@ def locked_programs(folder: Path) -> Iterator[None]:
 
 
 def used_file(program: Path) -> Path:
-    """The file beside a compiled program that JAX writes when it uses it."""
+    """Returns the file beside a compiled program in which JAX records when it last used it."""
     return program.with_name(program.name.removesuffix("-cache") + "-atime")

@@ -1,8 +1,8 @@
-"""Keeps third parties' noise from the terminal while their errors go on to whoever waits for them.
+"""Hides the output of libraries from the terminal, while their exceptions still reach the caller.
 
 A storage library that fails in its own threads reports each failure several times: as log lines,
-as tracebacks of threads, and as complaints about coroutines that nobody awaited. The error itself
-reaches the caller, who says it once.
+as tracebacks of threads, and as warnings about coroutines that were never awaited. The exception
+itself reaches the caller, who reports it once.
 """
 
 import gc
@@ -16,23 +16,23 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from vaejax.errors import is_out_of_reach, is_out_of_space, short_reason
+from vaejax.errors import is_out_of_memory, is_out_of_reach, is_out_of_space, short_reason
 from vaejax.runtime.streams import print_line
 
 # Loggers of libraries that report what they also raise; "absl" is Orbax's.
 _LOGGERS = ("absl", "asyncio")
-# A thread that failed within one of these raises the same error in the caller's thread.
+# A thread that fails within one of these has its error raised again in the caller's thread.
 _REPORTED_AGAIN = ("orbax", "tensorstore")
 _SETTLING_SECONDS = 0.5
-# Its writer's thread is one that nobody waits for.
+# No thread waits for its writer thread, so the error of that is reported here.
 _BOARD = "tensorboardX"
-# What an interpreter or event loop that goes away makes of what still runs in it.
+# Errors of work that still runs when the interpreter or its event loop shuts down.
 _ENDINGS = ("Event loop is closed", "Python is likely shutting down", "interpreter shutdown")
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Within the block libraries' noise is not shown; afterwards everything is as before."""
+    """Hides the log lines and tracebacks of libraries within the block; then restores all hooks."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     handlers = list(logging.root.handlers)
     unraisable, thread = sys.unraisablehook, threading.excepthook
@@ -46,18 +46,18 @@ def quiet_libraries() -> Iterator[None]:
         sys.unraisablehook, threading.excepthook = unraisable, thread
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        # absl gives the root logger a handler when it is first asked to log anything.
+        # absl adds a handler to the root logger when it first logs anything.
         for handler in set(logging.root.handlers) - set(handlers):
             logging.root.removeHandler(handler)
 
 
 class Failure(NamedTuple):
-    """What is left of an exception.
+    """What is kept of an exception.
 
     Attributes:
-      reason: in short.
-      full: whether a full disk or a quota is behind it.
-      away: whether storage out of reach is.
+      reason: the exception in at most one short line.
+      full: whether a full disk or a quota caused it.
+      away: whether storage that is out of reach, or a permission, caused it.
     """
 
     reason: str
@@ -66,24 +66,29 @@ class Failure(NamedTuple):
 
 
 def call_quietly(function: Callable[[], Any]) -> tuple[Any, Failure | None]:
-    """What `function` returns, and why it failed; None if it did not.
+    """Calls a function within `quiet_libraries`.
 
-    Its exception is let go of within: what it holds, such as coroutines that were left behind,
-    would complain when it is collected, at a time when everybody can hear.
+    An exception is released within, too: objects that it holds, such as coroutines that were never
+    awaited, warn when they are collected, which would be visible later.
+
+    Returns:
+      The result, and why the call failed: None if it did not.
     """
     with quiet_libraries():
         try:
             return function(), None
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             failure = Failure(short_reason(error), is_out_of_space(error), is_out_of_reach(error))
-        # Other reads of the same checkpoint are still under way, and find nobody to report to.
+        # Other reads of the same checkpoint still run, and fail without a caller to report to.
         time.sleep(_SETTLING_SECONDS)
         gc.collect()
     return None, failure
 
 
 def board_lost(error: BaseException | None) -> str:
-    """What is said where TensorBoard's library fails, whose file a run can do without."""
+    """Returns the message for a failure of TensorBoard's library, which does not end a run."""
     reason = short_reason(error) if error else "unknown"
     return f"TensorBoard's file cannot be written any more ({reason}); metrics.jsonl goes on"
 
@@ -114,7 +119,7 @@ def _in_a_thread(report: Callable[[Any], Any]) -> Callable:
 
 
 def _modules(traceback: TracebackType | None) -> set[str]:
-    """The packages that a traceback leads through."""
+    """Returns the top-level packages that a traceback passes through."""
     found = set()
     while traceback:
         found.add(traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0])

@@ -1,6 +1,6 @@
-"""How the processes of a run meet: by plain sockets, before JAX's own service starts.
+"""Connects the processes of a run by plain sockets, before JAX's own service starts.
 
-A start that lacks somebody can then say who it is, where JAX aborts. The lines stay open.
+Where a process is missing, the start can then name it; JAX would abort. The connections stay open.
 """
 
 import queue
@@ -21,13 +21,13 @@ _CONNECT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the processes of a run meet.
+    """How the processes of a run find each other.
 
     Attributes:
-      coordinator: HOST:PORT of process 0, where all others reach it.
+      coordinator: HOST:PORT of process 0, by which all others reach it.
       count: number of processes.
       index: index of this process, from 0.
-      timeout: seconds to wait for all.
+      timeout: seconds to wait for all processes.
     """
 
     coordinator: str
@@ -36,7 +36,7 @@ class Rendezvous:
     timeout: float
 
     def __post_init__(self) -> None:
-        """Raises UserError for what cannot be."""
+        """Raises UserError for an invalid address, index or number of processes."""
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 2**16:
             raise UserError(
@@ -50,28 +50,32 @@ class Rendezvous:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port."""
+        """Host and port of process 0."""
         host, _, port = self.coordinator.rpartition(":")
         return host, int(port)
 
 
 def meet(rendezvous: Rendezvous) -> dict[int, "Peer"]:
-    """Lines to the other processes: from the coordinator to all, from all others to it.
+    """Connects the coordinator to all other processes, and each of those to the coordinator.
+
+    Returns:
+      The connections of this process, by the index of the other one.
 
     Raises:
-      Absent: not all came in time; it names who is missing.
-      UserError: two say that they are the same, or count the processes differently.
+      Absent: not all processes came in time; the message names the missing ones.
+      UserError: two processes have the same index or differ in the number of processes, or another
+        program has the coordinator's port.
     """
     return _call(rendezvous) if rendezvous.index else _gather(rendezvous)
 
 
 class Peer:
-    """The line to another process.
+    """The connection to another process.
 
     Attributes:
       index: index of that process.
-      host: the name of its machine.
-      inbox: what it has said and nobody has taken yet.
+      host: name of its machine.
+      inbox: messages that were received and not taken yet.
     """
 
     def __init__(self, connection: socket.socket, index: int, host: str):
@@ -80,11 +84,18 @@ class Peer:
         self._connection, self._lines = connection, connection.makefile("rb")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Sends one message to the other process."""
+        """Sends one message to the other process.
+
+        Raises:
+          OSError: the connection is broken.
+        """
         self._connection.sendall(encode(message))
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message; None at the end of the line, empty if it is not well formed."""
+        """Waits for the next message; returns an empty one if it is malformed.
+
+        None means that the connection has ended, or that the time set by `keep` is over.
+        """
         try:
             line = self._lines.readline(LONGEST_MESSAGE)
         except OSError:
@@ -92,14 +103,14 @@ class Peer:
         return decode(line) if line else None
 
     def close(self) -> None:
-        """Lets go of the line."""
+        """Closes the connection."""
         self._lines.close()
         self._connection.close()
 
     def keep(self, seconds: float | None = None) -> None:
-        """Sets how long to wait for a message, without an end by default."""
+        """Sets the seconds to wait for a message (default: no limit), and turns keepalive on."""
         self._connection.settimeout(seconds)
-        # A machine that vanishes closes nothing: the kernel asks after it, and gives up.
+        # A machine that vanishes closes no connection: the kernel probes it, and gives up.
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, option):
@@ -107,7 +118,7 @@ class Peer:
 
 
 def _gather(rendezvous: Rendezvous) -> dict[int, Peer]:
-    """The coordinator's part: waits for all others, then lets them go on."""
+    """Does the coordinator's part: waits for all others, then lets them go on."""
     deadline = time.monotonic() + rendezvous.timeout
     peers: dict[int, Peer] = {}
     try:
@@ -145,7 +156,7 @@ def _gather(rendezvous: Rendezvous) -> dict[int, Peer]:
                 )
             peers[peer.index] = peer
     for peer in peers.values():
-        # One that is gone by now is missed as soon as it is listened to.
+        # The loss of one that is gone by now is noticed as soon as it is listened to.
         with suppress(OSError):
             peer.send({"welcome": True})
         peer.keep()
@@ -153,7 +164,7 @@ def _gather(rendezvous: Rendezvous) -> dict[int, Peer]:
 
 
 def _refused(peers: dict[int, Peer], why: str, error: type[UserError] = UserError) -> UserError:
-    """Tells the others why they cannot start."""
+    """Tells the others why they cannot start, and returns the error to raise here."""
     for peer in peers.values():
         with suppress(OSError):
             peer.send({"refused": why, "absent": error is Absent})
@@ -162,7 +173,7 @@ def _refused(peers: dict[int, Peer], why: str, error: type[UserError] = UserErro
 
 
 def _call(rendezvous: Rendezvous) -> dict[int, Peer]:
-    """The part of all others: finds the coordinator and waits until everybody is there."""
+    """Does the part of all others: connects to the coordinator, and waits until all are there."""
     greeting = Greeting(rendezvous.index, rendezvous.count, socket.gethostname())
     deadline = time.monotonic() + rendezvous.timeout
     while True:
@@ -176,7 +187,7 @@ def _call(rendezvous: Rendezvous) -> dict[int, Peer]:
                     f"{rendezvous.timeout:.0f} s ({error.strerror or error}); {CAUSES}"
                 ) from error
             time.sleep(0.2)
-    # The coordinator's clock may have started later than this one.
+    # The coordinator's timeout may have begun later than this one.
     peer.keep(2 * rendezvous.timeout)
     match peer.receive():
         case {"welcome": True}:
@@ -196,10 +207,10 @@ def _call(rendezvous: Rendezvous) -> dict[int, Peer]:
 
 
 def _connected(address: tuple[str, int], greeting: Greeting) -> socket.socket:
-    """A line to the coordinator, whom it has greeted.
+    """Connects to the coordinator and greets it.
 
     Raises:
-      OSError: nobody listens there, or hung up at once.
+      OSError: nothing listens there, or the connection was closed at once.
     """
     connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
     try:

@@ -1,4 +1,4 @@
-"""The state in shards: which arrays are split among devices, and how parameters are gathered."""
+"""Sharding of the state: which arrays are split among devices, how parameters are gathered."""
 
 import functools
 from contextlib import AbstractContextManager
@@ -9,12 +9,12 @@ from jaxtyping import Array, PyTree
 
 from vaejax.runtime.mesh import FSDP_AXIS, replicated
 
-# What is sharded, by the last name of its path in the state: the axes to split, the first that
-# divides. A parameter, its average and its moments share that name. All else is small, and lies
-# whole on every device.
+# Axes along which an array may be split, by the last name of its path in the state; the first that
+# divides is. A parameter, its average and its moments share that name. All other arrays are small,
+# and replicated on every device.
 SHARDED_AXES: dict[str, tuple[int, ...]] = {"kernel": (-1, -2)}
-# Stacks of blocks, by how the first name of their path in a network's parameters begins: each block
-# gathers its own shards where it uses them (`gathered_block`). All else is gathered at once.
+# Prefixes of the first name in the path of a stack of blocks, in a network's parameters: each block
+# gathers its shards where it uses them (`gathered_block`). All others are gathered at once.
 BLOCK_STACKS = ("bottom_up", "top_down")
 
 # The state may take this share of a device's memory; gradients and activations need the rest.
@@ -22,12 +22,14 @@ _STATE_SHARE = 0.4
 
 
 def fitting_fsdp(state: PyTree, memory: int | None, devices: int) -> int:
-    """The fewest devices that must share one copy of `state` for it to fit.
+    """Returns the fewest devices that must share one copy of `state` for it to fit.
+
+    It fits in 40% of a device's memory. If it never does, all `devices` share it.
 
     Args:
       state: arrays or shapes.
-      memory: bytes of one device; None where nobody counts them, and every device has a copy.
-      devices: among which a copy may be split, those of one process.
+      memory: bytes of one device; None if unknown, and then every device has a copy.
+      devices: number of devices among which a copy may be split, those of one process.
     """
     if memory is None:
         return 1
@@ -37,11 +39,11 @@ def fitting_fsdp(state: PyTree, memory: int | None, devices: int) -> int:
 
 
 def state_shardings(mesh: Mesh | AbstractMesh, state: PyTree) -> PyTree:
-    """Where each array of a state or of parameters lies.
+    """Returns the sharding of each array of a state or of parameters.
 
     Args:
-      mesh: mesh of the devices.
-      state: arrays or shapes; `SHARDED_AXES` goes by the names in it.
+      mesh: mesh of the devices, [data, fsdp].
+      state: arrays or shapes, whose names decide by `SHARDED_AXES` which ones are split.
     """
     fsdp = mesh.shape[FSDP_AXIS]
 
@@ -58,7 +60,7 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: PyTree) -> PyTree:
 
 
 def gathered_params(params: PyTree, mesh: Mesh) -> PyTree:
-    """A network's parameters whole on every device, but for those of `BLOCK_STACKS`."""
+    """Gathers a network's parameters on every device, except those of `BLOCK_STACKS`."""
 
     def gather(path: tuple, param: Array) -> Array:
         if str(getattr(path[0], "key", "")).startswith(BLOCK_STACKS):
@@ -69,17 +71,17 @@ def gathered_params(params: PyTree, mesh: Mesh) -> PyTree:
 
 
 def computing_on(mesh: Mesh) -> AbstractContextManager:
-    """While a program is traced in it, blocks know of the mesh that they are computed on."""
+    """Returns a context for tracing a program, in which its blocks know the mesh they run on."""
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def blocks_are_sharded() -> bool:
-    """Whether the parameters of blocks are in shards, on the mesh of `computing_on`."""
+    """Whether the parameters of blocks are sharded, on the mesh of `computing_on`."""
     return jax.sharding.get_abstract_mesh().shape.get(FSDP_AXIS, 1) > 1
 
 
 def gathered_block(params: PyTree) -> PyTree:
-    """The parameters of one block whole on every device; their gradients come back in shards.
+    """Gathers the parameters of one block on every device; their gradients are sharded again.
 
     A block that is computed again for its gradient (`jax.checkpoint`) also gathers again, so that
     no more than one block's parameters are whole at a time (ZeRO stage 3, Rajbhandari et al. 2020;
@@ -99,8 +101,8 @@ def _gathered_forward(param: Array, shards: NamedSharding) -> tuple[Array, None]
 
 
 def _gathered_backward(shards: NamedSharding, _: None, gradient: Array) -> tuple[Array]:
-    # First summed whole: else the compiler computes each product of the gradient in shards, and
-    # exchanges the parts of its factors one by one (docs/notes/sharded_parameters.md).
+    # Summed whole first: otherwise the compiler computes each product of the gradient in shards,
+    # and exchanges the parts of its factors one by one (docs/notes/sharded_parameters.md).
     whole = jax.lax.with_sharding_constraint(gradient, replicated(shards.mesh))
     return (jax.lax.with_sharding_constraint(whole, shards),)
 

@@ -1,4 +1,4 @@
-"""Signals: a request to stop, from Ctrl-C or from whoever runs the machine."""
+"""Handles the signals that ask to stop, from Ctrl-C or from the system."""
 
 import os
 import signal
@@ -15,22 +15,26 @@ _SECONDS_UNTIL_RETRY = 0.1
 
 
 class Stop:
-    """Whether somebody asked the run to stop."""
+    """A request to stop.
+
+    Attributes:
+      requested: whether a signal has asked the run to stop.
+    """
 
     requested = False
 
 
 def _stopping() -> list[signal.Signals]:
-    """The signals that ask to stop; of a closed terminal not under `nohup`, which ignores it."""
+    """Returns the signals that ask to stop; not SIGHUP under `nohup`, which ignores it."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return [signal.SIGINT, signal.SIGTERM]
     return [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def interrupt_on_signal() -> None:
-    """Has SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that half-done work is cleaned up.
+    """Makes SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that work is cleaned up.
 
-    SIGINT too: a shell that starts a job in the background has it ignored.
+    SIGINT is set too, because a shell that starts a job in the background has it ignored.
     """
     for number in _stopping():
         signal.signal(number, signal.default_int_handler)
@@ -38,10 +42,10 @@ def interrupt_on_signal() -> None:
 
 
 def _retry_dropped_interrupts() -> None:
-    """Has an interrupt that Python drops interrupt again a little later.
+    """Makes an interrupt that Python drops occur again, a little later.
 
-    Python drops, and only reports, what is raised in destructors and in callbacks of its garbage
-    collector, and JAX has such a callback.
+    Python drops, and only reports, exceptions that are raised in destructors and in callbacks of
+    its garbage collector, and JAX has such a callback.
     """
     report = sys.unraisablehook
 
@@ -59,7 +63,10 @@ def _retry_dropped_interrupts() -> None:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Turns SIGINT, SIGTERM and SIGHUP into a request; a second SIGINT interrupts as usual."""
+    """Turns SIGINT, SIGTERM and SIGHUP in the block into a request to stop, which it yields.
+
+    A SIGINT after that raises KeyboardInterrupt as usual.
+    """
     stop = Stop()
 
     def request(number: int, frame: object) -> None:

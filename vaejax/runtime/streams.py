@@ -1,4 +1,4 @@
-"""What goes to the standard streams; where nobody reads them, work goes on without them."""
+"""Writes to the standard streams; where they cannot be written, work goes on without output."""
 
 import os
 import sys
@@ -8,9 +8,10 @@ from vaejax.errors import one_line
 
 
 def open_closed_streams() -> None:
-    """Opens those that the caller closed, on the null device.
+    """Opens standard streams that the caller closed, on the null device.
 
-    Else a file that is opened later takes the number of a closed one, and libraries print into it.
+    Otherwise a file that is opened later gets the file descriptor of a closed stream, and libraries
+    print into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -19,7 +20,7 @@ def open_closed_streams() -> None:
 
 
 def print_line(line: str) -> None:
-    """Prints a line on stderr; where that fails, stderr is the null device from then on."""
+    """Prints a line on stderr; if that fails, stderr is the null device from then on."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -28,13 +29,13 @@ def print_line(line: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """Prints an error's message as one line that begins with `error: `."""
+    """Prints an error message on stderr as one line that begins with `error: `."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     print_line("error: " + " ".join(lines))
 
 
 def report_error(error: BaseException) -> int:
-    """Prints an error, as one line or with its traceback, and gives the exit status."""
+    """Prints an error, as one line or with its traceback, and returns the exit status."""
     message, status = one_line(error) or ("", 1)
     if message:
         print_error(message)
@@ -44,7 +45,7 @@ def report_error(error: BaseException) -> int:
 
 
 def flush() -> None:
-    """Flushes stdout and stderr; what cannot be written is dropped."""
+    """Flushes stdout and stderr; output that cannot be written is dropped."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""Ends a process in which nothing moves any more, and shows where each of its threads stands."""
+"""Ends a process that makes no more progress, and prints the stack of each of its threads."""
 
 import faulthandler
 import os
@@ -13,28 +13,28 @@ from vaejax.runtime.streams import print_line
 
 
 class Watchdog:
-    """Watches over a loop that reports each of its steps.
+    """Watches a loop that reports each of its steps.
 
-    A collective whose peer is gone, or storage that hangs, would otherwise wait for ever.
+    A collective whose peer is gone, or storage that hangs, would otherwise block forever.
     """
 
     def __init__(self, seconds: float):
-        """Waits for `watching`.
+        """Starts nothing yet: `watching` does.
 
         Args:
-          seconds: without a report after which the process ends; 0 for never. Where a debugger is
-            attached it never does.
+          seconds: time without a report after which the process is ended; 0 for never. With a
+            debugger attached it is never ended.
         """
         self._seconds = 0.0 if _debugged() else seconds
         self._last, self._over = time.monotonic(), threading.Event()
 
     def report(self) -> None:
-        """Something has moved."""
+        """Reports progress, from which the time limit counts anew."""
         self._last = time.monotonic()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around what is watched; many may follow each other."""
+        """Watches the block; may be used several times, one after another."""
         if not self._seconds:
             yield
             return
@@ -61,12 +61,12 @@ class Watchdog:
         )
         if sys.__stderr__ is not None:
             faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
-        # The main thread may never come back, and with it no other way to end.
+        # The main thread may never return, so no orderly exit is possible.
         os._exit(TRY_AGAIN)
 
 
 def _debugged() -> bool:
-    """Whether a debugger is attached: one that traces, or monitors (Python 3.12 and newer)."""
+    """Whether a debugger is attached, by tracing or by `sys.monitoring` (Python 3.12 and newer)."""
     if sys.gettrace() is not None or "pydevd" in sys.modules:
         return True
     monitoring = getattr(sys, "monitoring", None)

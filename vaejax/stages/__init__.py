@@ -1,1 +1,1 @@
-"""What a run trains, in turn, and what follows: the model, priors of its codes, new faces."""
+"""The stages of a run: training the model, fitting priors to its codes, drawing new faces."""

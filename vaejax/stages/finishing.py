@@ -1,4 +1,4 @@
-"""What follows training: the priors that are fitted at once, and a sheet of new faces."""
+"""The steps after training: fitting the priors that need no training, and drawing new faces."""
 
 from pathlib import Path
 
@@ -10,11 +10,16 @@ from vaejax.trained.loading import load
 
 
 def finish(workdir: Path, dataset: Dataset) -> None:
-    """Fits the other priors that the config names, draws samples, and says where everything is.
+    """Fits the missing priors of `config.prior.fitted`, draws samples, and prints where they are.
 
     Args:
       workdir: work directory of the run.
-      dataset: that training has open; whatever lies beside its pictures by now is none of it.
+      dataset: the data set that training has opened. It is not opened again, because pictures may
+        have been added to its directory since.
+
+    Raises:
+      UserError: there is no checkpoint, or the codes are too few for a prior.
+      OSError: a file cannot be written.
     """
     trained = load(workdir)
     missing = [name for name in trained.config.prior.fitted if not is_fitted(trained, name)]

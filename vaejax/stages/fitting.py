@@ -19,7 +19,12 @@ from vaejax.training.loop import Outcome
 
 
 def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
-    """Raises UserError if a prior of these names cannot be fitted to the model, or not be kept."""
+    """Checks that priors can be fitted to the codes of `trained` and saved.
+
+    Raises:
+      UserError: there is no name or an unknown one, the model is a ladder, or a prior's file cannot
+        be written.
+    """
     unknown = [name for name in names if name not in FITTED_PRIORS]
     if unknown or not names:
         raise UserError(
@@ -37,16 +42,20 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
 def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: int = 0) -> Outcome:
     """Fits priors to one code z ~ q(z|x) of each training picture and saves them.
 
-    The flow is trained, and goes on where it was stopped.
+    The flow is trained; if its training was stopped by a signal, the same call resumes it.
 
     Args:
       trained: the model.
       names: names of the priors, which `check_priors` has accepted.
-      dataset: that it was trained on.
-      seed: seed of the codes and the fit.
+      dataset: the data set that `trained` was trained on.
+      seed: seed of the codes and of the fit.
+
+    Returns:
+      Whether the flow's training was finished or interrupted; FINISHED without a flow.
 
     Raises:
-      UserError: the codes are too few.
+      UserError: the codes are too few or not finite.
+      TrainingError: the training of the flow diverged again after its last rollback.
       OSError: a prior cannot be written.
     """
     others = [name for name in names if name != NAME]
@@ -59,23 +68,17 @@ def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: 
 
 
 def _fit_at_once(trained: TrainedModel, names: Sequence[str], dataset: Dataset, seed: int) -> None:
-    # One array: no prior is fitted to a ladder, which has one for each resolution.
+    # The codes are one array, because no prior is fitted to a ladder.
     codes = np.asarray(trained.sample_posterior(dataset.splits["train"].images, seed=seed))
     for name in names:
         started = time.monotonic()
         prior = fit_prior(name, codes, jax.random.key(seed), progress=say)
-        meta = {
-            "step": trained.step,
-            "codes": len(codes),
-            "model": trained.digest,
-            "data": trained.data_fingerprint,
-        }
-        save_prior(trained.prior_path(name), prior, meta)
+        save_prior(trained.prior_path(name), prior, trained.prior_meta(len(codes)))
         say(f"prior {name} fitted to {len(codes)} codes in {time.monotonic() - started:.1f} s")
 
 
 def is_fitted(trained: TrainedModel, name: str) -> bool:
-    """Whether a prior of this name was fitted to this checkpoint's codes."""
+    """Whether a usable prior of this name was fitted to the codes of this checkpoint."""
     try:
         trained.fitted_prior(name)
     except UserError:

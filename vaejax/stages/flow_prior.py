@@ -1,4 +1,4 @@
-"""The flow prior as a stage of its own: a run that builds on a trained model's codes."""
+"""The flow prior's stage: a run of its own that trains on the codes of a trained model."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ from vaejax.training.state import shapes
 
 NAME = "flow_matching"
 _MIN_BATCH, _BATCH, _EPOCHS = 64, 1024, 128
-# Updates in one call of the devices, which hold all codes.
+# Updates in one dispatch. They need no data from the host, as each device holds all codes.
 _DISPATCH = 50
 _MIN_STEPS, _MAX_STEPS = 200, 2_000
 
@@ -35,16 +35,19 @@ _MIN_STEPS, _MAX_STEPS = 200, 2_000
 def flow_prior_stage(
     trained: TrainedModel, dataset: Dataset, group: Group = ALONE, *, seed: int = 0
 ) -> Stage:
-    """Trains the flow on one code z ~ q(z|x) of each picture, and saves the best as a prior.
+    """Builds the stage that trains the flow on one code z ~ q(z|x) of each picture.
+
+    The codes are sampled here, by process 0, unless their files exist. When the stage is finished,
+    its best checkpoint is saved as the prior `flow_matching` of `trained`.
 
     Args:
       trained: the model, on every process.
-      dataset: that it was trained on.
+      dataset: the data set that `trained` was trained on.
       group: the processes that train together.
       seed: seed of the codes and of the training.
 
     Raises:
-      UserError: the codes are too few.
+      UserError: the codes are too few or not finite.
     """
     directory = stage_directory(trained, seed)
     codes = _codes(trained, dataset, directory, group, seed)
@@ -56,13 +59,13 @@ def flow_prior_stage(
 
 
 def stage_directory(trained: TrainedModel, seed: int = 0) -> Path:
-    """Where the stage's own run is kept: one for each checkpoint that it builds on."""
+    """The work directory of the stage's own run, one for each checkpoint of `trained` and seed."""
     return trained.workdir / "stages" / f"{NAME}_{trained.step:08d}_{seed}"
 
 
 def _config(config: Config, codes: int, seed: int) -> Config:
-    """The settings of the stage."""
-    # A few codes are learned by heart in the updates that many need.
+    """The config of the stage: the model's config with its own optimiser and loop."""
+    # Fewer codes get fewer updates: with as many as for a large data set, the flow would overfit.
     steps = min(max(codes * _EPOCHS // _BATCH, _MIN_STEPS), _MAX_STEPS)
     steps = -(-steps // _DISPATCH) * _DISPATCH
     batch_size, devices = min(max(codes, _MIN_BATCH), _BATCH), jax.device_count()
@@ -88,7 +91,7 @@ def _config(config: Config, codes: int, seed: int) -> Config:
 def _codes(
     trained: TrainedModel, dataset: Dataset, directory: Path, group: Group, seed: int
 ) -> dict[str, Float[np.ndarray, "picture latent"]]:
-    """One code of each picture of the training and validation splits, kept on disk."""
+    """One code of each picture of the training and validation splits, memory-mapped from disk."""
     files = {
         split: directory / f"codes_{split}_{trained.digest:08x}.npy"
         for split in ("train", "valid")
@@ -99,13 +102,13 @@ def _codes(
         for split, file in missing.items() if group.index == 0 else ():
             directory.mkdir(parents=True, exist_ok=True)
             batches = trained.posterior_samples(dataset.splits[split].images, seed=seed)
-            # Arrays: a ladder, whose latents are several, has no flow.
+            # Each batch is one array, because a ladder, whose latents are several, has no flow.
             _write(file, map(np.asarray, batches))
     return {split: np.load(file, mmap_mode="r") for split, file in files.items()}
 
 
 def _write(file: Path, batches: Iterator[Float[np.ndarray, "batch *latent"]]) -> None:
-    """Writes the codes of one batch after another, so that memory need not hold them all."""
+    """Writes codes batch by batch, so that memory need not hold them all."""
     first = next(batches)
     with (
         replacing(file) as temporary,
@@ -116,18 +119,12 @@ def _write(file: Path, batches: Iterator[Float[np.ndarray, "batch *latent"]]) ->
 
 
 def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, codes: int) -> None:
-    """Saves the networks of the stage's best checkpoint among the run's priors."""
+    """Saves the averaged parameters of the stage's best checkpoint as a prior of `trained`."""
     place = replicated(single_device_mesh())
     checkpoints = Checkpoints(directory / "checkpoints", best_by=task.best_by, read_only=True)
     with closing(checkpoints):
         at = checkpoints.best_step()
         assert at is not None, "a finished run has a checkpoint"
         params = restore_averages(checkpoints, at, shapes(task), place)
-    meta = {
-        "step": trained.step,
-        "codes": codes,
-        "model": trained.digest,
-        "data": trained.data_fingerprint,
-    }
-    save_prior(trained.prior_path(NAME), task.prior(params), meta)
+    save_prior(trained.prior_path(NAME), task.prior(params), trained.prior_meta(codes))
     say(f"prior {NAME} of step {at}: {trained.prior_path(NAME)}")

@@ -1,4 +1,4 @@
-"""Which stages a run has."""
+"""Determines the stages of a run from its config."""
 
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from vaejax.trained.loading import load
 
 
 def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedStage]:
-    """What a config trains, in turn: the model, and on its codes the flow prior.
+    """Returns the stages of a run: the model, and if the config names it, the flow prior.
+
+    The flow prior's stage is skipped if the prior of the best checkpoint already exists.
 
     Args:
-      config: config of the run.
-      workdir: where it is kept.
+      config: config of the run; `prior.fitted` decides whether there is a flow prior.
+      workdir: work directory of the run.
       group: the processes that train together.
     """
 
@@ -26,7 +28,7 @@ def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedS
 
     def flow_prior(dataset: Dataset | None) -> Stage | None:
         trained = load(workdir)
-        # Process 0 looks for all.
+        # Process 0 decides for all processes.
         missing = group.index == 0 and not is_fitted(trained, NAME)
         if dataset is None or not group.agree("missing" if missing else ""):
             return None

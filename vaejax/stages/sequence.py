@@ -1,4 +1,4 @@
-"""Several runs in a work directory, of which each builds on those before it."""
+"""Trains several runs in one work directory, each of which builds on those before it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from vaejax.training.task import Task
 
 
 class Stage(NamedTuple):
-    """A run of its own.
+    """A stage of a run: a training with its own config, directory and checkpoints.
 
     Attributes:
-      config: config of its loop.
-      directory: where it is kept.
-      task: what is learned; its `builds_on` names what it has from the stages before.
-      finish: called in process 0 when it has been trained.
+      config: config of the stage.
+      directory: work directory of the stage.
+      task: the task to train; its `builds_on` identifies what it takes from earlier stages.
+      finish: called in process 0 after the training.
     """
 
     config: Config
@@ -28,9 +28,9 @@ class Stage(NamedTuple):
 
 
 PlannedStage = Callable[[Dataset | None], Stage | None]
-"""Builds a stage when its turn comes, from what those before have learned; None: it is not needed.
+"""Builds a stage when its turn comes, from the results of earlier stages; None if not needed.
 
-Its argument is the data set that the first stage has opened; None for the first.
+The argument is the data set that an earlier stage or the caller has opened, or None.
 """
 
 
@@ -39,19 +39,21 @@ def train_in_turn(
 ) -> tuple[Outcome, Dataset]:
     """Trains stages one after the other, until all are finished or a signal asks to stop.
 
-    The same call goes on in the stage that was stopped: those that are finished are only opened.
+    After an interruption the same call resumes the stage that was stopped; finished stages are
+    opened but not trained again.
 
     Args:
-      stages: all processes have the same.
+      stages: the stages in order, the same on every process.
       group: the processes that train together.
-      dataset: the pictures, if they are open already.
+      dataset: the data set, if it is already open; else the first stage opens it.
 
     Returns:
-      How it ended, and the pictures.
+      Whether all stages were finished or one was interrupted, and the data set.
 
     Raises:
-      UserError, TrainingError: as `train` does.
-      ValueError: no stage was needed, and there are no pictures.
+      UserError: as for `training.loop.train`.
+      TrainingError: as for `training.loop.train`.
+      ValueError: no stage was needed, and no data set was given.
     """
     outcome = Outcome.FINISHED
     for planned in stages:

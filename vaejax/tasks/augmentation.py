@@ -1,4 +1,4 @@
-"""Random changes of a batch in training."""
+"""Random augmentation of training batches."""
 
 from collections.abc import Collection
 
@@ -10,12 +10,12 @@ from jaxtyping import Array, PRNGKeyArray
 def mirror(
     batch: dict[str, Array], key: PRNGKeyArray, sided: Collection[str] = ()
 ) -> dict[str, Array]:
-    """Mirrors half of the pictures at random, and their labels with them.
+    """Mirrors each picture left to right with probability 0.5, and its labels with it.
 
     Args:
       batch: `image`, [batch, height, width, channel], and labels, [batch, ...].
-      key: decides which.
-      sided: the labels whose sign a mirror image turns, such as the degrees a head is turned.
+      key: key of the random choice.
+      sided: names of the labels that change sign in a mirror image, such as a head's yaw.
     """
 
     def where(new: Array, old: Array) -> Array:

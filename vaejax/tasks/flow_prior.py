@@ -1,6 +1,6 @@
-"""A flow over the codes of a trained encoder, learned by flow matching, as a second stage."""
+"""The task of a run's second stage: a flow over a trained encoder's codes, by flow matching."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from vaejax.records import pictures
 from vaejax.runtime.mesh import split_batch, to_devices
 
 FLOW, WHITENING = "flow", "whitening"
-# Draws of noise and time for each code of a validation: of a single one the mean varies too much.
+# Samples of noise and time for each code in a validation; with one, the mean would vary too much.
 _DRAWS = 8
 _EVALUATION_SEED = 2**31 - 3
-# The loss beside the lowest of the run, above which training has diverged, and above which a
-# validation has overfitted.
+# Ratios of a loss to the lowest loss of the run: above the first, training has diverged; above the
+# second, a validation loss shows overfitting.
 _DIVERGED, _OVERFITTED = 4.0, 1.05
 
 Codes = Float[np.ndarray, "picture latent"]
@@ -32,11 +32,14 @@ Sums = dict[str, Float[Array, ""]]
 
 
 class FlowPriorTask:
-    """The velocity network of `priors.FlowMatching`, and beside it, not trained, its whitening.
+    """Trains the velocity network of `priors.FlowMatching`.
+
+    Its parameters are two networks: the velocity network, and the Gaussian that whitens the codes,
+    which is not trained. For the methods see `training.task.Task`.
 
     Attributes:
       config: config of the stage.
-      builds_on: what the codes are of, as JSON.
+      builds_on: identifies the encoder of the codes, as a JSON object.
     """
 
     best_by = "loss"
@@ -51,18 +54,18 @@ class FlowPriorTask:
         width: int = 512,
         blocks: int = 2,
     ):
-        """Fits the Gaussian that whitens the codes.
+        """Fits the Gaussian that whitens the codes, and whitens them.
 
         Args:
-          config: config of the stage, whose `optimizer` trains the network.
-          codes: one of each picture, by split.
-          decode: draws the pictures of codes.
-          builds_on: the encoder.
-          width: hidden units of the network.
-          blocks: its residual blocks.
+          config: config of the stage; `optimizer` and `eval.grid` are read.
+          codes: the codes of each split, one for each picture; `train` is needed.
+          decode: maps codes to pictures.
+          builds_on: identifies the encoder of the codes; it is saved in checkpoints.
+          width: hidden units of the velocity network.
+          blocks: residual blocks of the velocity network.
 
         Raises:
-          UserError: fewer than two codes, or some that are not finite.
+          UserError: there are fewer than two training codes, or some are not finite.
         """
         self.config, self.builds_on = config, builds_on
         self.optimizers: dict[str, OptimizerConfig | None] = {
@@ -71,28 +74,28 @@ class FlowPriorTask:
         }
         self._decode = decode
         self._gaussian = fit_gaussian([codes["train"]])
-        # Once, and not in each update, of which it would take a third.
+        # Whitened once and not in each update, where it would take a third of the time.
         self._white = {split: _whitened(self._gaussian, some) for split, some in codes.items()}
         self._network = Velocity(width, blocks)
 
     def prior(self, params: Mapping[str, PyTree]) -> FlowMatching:
-        """The prior that networks of these parameters are."""
+        """Returns the prior with these parameters of both networks."""
         network = self._network
         whitening = Gaussian(**params[WHITENING])
         return FlowMatching(whitening, params[FLOW], network.width, network.blocks)
 
     def examples(self, dataset: Dataset) -> dict[str, dict[str, Codes]]:
-        """The whitened codes of each split."""
+        """Returns the whitened codes of each split as `code`; `dataset` is not read."""
         return {split: {"code": codes} for split, codes in self._white.items()}
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
-        """A flow that is the Gaussian of the codes."""
+        """Initialises the flow, which then equals the Gaussian of the codes."""
         latents = jnp.zeros((1, len(self._gaussian.mean)))
         flow = self._network.init(key, latents, jnp.zeros(1))["params"]
         return {FLOW: flow, WHITENING: vars(self._gaussian)}
 
     def augment(self, batch: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
-        """The batch: codes have no mirror image."""
+        """Returns the batch unchanged: codes have no mirror image."""
         return batch
 
     def loss(
@@ -103,10 +106,13 @@ class FlowPriorTask:
         keys: Keys,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], Sums]:
-        """The mean squared error of the velocity per dimension."""
-        # Times spread evenly from one random start: each is uniform, their mean varies little.
+        """Returns the flow matching loss, a mean over codes and latent dimensions, and its sums."""
+        # Stratified times: evenly spaced from one random start, so that each is uniform in [0, 1]
+        # but the batch mean of the loss varies less than with independent times.
         count = len(keys)
-        times = jax.random.uniform(keys[0]) + jnp.arange(count, dtype=jnp.float32) / count
+        # Another key than that of the first code's noise, which would have the same bits.
+        start = jax.random.uniform(jax.random.fold_in(keys[0], 1))
+        times = start + jnp.arange(count, dtype=jnp.float32) / count
         errors = self._errors(params[FLOW], batch["code"], keys, times % 1.0)
         sums = {"loss": jnp.sum(errors), "count": jnp.float32(count)}
         return jnp.mean(errors), jax.lax.stop_gradient(sums)
@@ -118,49 +124,54 @@ class FlowPriorTask:
         return flow_matching_errors(self._network, params, white, noise, times)
 
     def no_metrics(self) -> dict[str, Sums]:
-        """The sums of no codes."""
+        """Returns the sums of no codes, which are zero."""
         return {FLOW: {"loss": jnp.zeros(()), "count": jnp.zeros(())}}
 
     def summarize(self, sums: dict[str, Sums], step: int) -> dict[str, float]:
-        """The mean loss."""
+        """Returns the mean of `loss` over the codes of a window of updates."""
         return {"loss": float(sums[FLOW]["loss"]) / float(sums[FLOW]["count"])}
 
     def describe(self, values: dict[str, float]) -> str:
-        """The metrics in a few words."""
+        """Formats the metrics for the progress line."""
         return f"flow matching loss {values['loss']:.4f}"
 
     describe_validation = describe
 
     def health(self) -> "OverfittingWatch":
-        """Tells of overfitting to the codes."""
+        """Returns the watch that warns of overfitting to the codes."""
         return OverfittingWatch()
 
     def divergence(self, step: int, values: dict[str, float], lowest: float) -> str:
-        """Why training has diverged; empty where it has not."""
+        """Returns why training has diverged; empty if it has not.
+
+        It has diverged if the loss is more than four times `lowest`, the lowest loss so far.
+        """
         if not values["loss"] > _DIVERGED * lowest:
             return ""
-        return f"training has diverged: its loss {values['loss']:.3g} was {lowest:.3g}"
+        return (
+            f"training has diverged: its loss rose to {values['loss']:.3g} from its lowest value, "
+            f"{lowest:.3g}"
+        )
 
     def loss_of(self, values: dict[str, float]) -> float:
-        """The loss per dimension."""
+        """Returns the loss per dimension from training metrics."""
         return values["loss"]
 
     def advice(self) -> str:
-        """What to do where training diverges again and again."""
+        """Returns advice to the user for training that diverges after every rollback."""
         return "fit another prior, such as gaussian or mixture"
 
     def evaluator(self, mesh: Mesh) -> "MeanLoss":
-        """The loss over a split, under noise that is always the same."""
+        """Returns the evaluator of the loss over a split, with the same noise in each call."""
         return MeanLoss(self._errors, mesh)
 
     def gallery(self, dataset: Dataset, directory: Path) -> "Samples":
-        """Draws faces from the flow."""
+        """Returns the gallery that draws faces from the flow into files of `directory`."""
         return Samples(self, self._decode, self.config.eval.grid, directory)
 
-    def first_not_finite(
-        self, params: dict[str, PyTree], batch: dict[str, Array], keys: Array, parts: Sequence
-    ) -> None:
-        """None: no tensor is looked for."""
+    def intermediates(self) -> dict[str, Callable]:
+        """Returns the function of the codes; the loss has no other tensor with a name."""
+        return {"code": lambda params, batch, keys: batch["code"]}
 
 
 def _whitened(gaussian: Gaussian, codes: Codes) -> Codes:
@@ -168,34 +179,39 @@ def _whitened(gaussian: Gaussian, codes: Codes) -> Codes:
 
 
 class OverfittingWatch:
-    """Warns once, at the first validation whose loss has risen by 5 % from the lowest one."""
+    """Warns once, at the first validation whose loss is more than 5% above the lowest one."""
 
     def __init__(self):
-        """Starts before any validation, with no warning given."""
+        """Starts without a validation and without a warning."""
         self._best, self._said = float("inf"), False
 
     def training(self, step: int, values: dict[str, float]) -> list[str]:
-        """None: only a validation shows it."""
+        """Returns no warnings: only a validation shows overfitting."""
         return []
 
     def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
-        """The complaint, where there is reason for it."""
+        """Returns the warning, at the first validation that shows overfitting."""
         self._best = min(self._best, valid["loss"])
         if self._said or valid["loss"] <= _OVERFITTED * self._best:
             return []
         self._said = True
         return [
-            f"overfitting: the loss over the validation codes, {valid['loss']:.3f}, was "
-            f"{self._best:.3f}; the best checkpoint becomes the prior, and more pictures would "
-            "make a better one"
+            f"overfitting: the loss over the validation codes rose to {valid['loss']:.3f} from its "
+            f"lowest value, {self._best:.3f}; the best checkpoint becomes the prior, and more "
+            "pictures would make a better one"
         ]
 
 
 class MeanLoss:
-    """Sums of the loss over the codes of a split, each under the same draws at any time."""
+    """Evaluates the loss over the codes of a split, with the same noise and times in each call."""
 
     def __init__(self, errors: Callable[..., Float[Array, "batch"]], mesh: Mesh):
-        """Compiles lazily."""
+        """Compiles on the first call.
+
+        Args:
+          errors: (params, codes, keys, times) -> the loss of each code.
+          mesh: mesh of the devices.
+        """
         self._mesh = mesh
         root = jax.random.key(_EVALUATION_SEED)
 
@@ -216,7 +232,7 @@ class MeanLoss:
     def __call__(
         self, params: dict[str, PyTree], batches: Iterable[dict[str, np.ndarray]]
     ) -> Float[np.ndarray, "2"] | None:
-        """The loss summed over all codes, and how many they are; None if there are none."""
+        """Returns the loss summed over all codes, and their number; None if there are none."""
         totals = np.zeros(2)
         for batch in batches:
             arrays = to_devices(batch, split_batch(self._mesh))
@@ -226,21 +242,28 @@ class MeanLoss:
         return totals if totals[1] else None
 
     def summarize(self, totals: Float[np.ndarray, "2"]) -> dict[str, float]:
-        """The mean loss."""
+        """Returns the mean of `loss` over the codes, and the number of `codes`."""
         return {"loss": float(totals[0] / totals[1]), "codes": float(totals[1])}
 
 
 class Samples:
-    """Draws the same noise as faces, again and again while the flow learns."""
+    """Draws faces from the same noise during training, as a grid of `columns` x `columns`."""
 
     def __init__(self, task: FlowPriorTask, decode: Draw, columns: int, directory: Path):
-        """Draws nothing yet."""
+        """Compiles on the first `draw`.
+
+        Args:
+          task: the task whose flow is sampled.
+          decode: maps codes to pictures.
+          columns: faces in each row, and number of rows.
+          directory: the directory of the files.
+        """
         self._decode, self._columns, self._directory = decode, columns, directory
         key = jax.random.key(_EVALUATION_SEED)
         self._codes = jax.jit(lambda params: task.prior(params).sample(key, columns**2))
 
     def draw(self, step: int, params: dict[str, PyTree], reporter: Any) -> None:
-        """Writes a sheet of faces, and shows it in TensorBoard."""
+        """Writes the grid to `samples_STEP.png`, and passes it to `reporter` for TensorBoard."""
         sheet = pictures.grid(self._decode(self._codes(params)), self._columns)
         pictures.save(self._directory / f"samples_{step:08d}.png", sheet)
         reporter.picture(step, "samples", sheet)

@@ -1,1 +1,1 @@
-"""A trained model at work: load, encode, decode, sample, measure."""
+"""Uses of a trained model: load, encode, decode, sample, measure."""

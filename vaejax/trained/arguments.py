@@ -1,4 +1,4 @@
-"""Checks and converts what callers pass to a trained model beside pictures."""
+"""Checks and converts the arguments, other than pictures, of a trained model's methods."""
 
 import numbers
 import os
@@ -12,20 +12,29 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vaejax.errors import UserError
 
-# z of each picture: a vector, or of a ladder the groups of each resolution, coarsest first.
+# z of each picture: one vector, or for a ladder one array for each resolution, coarsest first,
+# [batch, group, row, column, channel].
 Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
 Latents = Float[np.ndarray, "batch latent"] | Groups
 Temperature = float | Sequence[float]
 
 
 def check_count(count: int, name: str = "count") -> None:
-    """Raises UserError if `count` is no whole number from 1 on."""
+    """Checks that `count` is an integer of at least 1.
+
+    Raises:
+      UserError: it is not; the message calls it `name`.
+    """
     if not isinstance(count, numbers.Integral) or count < 1:
         raise UserError(f"{name}={count} must be a whole number from 1 on")
 
 
 def check_fits(count: int, size: int) -> None:
-    """Raises UserError if so many results of `size` bytes each are more than the memory."""
+    """Checks that `count` results of `size` bytes each fit into the machine's physical memory.
+
+    Raises:
+      UserError: they do not fit.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if count * size > memory:
         raise UserError(
@@ -35,10 +44,10 @@ def check_fits(count: int, size: int) -> None:
 
 
 def key_of(seed: int) -> PRNGKeyArray:
-    """The key of a seed.
+    """Returns the JAX key of a seed.
 
     Raises:
-      UserError: the seed is not of 32 bits, of which JAX would silently use no more.
+      UserError: the seed is not an integer in [0, 2^32); JAX would silently drop higher bits.
     """
     if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} must be a whole number from 0 to {2**32 - 1}")
@@ -48,15 +57,15 @@ def key_of(seed: int) -> PRNGKeyArray:
 def as_temperatures(
     temperature: Temperature, resolutions: Sequence[Any]
 ) -> Float[np.ndarray, ""] | Float[np.ndarray, "group"]:
-    """One temperature for all, or one for each group of a ladder.
+    """Converts temperatures to one float32 number, or to one for each group of a ladder.
 
     Args:
-      temperature: one number; of a ladder also one for each resolution, or for each group.
-      resolutions: resolution of each group of a ladder's latents, coarsest first; empty for a
-        flat z.
+      temperature: one number; for a ladder also one for each resolution or for each group,
+        coarsest first. All are at least 0.
+      resolutions: the resolution of each group of a ladder, coarsest first; empty for a flat z.
 
     Raises:
-      UserError: it is no number from 0 on, or there are too many or too few.
+      UserError: a temperature is negative or not a finite number, or their number is wrong.
     """
     try:
         values = np.squeeze(np.asarray(temperature, np.float64))
@@ -72,19 +81,19 @@ def as_temperatures(
         return np.repeat(values, depths)
     known = "one"
     if depths:
-        known += f", or {len(depths)} (of resolutions), or {sum(depths)} (of groups)"
-    raise UserError(f"temperature={temperature} has {values.size} numbers; name {known}")
+        known += f", or {len(depths)} (one per resolution), or {sum(depths)} (one per group)"
+    raise UserError(f"temperature={temperature} has {values.size} numbers; give {known}")
 
 
 def as_latents(z: Latents | PyTree[Array], expected: PyTree[jax.ShapeDtypeStruct]) -> Latents:
-    """Latents as float32.
+    """Converts latents to float32 NumPy arrays.
 
     Args:
-      z: as `TrainedModel.encode` gives them.
-      expected: their shapes, of another number of pictures.
+      z: latents, as `TrainedModel.encode` returns them.
+      expected: the shapes of the model's latents; the first axis may have any size.
 
     Raises:
-      UserError: they have other shapes, or are not finite.
+      UserError: the latents are not arrays of numbers, have other shapes, or are not finite.
     """
     try:
         leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(z)]
@@ -96,7 +105,7 @@ def as_latents(z: Latents | PyTree[Array], expected: PyTree[jax.ShapeDtypeStruct
     count = len(leaves[0]) if leaves and leaves[0].ndim else 0
     shapes = [(count, *leaf.shape[1:]) for leaf in jax.tree.leaves(expected)]
     if any(not np.all(np.isfinite(leaf)) for leaf in leaves):
-        raise UserError("latents hold numbers that are not finite; decode none of them")
+        raise UserError("latents hold numbers that are not finite; remove them")
     if not count or [leaf.shape for leaf in leaves] != shapes:
         known = ", ".join(str(("batch", *shape[1:])).replace("'", "") for shape in shapes)
         raise UserError(

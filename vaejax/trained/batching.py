@@ -1,4 +1,4 @@
-"""Many inputs through a compiled function, a few at a time."""
+"""Applies a compiled function to many inputs, batch by batch."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,22 +9,23 @@ from jaxtyping import PyTree
 
 
 def in_batches(function: Callable, *inputs: PyTree, size: int) -> Iterator[PyTree]:
-    """Applies `function` to equal, padded batches, so that it is compiled once.
+    """Applies `function` to equally large, padded batches, so that it is compiled once.
 
-    Fewer inputs than a batch fill the next power of two, for which little is compiled anew.
+    If there are fewer rows than `size`, the batch is the next power of two, so that few sizes are
+    ever compiled.
 
     Args:
-      function: takes arrays on the device, with as many rows out as in.
-      *inputs: arrays, or trees of them, all with as many rows.
-      size: rows of a batch.
+      function: maps arrays on the device to arrays with the same number of rows (first axis).
+      *inputs: arrays, or trees of arrays, all with the same number of rows, at least one.
+      size: largest number of rows of a batch.
 
     Yields:
-      What it returns for each batch, on the host and without the padding.
+      The outputs for each batch, on the host and without the padding.
     """
     count = len(jax.tree.leaves(inputs)[0])
     size = min(size, 1 << (count - 1).bit_length())
     for start in range(0, count, size):
-        # The last row fills the last batch.
+        # The last batch is padded with the last row.
         rows = np.minimum(np.arange(start, start + size), count - 1)
         batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
         own = count - start
@@ -32,5 +33,5 @@ def in_batches(function: Callable, *inputs: PyTree, size: int) -> Iterator[PyTre
 
 
 def joined(batches: Iterable[PyTree]) -> PyTree:
-    """The batches as one."""
+    """Concatenates batches, arrays or trees of arrays, along their first axis."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)

@@ -1,4 +1,4 @@
-"""What each resolution of a ladder decides, as pictures."""
+"""Draws what the latents of each resolution of a ladder determine."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vaejax.trained.loading import open_data
 from vaejax.trained.model import TrainedModel
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# Other choices of a resolution's latents that are shown beside a face.
+# How often each resolution's latents are resampled for a face.
 CHOICES = 2
 
 Faces = UInt8[np.ndarray, "face height width channel"]
@@ -30,19 +30,20 @@ def explore(
     data_path: str | None = None,
     cache_dir: str | None = None,
 ) -> None:
-    """Draws `progressive.png`, `resampled.png` and `temperatures.png`, and says what they show.
+    """Writes `progressive.png`, `resampled.png` and `temperatures.png`, and prints what they show.
 
     Args:
-      trained: a ladder.
-      directory: where they are written.
-      faces: how many faces of the validation split, else of the training split; there are as
-        many columns of samples.
-      seed: seed of what is drawn at random.
-      data_path: where the data lies, if not where the config says.
-      cache_dir: where decoded pictures are kept, if not where the config says.
+      trained: a trained ladder.
+      directory: the directory of the files.
+      faces: number of faces of the validation split (else of the training split) and of columns of
+        samples.
+      seed: seed of all random latents.
+      data_path: path of the data; None means `config.data.path`.
+      cache_dir: directory of the cache of decoded pictures; None means `config.data.cache_dir`.
 
     Raises:
-      UserError: the model is no ladder, or the data is missing or other data.
+      UserError: the model is not a ladder, the files cannot be written, or the data is missing or
+        not the data of the training.
     """
     if not trained.config.model.has_groups:
         raise UserError(
@@ -57,8 +58,8 @@ def explore(
     sheets = {
         "progressive": (
             progressive(trained, originals),
-            f"each row: a face, and what is left of it when it is known down to {shown} and all "
-            "below is the prior's guess",
+            f"each row: a face, and its reconstruction from the latents down to {shown}, with the "
+            "prior's mean below",
         ),
         "resampled": (
             resampled(trained, originals, seed),
@@ -66,7 +67,7 @@ def explore(
         ),
         "temperatures": (
             temperatures(trained, faces, seed),
-            f"each row: new faces at temperature {' | '.join(map(str, TEMPERATURES))}, from above",
+            f"rows, from the top: new faces at temperature {' | '.join(map(str, TEMPERATURES))}",
         ),
     }
     columns = {"progressive": 1 + len(names), "resampled": 1 + CHOICES * len(names)}
@@ -77,9 +78,9 @@ def explore(
 
 
 def progressive(trained: TrainedModel, originals: Faces) -> Sheet:
-    """Rows of a face and of its reconstructions from ever more resolutions, from the top down.
+    """Draws each face and its reconstructions from more and more resolutions, coarsest first.
 
-    What is not yet known is the mean of its prior given all above: the model's best guess.
+    The groups of the other resolutions are at the mean of their prior given all groups above.
     """
     z, _ = trained.encode(originals)
     columns = [originals]
@@ -89,31 +90,32 @@ def progressive(trained: TrainedModel, originals: Faces) -> Sheet:
 
 
 def resampled(trained: TrainedModel, originals: Faces, seed: int) -> Sheet:
-    """Rows of a face's reconstruction, and the same with one resolution's latents drawn anew.
+    """Draws each face's reconstruction, and it again with one resolution's latents resampled.
 
-    The latents of all other resolutions stay, so that what changes is what that one decides.
+    The latents of all other resolutions stay the same, so the changes show what that resolution
+    determines.
     """
     z = trained.sample_posterior(originals, seed=seed)
     columns = [trained.decode(z)]
     for changed in _levels(trained):
         for choice in range(CHOICES):
-            columns.append(trained.redraw(z, keep=~changed, seed=seed + choice)[0])
+            columns.append(trained.redraw(z, keep=~changed, seed=(seed + choice) % 2**32)[0])
     return _rows(columns)
 
 
 def temperatures(trained: TrainedModel, count: int, seed: int) -> Sheet:
-    """Rows of new faces, from the coldest to the hottest; each column has the same noise."""
+    """Draws `count` new faces at each of `TEMPERATURES`; each column has the same noise."""
     return np.concatenate(
         [trained.sample(count, seed=seed, temperature=value) for value in TEMPERATURES]
     )
 
 
 def _levels(trained: TrainedModel) -> Bool[np.ndarray, "level group"]:
-    """For each resolution, from the top, which groups are of it."""
+    """For each resolution, coarsest first, whether each group has it."""
     resolutions = np.array(trained.model.resolutions())
     return np.array([resolutions == each for each in dict.fromkeys(resolutions)])
 
 
 def _rows(columns: list[Faces]) -> Sheet:
-    """One row for each face, of its picture from each column."""
+    """Interleaves columns of faces to a sheet with one row for each face."""
     return np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])

@@ -1,8 +1,9 @@
-"""What a trained VAE computes, as pure functions of its parameters: to jit, vmap, shard or export.
+"""A trained VAE as pure functions of its parameters, which can be jitted, vmapped or exported.
 
-`model` is the Linen module of a run and `likelihood` its p(x|z), both static; a loaded run has them
-as `TrainedModel.model` and `TrainedModel.likelihood`. Latents are one array [batch, latent], or for
-each resolution of a ladder one of [batch, group, height, width, latent].
+`model` is the Linen module of a run and `likelihood` its p(x|z); both are static, that is, not JAX
+arrays. `TrainedModel.model` and `TrainedModel.likelihood` hold those of a loaded run, and
+`TrainedModel.params` its parameters. Latents are one array [batch, latent], or for a ladder one
+array [batch, group, row, column, channel] for each resolution, coarsest first.
 """
 
 from typing import Any
@@ -22,26 +23,41 @@ def posterior(
     images: UInt8[Array, "batch height width channel"],
     keys: Keys | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """Latents of q(z|x), and their standard deviations.
+    """Returns latents from q(z|x), and the standard deviations of q(z|x).
 
     Args:
       model: the module.
-      params: its parameters.
+      params: parameters of the module.
       images: the pictures.
-      keys: one for each picture, of samples; without them the latents are the means.
+      keys: one key for each picture, to sample its latents; None returns the means.
     """
     return _apply(model, params, "posterior", images, keys)
 
 
 def decode(model: nn.Module, likelihood: Likelihood, params: PyTree, z: PyTree) -> Images:
-    """The picture of each z: the mean of p(x|z), rounded."""
+    """Decodes latents to pictures: the mean of p(x|z), rounded to uint8.
+
+    Args:
+      model: the module.
+      likelihood: p(x|z).
+      params: parameters of the module.
+      z: latents.
+    """
     return to_picture(likelihood, _apply(model, params, "decode", z))
 
 
 def sample_latents(
     model: nn.Module, params: PyTree, keys: Keys, temperature: Temperatures
 ) -> PyTree:
-    """Latents from the prior, one for each key; `temperature` scales the spread of its noise."""
+    """Samples latents from the prior, for one picture for each key.
+
+    Args:
+      model: the module.
+      params: parameters of the module.
+      keys: one key for each picture.
+      temperature: standard deviation of the prior's noise; for a ladder also one for each group,
+        from the top.
+    """
     return _apply(model, params, "from_noise", _apply(model, params, "noise", keys, temperature))
 
 
@@ -52,7 +68,15 @@ def sample(
     keys: Keys,
     temperature: Temperatures,
 ) -> Images:
-    """A new picture for each key; `temperature` scales the spread of the prior's noise."""
+    """Samples a new picture for each key: the mean of p(x|z), rounded to uint8.
+
+    Args:
+      model: the module.
+      likelihood: p(x|z).
+      params: parameters of the module.
+      keys: one key for each picture.
+      temperature: as in `sample_latents`.
+    """
     noise = _apply(model, params, "noise", keys, temperature)
     return to_picture(likelihood, _apply(model, params, "generate", noise))
 
@@ -66,17 +90,20 @@ def redraw(
     keys: Keys,
     temperature: Temperatures,
 ) -> tuple[Images, PyTree]:
-    """Pictures and latents of a ladder, whose groups keep their z or are drawn anew.
+    """Keeps the latents of some groups of a ladder, samples the others, and decodes.
 
     Args:
       model: a ladder.
-      likelihood: its p(x|z).
-      params: its parameters.
+      likelihood: p(x|z).
+      params: parameters of the ladder.
       z: latents.
-      keep: whether each group keeps its own, from the top; the others come from their prior given
-        all groups above.
-      keys: one for each picture, of what is drawn.
-      temperature: scales the spread of the priors' noise.
+      keep: whether to keep each group's latents, from the top; the other groups are sampled from
+        their prior given all groups above.
+      keys: one key for each picture, for the prior's noise.
+      temperature: as in `sample_latents`.
+
+    Returns:
+      The pictures, and the latents of all groups.
     """
     noise = _apply(model, params, "noise", keys, temperature)
     pixels, z, _ = _apply(model, params, "redraw", z, keep, noise)

@@ -1,4 +1,4 @@
-"""Converts pictures in the forms in which people hold them to the array that a model takes."""
+"""Converts pictures (arrays, PIL images, files) to the array that a model takes."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,23 +16,24 @@ from vaejax.errors import UserError
 from vaejax.files.paths import local_path
 
 Pictures = UInt8[np.ndarray, "batch height width channel"]
-# An array of pictures or of one, a picture of Pillow, a path, or a list of these.
+# An array of one or several pictures, a PIL image, the path of a file, or a list of these.
 PictureLike = np.ndarray | Image.Image | str | os.PathLike | Sequence
 
 
 def as_pictures(given: Any, config: DataConfig) -> Pictures:
-    """Pictures as uint8 `[batch, height, width, channel]`.
+    """Converts pictures to uint8 `[batch, height, width, channel]`.
 
-    Arrays must have the model's shape. Files and pictures of Pillow are cut and resized as the
-    training pictures were, unless they have the model's size already.
+    Arrays must have the model's shape. Files and PIL images are cropped and resized like the
+    training pictures, unless they already have the model's size.
 
     Args:
-      given: an array of pictures, one picture, or a list of pictures: each an array, a
+      given: an array of pictures, one picture, or a list of pictures; a picture is an array, a
         `PIL.Image.Image` or the path of a file.
-      config: config of the data that the model was trained on.
+      config: the data config of the model.
 
     Raises:
-      UserError: something is no picture, or an array of another shape or type.
+      UserError: an item is not a picture, a file cannot be read, an array has another shape or
+        dtype than the model's pictures, or there is no picture.
     """
     if isinstance(given, np.ndarray) or (hasattr(given, "__array__") and not _is_single(given)):
         given = np.asarray(given)
@@ -71,7 +72,7 @@ def _as_array(item: Any, config: DataConfig) -> np.ndarray:
 
 
 def _cut(pixels: Callable[..., np.ndarray], name: str, config: DataConfig) -> np.ndarray:
-    """The picture as it is where it has the model's size, or else as training pictures are cut."""
+    """The pixels unchanged if they have the model's size, else cropped like training pictures."""
     reason = ""
     for crop in ("none", "stretch" if config.crop == "none" else config.crop):
         try:

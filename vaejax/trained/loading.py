@@ -1,4 +1,4 @@
-"""A trained model, read from its work directory, and the pictures it was trained on."""
+"""Loads a trained model from its work directory, and opens the data that it was trained on."""
 
 import dataclasses
 from pathlib import Path
@@ -24,16 +24,17 @@ _OTHER_DATA = "name the data it was trained on with --data_path, or make it what
 
 
 def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
-    """The model that was trained in `workdir`.
+    """Loads the model that was trained in `workdir`, with its averaged parameters.
 
-    Changes nothing outside itself: no log level, hook or environment variable.
+    Global state stays as it was: no log level, hook or environment variable changes.
 
     Args:
       workdir: work directory of a run of `python -m vaejax.main`.
-      checkpoint: `best` (by validation), `latest`, or a step.
+      checkpoint: `best` (by validation; the latest if none was validated), `latest`, or a step.
 
     Raises:
-      UserError: no run, no checkpoint, not this one, or no device to load it onto.
+      UserError: there is no run, no checkpoint or not this one, or no device can be used.
+      DamagedCheckpoint: the checkpoint cannot be read; a `UserError`.
     """
     workdir = local_path("workdir", workdir)
     config = load_json(workdir / "config.json")
@@ -64,16 +65,16 @@ def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
 def open_data(
     trained: TrainedModel, path: str | None = None, cache_dir: str | None = None
 ) -> data.Dataset:
-    """The pictures that `trained` was trained on, and its other splits.
+    """Opens the data set, with all its splits, that `trained` was trained on.
 
     Args:
       trained: the model.
-      path: where they lie, if not where its config says.
-      cache_dir: where they are kept decoded, if not where its config says.
+      path: path of the data; None means `config.data.path`.
+      cache_dir: directory of the cache of decoded pictures; None means `config.data.cache_dir`.
 
     Raises:
-      UserError: they are missing, or others. It speaks of the flags --data_path and --cache_dir,
-        which whoever uses a trained model has in the place of settings.
+      UserError: the data is missing, or is not the data of the training. Messages name the flags
+        --data_path and --cache_dir, which the commands for trained models have instead of settings.
     """
     if path is not None and trained.config.data.source == "synthetic":
         raise UserError(
@@ -98,9 +99,9 @@ def _choose(checkpoints: Checkpoints, name: str | int, workdir: Path) -> int:
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
-    if name == "best":
-        best = checkpoints.best_step()
-        return steps[-1] if best is None else best
+    best = checkpoints.best_step()
+    if name == "best" and best is not None:
+        return best
     if name == "latest":
         return steps[-1]
     if not str(name).isdecimal() or int(name) not in steps:

@@ -1,4 +1,4 @@
-"""Evaluates a trained model, and records the protocol with the numbers."""
+"""Evaluates a trained model, and records the figures together with their protocol."""
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ from vaejax.trained.loading import open_data
 from vaejax.trained.model import OWN_PRIOR, TrainedModel
 from vaejax.version import __version__
 
-# Samples of the thumbnail Fréchet distance.
+# Number of samples, and of training pictures, for the thumbnail Fréchet distance.
 FRECHET_SAMPLES = 2500
 
 
@@ -36,27 +36,32 @@ def measure(
     data_path: str | None = None,
     cache_dir: str | None = None,
 ) -> dict:
-    """Evaluates `trained`, prints the figures, and writes them beside the run as JSON.
+    """Evaluates `trained`, prints the figures, and writes them as JSON to `evaluations/`.
 
     Args:
       trained: the model.
       split: `train`, `valid` or `test`.
-      pictures: so many, chosen at random and always the same; 0 for all.
-      importance_samples: K; None takes the config's.
-      prior: `model`, or a fitted one.
-      data_path: where the data lies, if not where the config says.
-      cache_dir: where decoded pictures are kept, if not where the config says.
+      pictures: number of pictures of the split, chosen at random but always the same ones; 0 for
+        all.
+      importance_samples: K of the importance-weighted bound, 0 to leave it out; None means
+        `config.eval.importance_samples`.
+      prior: `model`, or the name of a fitted prior with a fast density: `gaussian` or `mixture`.
+      data_path: path of the data; None means `config.data.path`.
+      cache_dir: directory of the cache of decoded pictures; None means `config.data.cache_dir`.
 
     Returns:
-      What was written: `protocol` and `results`.
+      The report that was written, a dict with `protocol` and `results`.
 
     Raises:
-      UserError: the data is missing or other data, or the prior cannot be used; or, when all is
-        measured and printed, the report cannot be written.
+      UserError: the data is missing or is not the data of the training, there are fewer than two
+        pictures, or the prior cannot be used; or, after all figures were printed, the report cannot
+        be written.
     """
     config = trained.config
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
+    if importance_samples < 0:
+        raise UserError(f"importance_samples={importance_samples} must be a whole number from 0 on")
     if prior == "flow_matching" and not trained.config.model.has_groups:
         raise UserError(
             "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
@@ -68,7 +73,7 @@ def measure(
     path = trained.workdir / "evaluations" / f"{name}_{trained.step:08d}.json"
     unwritable = _unwritable(path)
     if unwritable:
-        say(f"the figures will be printed and not kept: {unwritable}")
+        say(f"the figures will be printed but not saved: {unwritable}")
     dataset = open_data(trained, data_path, cache_dir)
     if split not in dataset.splits:
         raise UserError(
@@ -106,7 +111,7 @@ def measure(
 
 
 def _unwritable(path: Path) -> str:
-    """Why the report cannot be kept there; empty if it can."""
+    """The reason why `path` cannot be written; empty if it can."""
     try:
         check_writable(path, "the report", "make the run's directory writable, or copy the run")
     except UserError as error:
@@ -117,10 +122,10 @@ def _unwritable(path: Path) -> str:
 def _thumbnail_frechet(
     trained: TrainedModel, images: np.ndarray, chosen: np.ndarray, train: np.ndarray, prior: str
 ) -> dict[str, float]:
-    """Fréchet distances x 1000 of 8 x 8 thumbnails to the chosen `images`; a proxy, and no FID.
+    """Fréchet distances, times 1000, of 8 x 8 thumbnails to the chosen `images`; a proxy, not FID.
 
-    Beside the samples', what a perfect prior would reach (decoded codes of training pictures)
-    and what a perfect model would (the training pictures themselves).
+    References for the samples: decoded codes of training pictures show what a perfect prior would
+    reach, and the training pictures themselves what a perfect model would.
     """
     size, rows = trained.config.eval.batch_size, random_rows(len(train), FRECHET_SAMPLES)
     real = _thumbnails(_in_batches(images, chosen, size))
@@ -141,7 +146,7 @@ def _thumbnail_frechet(
 
 
 def _thumbnails(batches: Iterable[np.ndarray]) -> np.ndarray:
-    """Features of pictures that come a few at a time: all may not fit in memory."""
+    """Features of pictures that come in batches, because all may not fit in memory."""
     return np.concatenate([thumbnail_features(batch) for batch in batches])
 
 
@@ -174,8 +179,8 @@ def _protocol(
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",
         "thumbnail_frechet": f"8x8 block means in 0..1, {FRECHET_SAMPLES} pictures "
-        "(samples of seed 0, training pictures by a seeded permutation) against the split, times "
-        "1000; not FID",
+        "(samples of seed 0, training pictures by a seeded permutation), and reconstructions of "
+        "all measured pictures, against the measured pictures, times 1000; not FID",
         "checkpoint_step": trained.step,
         "vaejax": __version__,
         "jax": jax.__version__,

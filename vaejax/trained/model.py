@@ -1,4 +1,4 @@
-"""A trained model as its user meets it: pictures in, pictures out."""
+"""`TrainedModel`, the user's interface to a trained VAE: pictures in, pictures out."""
 
 import functools
 import math
@@ -33,22 +33,27 @@ from vaejax.trained.arguments import (
 from vaejax.trained.batching import in_batches, joined
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
 
-# The prior that was trained with the model; any other name is one fitted to its codes.
+# The name of the prior that was trained with the model; other names are priors fitted to its codes.
 OWN_PRIOR = "model"
 
 
 class TrainedModel:
-    """A VAE with its averaged parameters. Pictures are uint8 [batch, height, width, channel].
+    """A VAE with its averaged parameters, as `vaejax.load` returns it.
+
+    Pictures are uint8 [batch, height, width, channel]. All results are computed in float32 and are
+    NumPy arrays. Methods that take pictures accept whatever `inputs.as_pictures` does (arrays, PIL
+    images, paths, lists of these) and raise UserError for anything else.
 
     Attributes:
       config: config of the run.
-      params: the parameters.
-      step: step of the checkpoint.
-      model: the Linen module.
-      likelihood: its p(x|z).
+      params: the averaged parameters, float32.
+      step: step of the checkpoint, the number of updates.
+      model: the Linen module, `VAE` or `Ladder`.
+      likelihood: p(x|z).
       workdir: work directory of the run.
-      data_fingerprint: fingerprint of the pictures it was trained on.
-      digest: digest of the parameters, by which what was made from them knows them again.
+      data_fingerprint: fingerprint of the data of the training.
+      digest: a number computed from `params`, which identifies them in what is derived from them,
+        such as fitted priors.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class TrainedModel:
         data_fingerprint: dict,
         digest: int,
     ):
-        """Use `vaejax.load`."""
+        """Use `vaejax.load` instead of this constructor."""
         self.data_fingerprint, self.digest = data_fingerprint, digest
         self.config, self.params, self.step = config, params, step
         self.model, self.likelihood = build_model(config, EXACT), build_likelihood(config)
@@ -81,22 +86,30 @@ class TrainedModel:
         self._importance_bound = functools.cache(bound)
 
     def encode(self, images: PictureLike) -> tuple[Latents, Latents]:
-        """Mean and standard deviation of q(z|x).
-
-        Those of a ladder's groups, each given the means of all groups above.
+        """Computes the mean and the standard deviation of q(z|x).
 
         Args:
-          images: an array, or whatever else `inputs.as_pictures` takes: lists, paths, PIL pictures.
+          images: the pictures.
+
+        Returns:
+          Two arrays [batch, latent]; for a ladder two tuples with one array [batch, group, row,
+          column, channel] for each resolution, coarsest first, each group given the means of all
+          groups above.
         """
         images = as_pictures(images, self.config.data)
         return self._in_batches(lambda x: self._posterior(self.params, x), images)
 
     def sample_posterior(self, images: PictureLike, *, seed: int = 0) -> Latents:
-        """Latents z ~ q(z|x) of each picture."""
+        """Samples latents z ~ q(z|x) for each picture.
+
+        Args:
+          images: the pictures.
+          seed: seed of the noise, an integer in [0, 2^32).
+        """
         return joined(self.posterior_samples(images, seed=seed))
 
     def posterior_samples(self, images: PictureLike, *, seed: int = 0) -> Iterator[Latents]:
-        """The same, batch after batch, for more than memory holds."""
+        """Does the same as `sample_posterior`, and yields the latents in batches to save memory."""
         images = as_pictures(images, self.config.data)
         key = key_of(seed)
 
@@ -106,21 +119,29 @@ class TrainedModel:
         return self._batches(sample, images, np.arange(len(images)))
 
     def decode(self, z: Latents | PyTree[Array]) -> Pictures:
-        """The picture of each z: the mean of p(x|z), rounded.
+        """Decodes latents to pictures: the mean of p(x|z), rounded.
+
+        Args:
+          z: latents, as `encode` or `sample_codes` returns them.
 
         Raises:
-          UserError: latents of other shapes than this model's.
+          UserError: the latents do not have this model's shapes, or are not finite.
         """
         return self._in_batches(lambda z: self._decode(self.params, z), self._latents(z))
 
     def reconstruct(self, images: PictureLike, *, seed: int | None = None) -> Pictures:
-        """Each picture encoded and decoded: the posterior's mean or, with a seed, a sample."""
+        """Encodes and decodes each picture.
+
+        Args:
+          images: the pictures.
+          seed: seed with which latents are sampled from q(z|x); None decodes the posterior means.
+        """
         return joined(self.reconstruct_in_batches(images, seed=seed))
 
     def reconstruct_in_batches(
         self, images: PictureLike, *, seed: int | None = None
     ) -> Iterator[Pictures]:
-        """`reconstruct`, a few at a time: all may not fit in memory."""
+        """Does the same as `reconstruct`, and yields the pictures in batches to save memory."""
         images = as_pictures(images, self.config.data)
 
         def of_batch(images: Array, index: Array) -> Array:
@@ -138,15 +159,19 @@ class TrainedModel:
         temperature: Temperature = 1.0,
         prior: str = OWN_PRIOR,
     ) -> Pictures:
-        """New pictures.
+        """Samples new pictures: the mean of p(x|z), rounded, for z from the prior.
 
         Args:
-          count: how many.
-          seed: the same seed gives the same pictures.
-          temperature: scales the spread of the prior's noise; lower is safer and duller. Of a
-            ladder also one for each of its resolutions, or for each of its groups, coarsest
-            first.
-          prior: `model`, or the name of one fitted by `python -m vaejax.fit`.
+          count: number of pictures, at least 1.
+          seed: an integer in [0, 2^32); the same seed gives the same pictures.
+          temperature: standard deviation of the prior's noise, at least 0; lower values give more
+            typical and less varied pictures. For a ladder also one for each of its resolutions or
+            for each of its groups, coarsest first.
+          prior: `model`, or the name of a prior that `python -m vaejax.fit` has fitted.
+
+        Raises:
+          UserError: an argument is out of its range, the pictures do not fit into memory, or the
+            prior was not fitted to this checkpoint.
         """
         check_count(count)
         check_fits(count, math.prod(self.config.data.shape))
@@ -162,7 +187,7 @@ class TrainedModel:
         temperature: Temperature = 1.0,
         prior: str = OWN_PRIOR,
     ) -> Iterator[Pictures]:
-        """`sample`, a few at a time: all may not fit in memory."""
+        """Does the same as `sample`, and yields the pictures in batches to save memory."""
         if prior == OWN_PRIOR:
             return self._drawn(self._sample, count, seed, temperature)
         codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
@@ -176,17 +201,18 @@ class TrainedModel:
         temperature: Temperature = 1.0,
         prior: str = OWN_PRIOR,
     ) -> Latents:
-        """The latents that `sample` shows."""
+        """Samples the latents that `sample` decodes; arguments and errors as for `sample`."""
+        check_count(count)
+        leaves = jax.tree.leaves(self._latent_shapes())
+        check_fits(count, sum(4 * math.prod(leaf.shape[1:]) for leaf in leaves))
         if prior == OWN_PRIOR:
             return joined(self._drawn(self._sample_latents, count, seed, temperature))
-        fitted, temperature = (
+        # All at once, because fitted priors draw their noise from one key for all pictures.
+        fitted, spread = (
             self.fitted_prior(prior),
-            float(as_temperatures(temperature, self.model.resolutions())),
+            as_temperatures(temperature, self.model.resolutions()),
         )
-        check_count(count)
-        # All at once, since a prior that was fitted has no noise of its own for each picture.
-        check_fits(count, 4 * (self.model.code_size() or 0))
-        return np.asarray(fitted.sample(key_of(seed), count, temperature))
+        return np.asarray(fitted.sample(key_of(seed), count, float(spread)))
 
     def redraw(
         self,
@@ -196,27 +222,29 @@ class TrainedModel:
         seed: int = 0,
         temperature: Temperature = 1.0,
     ) -> tuple[Pictures, Groups]:
-        """Pictures from some groups of a ladder and new latents in place of the others.
+        """Keeps the latents of some groups of a ladder, samples the others, and decodes.
 
         Args:
           z: latents, such as those of `encode` or `sample_posterior`.
-          keep: whether each group stays, from the top; the others are drawn from their prior
-            given all groups above.
-          seed: seed of what is drawn.
+          keep: whether to keep each group's latents, from the top; the other groups are sampled
+            from their prior given all groups above.
+          seed: seed of the prior's noise, an integer in [0, 2^32).
           temperature: as in `sample`.
 
         Returns:
-          The pictures and all their latents.
+          The pictures, and the latents of all groups.
 
         Raises:
-          UserError: the model is no ladder, `keep` is not one for each of its groups, or `z` are
-            of other shapes than its latents.
+          UserError: the model is not a ladder, `keep` does not have one entry for each of its
+            groups, or `z` does not have the shapes of its latents.
         """
         groups = len(self.model.resolutions())
         if not groups:
             raise UserError("redraw: this model has one flat z, and no groups to choose from")
         if np.shape(keep) != (groups,):
-            raise UserError(f"keep has the shape {np.shape(keep)}; name {groups}, one of a group")
+            raise UserError(
+                f"keep has the shape {np.shape(keep)}; it must be ({groups},), one entry per group"
+            )
 
         z = self._latents(z)
 
@@ -228,7 +256,7 @@ class TrainedModel:
     def _drawn(
         self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
     ) -> Iterator[PyTree]:
-        """`function(params, keys, temperature, *inputs)` of `count` pictures, in batches."""
+        """Applies `function(params, keys, temperature, *inputs)` to batches of `count` pictures."""
         check_count(count)
         spread, key = as_temperatures(temperature, self.model.resolutions()), key_of(seed)
 
@@ -240,7 +268,14 @@ class TrainedModel:
     def log_likelihood(
         self, images: PictureLike, *, samples: int = 64, seed: int = 0
     ) -> Float[np.ndarray, "batch"]:
-        """The importance-weighted bound of log p(x) in nats, with `samples` codes a picture."""
+        """Computes the importance-weighted lower bound of log p(x) in nats (Burda et al. 2016).
+
+        Args:
+          images: the pictures.
+          samples: K, the number of samples of z for each picture, at least 1. The bound gets
+            tighter with K; K = 1 is the ELBO with one sample.
+          seed: seed of the noise, an integer in [0, 2^32).
+        """
         images = as_pictures(images, self.config.data)
         check_count(samples, "samples")
         bound, key = self._importance_bound(samples), key_of(seed)
@@ -249,10 +284,14 @@ class TrainedModel:
         )
 
     def fitted_prior(self, name: str):
-        """The prior of that name that was fitted to this checkpoint's codes.
+        """Loads a prior that was fitted to the codes of this checkpoint.
+
+        Args:
+          name: one of `config.FITTED_PRIORS`.
 
         Raises:
-          UserError: it was not fitted, or to another checkpoint.
+          UserError: the model is a ladder, the name is unknown, or the prior was not fitted, was
+            fitted to another checkpoint or other data, or its file is damaged.
         """
         if self.config.model.has_groups:
             raise UserError(
@@ -275,26 +314,42 @@ class TrainedModel:
                 f"the prior {name!r} was fitted to the codes of step {meta['step']}, but this is "
                 f"step {self.step}; {remedy}"
             )
-        # A step alone does not tell one run from another in the same place.
+        # The step alone would not distinguish two runs in the same work directory.
         if (meta.get("model"), meta.get("data")) != (self.digest, self.data_fingerprint):
             raise UserError(
                 f"the prior {name!r} in {self.workdir} was fitted to the codes of another model or "
-                f"other data than this, or by version 0.1, which did not say; {remedy}"
+                f"other data than this, or by version 0.1, which did not record it; {remedy}"
             )
         return prior
 
+    def prior_meta(self, codes: int) -> dict[str, Any]:
+        """Returns what a file of a fitted prior records of this checkpoint, see `fitted_prior`.
+
+        Args:
+          codes: number of codes that the prior was fitted to.
+        """
+        return {
+            "step": self.step,
+            "codes": codes,
+            "model": self.digest,
+            "data": self.data_fingerprint,
+        }
+
     def prior_path(self, name: str) -> Path:
-        """Where the fitted prior of that name is kept."""
+        """The path of the file of the fitted prior with this name, whether or not it exists."""
         return self.workdir / "priors" / f"{name}.npz"
 
     def _in_batches(self, function: Callable, *inputs: PyTree) -> PyTree:
-        """`function` of all inputs, which goes through them in batches."""
+        """Applies `function` to all inputs in batches, and concatenates the outputs."""
         return joined(self._batches(function, *inputs))
 
     def _batches(self, function: Callable, *inputs: PyTree) -> Iterator[PyTree]:
         return in_batches(function, *inputs, size=self.config.eval.batch_size)
 
     def _latents(self, z: Latents | PyTree[Array]) -> Latents:
+        return as_latents(z, self._latent_shapes())
+
+    def _latent_shapes(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """The shapes of the latents of one picture; the first axis is the batch."""
         picture = jax.ShapeDtypeStruct((1, *self.config.data.shape), np.uint8)
-        expected, _ = jax.eval_shape(self._posterior, self.params, picture)
-        return as_latents(z, expected)
+        return jax.eval_shape(self._posterior, self.params, picture)[0]

@@ -12,26 +12,31 @@ from vaejax.data.feed import pipeline
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import split_batch, to_devices, to_every_device
 
-# The set may take this share of a device's memory; the step needs the rest.
+# The training split may take this share of a device's memory; the step needs the rest.
 RESIDENT_SHARE = 0.25
 
 
 class Feed:
-    """The training examples' way to the devices. Both ways give the same batches.
+    """Brings the training batches to the devices.
+
+    There are two ways, which give the same batches: each batch carries its examples, or every
+    device holds the whole training split and a batch carries only indices into it. By default
+    (`config.data.on_device` = "auto") the split goes to the devices if it takes no more than
+    `RESIDENT_SHARE` of their memory.
 
     Attributes:
-      resident: the whole split, on every device, for the step to pick from; or nothing, where
-        every batch brings its own. `config.data.on_device` says which.
+      resident: a tuple of one dict, the training split's arrays by name, whole on every device,
+        from which the step picks; empty where each batch carries its examples.
     """
 
     def __init__(self, config: Config, arrays: pipeline.Arrays, mesh: Mesh, memory: int | None):
-        """Copies `arrays` to the devices of `mesh`, if that is the way.
+        """Copies `arrays` to the devices of `mesh` if they are to hold the training split.
 
         Args:
-          config: config of the run.
+          config: the run's config.
           arrays: the examples to train on.
           mesh: the devices.
-          memory: bytes of one of them, the same number on all processes; None if unknown.
+          memory: bytes of memory of one device, the same number on all processes; None if unknown.
         """
         self._settings, self._arrays, self._mesh = config.train, arrays, mesh
         self.resident: tuple[dict[str, Array], ...] = ()
@@ -43,9 +48,9 @@ class Feed:
             self.resident = (whole,)
 
     def batches(self, first_step: int) -> Iterator[dict[str, Array]]:
-        """What the step takes from `first_step` on, by name, [dispatch, batch, ...].
+        """Yields the batches from `first_step` on: global arrays by name, [dispatch, batch, ...].
 
-        The examples and their `index`; or the `index` alone of resident examples.
+        A batch holds examples and their `index`, or the `index` alone if the examples are resident.
         """
         settings = self._settings
         batches = pipeline.train_batches(

@@ -19,7 +19,7 @@ from vaejax.config.saved import save_json
 from vaejax.data import Dataset
 from vaejax.data.feed import pipeline
 from vaejax.data.feed.subsets import random_rows
-from vaejax.errors import TrainingError
+from vaejax.errors import DamagedCheckpoint, TrainingError
 from vaejax.records.goodput import summary
 from vaejax.records.progress import say
 from vaejax.records.versions import tell_of_other_versions, versions
@@ -37,13 +37,13 @@ from vaejax.training.saved_state import to_items
 from vaejax.training.state import Carry, empty_window, starting
 from vaejax.training.task import Task, Values
 
-# Keys of a checkpoint's metadata. The validation at its step is still to be done:
+# Keys of a checkpoint's metadata. Whether the evaluation at its step is still to be done:
 DUE = "evaluation_due"
-# it was saved on exit, while updates were being skipped:
+# whether it was saved on exit although the last updates had been skipped or had diverged:
 SUSPECT = "suspect"
-# the step of the last rollback, or of the last one that was forgotten:
+# the step of the last rollback, or the step at which a rollback was last forgotten:
 TROUBLE = "trouble_step"
-# the lowest training loss so far, None before the first log.
+# the lowest training loss so far (`Task.loss_of`), None before the first log.
 LOWEST = "lowest_loss"
 
 
@@ -62,22 +62,25 @@ def train(
     task: Task | None = None,
     dataset: Dataset | None = None,
 ) -> Outcome:
-    """Trains until `config.train.steps`, or until asked to stop.
+    """Trains until `config.train.steps`, or until a signal asks it to stop.
 
-    Goes on from the newest checkpoint in `workdir`, if there is one, exactly as if it had
-    never stopped. SIGINT and SIGTERM, at any process, save and return; a second SIGINT ends at
-    once.
+    Resumes from the newest checkpoint in `workdir`, if there is one, exactly as if the run had
+    never stopped. On SIGINT, SIGTERM or SIGHUP (unless ignored, as under `nohup`) in any process
+    it saves a checkpoint and returns; a second SIGINT ends it at once.
 
     Args:
-      config: config of the run.
-      workdir: where it is kept; all processes must see it.
+      config: the run's config.
+      workdir: the run's directory; all processes must see it.
       group: the processes that train together.
-      task: what is learned, if not what the config says.
-      dataset: the pictures, if they are open already.
+      task: what to train; by default what `config` describes.
+      dataset: the pictures, if they are open already; by default those of `config.data`.
+
+    Returns:
+      Whether training finished or was interrupted.
 
     Raises:
       UserError: the work directory holds another run, or the data is missing or changed.
-      TrainingError: training diverged, or its loss was not finite, after two rollbacks.
+      TrainingError: training diverged, or updates were not finite, still after two rollbacks.
     """
     with open_run(config, workdir, group, task=task, dataset=dataset) as run:
         return run.go()
@@ -92,13 +95,16 @@ def open_run(
     task: Task | None = None,
     dataset: Dataset | None = None,
 ) -> Iterator["Run"]:
-    """A run whose data, devices and checkpoints are open; arguments and errors as `train` has."""
+    """Opens a run's data, devices and checkpoints; yields the run, restored or new.
+
+    Arguments and errors are those of `train`.
+    """
     task = task or build_task(config)
     with opened(config, workdir, group, task, dataset) as parts, ExitStack() as closing:
         run = Run(parts)
         closing.callback(parts.reports.close)
         if group.index == 0:
-            # Only now: a start that failed for want of data leaves no claim on the directory.
+            # Only now: a start that fails because data is missing must not claim the directory.
             save_json(workdir / "config.json", config)
             remember_names(workdir, parts.dataset)
             parts.clock.open(workdir, run.step)
@@ -107,12 +113,12 @@ def open_run(
 
 
 class Run:
-    """The loop over a run's parts.
+    """The training loop of one run.
 
     Attributes:
-      step: updates so far.
-      carry: the state after them, and the sums since the last log.
-      evaluation_due: whether this step's evaluation is still to be done.
+      step: number of updates so far, applied or skipped.
+      carry: the state after them, and the sums of the metrics since the last log.
+      evaluation_due: whether the evaluation at `step` is still to be done.
     """
 
     step: int
@@ -120,7 +126,7 @@ class Run:
     evaluation_due: bool
 
     def __init__(self, parts: Parts):
-        """Takes up the newest checkpoint, or begins."""
+        """Restores the newest checkpoint, or initialises a new state."""
         self.parts, self._settings, self._clock = parts, parts.config.train, parts.clock
         self._reports, self._checkpoints = parts.reports, parts.checkpoints
         self._watchdog = Watchdog(self._settings.hang_timeout)
@@ -129,12 +135,16 @@ class Run:
         self._reports.open(self.step, self.evaluation_due)
 
     def go(self) -> Outcome:
-        """Trains to the end, or until a signal asks to stop."""
+        """Trains to the last step, or until a signal asks to stop.
+
+        Raises:
+          TrainingError: as `train` raises it.
+        """
         with stop_on_signal() as stop, self._watchdog.watching():
             return self._loop(stop)
 
     def _loop(self, stop: Stop) -> Outcome:
-        """The order of log, evaluate and save is part of what makes resume exact."""
+        """Runs the loop. Resuming is exact only if log, evaluation and save keep this order."""
         settings, feed, workdir = self._settings, self.parts.feed, self.parts.workdir
         if self.step < settings.steps:
             say(f"training from step {self.step} to {settings.steps} in {workdir}")
@@ -178,7 +188,7 @@ class Run:
         return Outcome.INTERRUPTED if asked else Outcome.FINISHED
 
     def _restore(self) -> None:
-        """Takes up the newest checkpoint's state, or a fresh one."""
+        """Loads the newest checkpoint, or initialises a state if there is none."""
         parts = self.parts
         restored = restore_newest(
             self._checkpoints,
@@ -208,7 +218,7 @@ class Run:
         self.step = self._saved_step = int(self.carry.state.step)
 
     def _log(self) -> str:
-        """Reports the window, and says why the run must be rolled back; empty if it need not."""
+        """Reports the window; returns why the run must be rolled back, empty if it need not be."""
         diverged = self._reports.training(self.step, self.carry)
         if diverged:
             return diverged
@@ -218,7 +228,7 @@ class Run:
         return ""
 
     def _forget_rollback(self) -> None:
-        """Takes one rollback back after a long stretch without trouble."""
+        """Forgets one rollback after enough updates without trouble, and raises the rate."""
         settings = self._settings
         faster = recovered(
             self.carry.state,
@@ -236,9 +246,10 @@ class Run:
             )
 
     def _evaluate_and_save(self, stop: Stop) -> None:
-        """Draws the pictures, validates, and saves; leaves all three due if asked to stop.
+        """Draws pictures, validates and saves; all three stay due if asked to stop meanwhile.
 
-        In this order: a checkpoint of an evaluated step promises that its metrics are written.
+        In this order: a checkpoint whose evaluation is not due promises that its metrics are
+        written.
         """
         parts, nets = self.parts, self.carry.state.nets
         params = gathered({name: net.average for name, net in nets.items()}, parts.mesh)
@@ -254,14 +265,17 @@ class Run:
         self._reports.progress.restart_clock()
 
     def _validate(self, params: dict[str, PyTree], stop: Stop) -> Any:
-        """Sums over the validation split, or over a part of it if asked to stop meanwhile."""
+        """Returns the evaluator's sums over the validation split; None if there is none.
+
+        If asked to stop meanwhile, the sums cover only a part of it.
+        """
         dataset, settings = self.parts.dataset, self.parts.config.eval
         if "valid" not in dataset.splits:
             return None
         batches = pipeline.eval_batches(
             self.parts.arrays["valid"],
             chosen=random_rows(len(dataset.splits["valid"].images), settings.pictures),
-            # Padding does not count, so a larger batch gives the same numbers.
+            # Padded rows do not count, so a larger batch gives the same numbers.
             batch_size=round_up(settings.batch_size, self.parts.mesh),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -269,7 +283,7 @@ class Run:
         return self.parts.evaluator(params, takewhile(self._goes_on(stop), batches))
 
     def _goes_on(self, stop: Stop) -> Callable[[object], bool]:
-        """Whether to take the next batch: until asked to stop. Each shows that things move."""
+        """Returns a predicate that holds until asked to stop, and reports to the watchdog."""
 
         def goes_on(_: object) -> bool:
             self._watchdog.report()
@@ -278,10 +292,15 @@ class Run:
         return goes_on
 
     def _save(self, metrics: Values | None, *, leaving: bool = False) -> None:
-        """Saves the state, unless a rollback would lead back to what fails.
+        """Saves the state, unless the last updates were skipped or diverged.
 
-        On the last step no rollback follows. Whoever is `leaving` saves in any case, and a rollback
-        later passes over that checkpoint.
+        A rollback to such a state would only fail again. The last step is always saved, since no
+        rollback follows it.
+
+        Args:
+          metrics: metrics of the validation at this step; None if it was not validated.
+          leaving: whether the run is about to stop. It then saves in any case, and a later
+            rollback deletes the checkpoint if it is marked as suspect.
         """
         suspect = self.step < self._settings.steps and self._is_suspect()
         if suspect and not leaving:
@@ -302,7 +321,7 @@ class Run:
         }
         with self._clock.phase("checkpoints"):
             self._checkpoints.save(self.step, to_items(self.carry), meta, metrics)
-        # Whatever was saved before is on disk by now.
+        # `save` has waited for the checkpoint before this one, which is now on disk.
         self._clock.note(self.step, saved=self._saved_step)
         self._saved_step = self.step
         self._reports.progress.restart_clock()
@@ -314,7 +333,7 @@ class Run:
         return Outcome.INTERRUPTED
 
     def _is_suspect(self) -> bool:
-        """Whether the last updates were skipped, or have diverged: it is not yet known."""
+        """Whether the last updates were skipped or diverged, so that a rollback may follow."""
         skipped = self.carry.state.skipped_in_row() > 0
         return skipped or self._reports.has_diverged(self.step, self.carry)
 
@@ -327,19 +346,19 @@ class Run:
         """Goes back to the newest sound checkpoint with a smaller learning rate.
 
         Args:
-          trouble: what is wrong, in words.
+          trouble: the reason, for messages.
 
         Raises:
-          TrainingError: this has happened too often.
+          TrainingError: the run has been rolled back `MAX_ROLLBACKS` times already.
         """
         self._wait_for_checkpoints()
         failed, rollbacks = self.step, int(self.carry.state.rollbacks) + 1
         if rollbacks > MAX_ROLLBACKS:
             self._give_up(trouble)
         for at in self._checkpoints.steps():
-            if self._checkpoints.meta(at).get(SUSPECT):
+            if self.parts.group.agree("suspect" if self._is_suspected(at) else ""):
                 self._checkpoints.delete(at)
-        del self.carry  # a device may have no room for two
+        del self.carry  # a device may not have room for two states
         self._restore()
         restored, mesh = self.carry.state, self.parts.mesh
         state = slowed(restored, self._settings, mesh, rollbacks=rollbacks)
@@ -352,8 +371,15 @@ class Run:
         self._reports.close()
         self._reports.open(self.step, self.evaluation_due)
 
+    def _is_suspected(self, at: int) -> bool:
+        """Whether a checkpoint was saved on exit amid updates that were skipped or diverged."""
+        try:
+            return self._checkpoints.meta(at).get(SUSPECT, False)
+        except DamagedCheckpoint:
+            return False  # `_restore` moves it aside
+
     def _give_up(self, trouble: str) -> NoReturn:
-        """Ends a run that two rollbacks have not healed, and says what to look at."""
+        """Raises TrainingError, with advice, for a run that rollbacks have not helped."""
         parts, state = self.parts, self.carry.state
         if state.skipped_in_row():
             params = {name: net.params for name, net in state.nets.items()}

@@ -1,4 +1,4 @@
-"""What a run is made of, opened before its first step: data, devices, programs, checkpoints."""
+"""Opens what a run needs before its first step: data, devices, programs, checkpoints."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -31,25 +31,25 @@ from vaejax.training.task import Evaluator, Gallery, Task
 
 
 class Parts(NamedTuple):
-    """One process's part of a run.
+    """What one process of a run works with.
 
     Attributes:
-      config: config of the run.
-      workdir: where it is kept.
+      config: the run's config.
+      workdir: the run's directory.
       group: the processes that train together.
-      task: what is learned.
-      clock: takes down where the time goes.
+      task: what is trained.
+      clock: records what the run's time is spent on, in `goodput.jsonl`.
       dataset: the pictures.
-      arrays: the examples of each split.
-      mesh: mesh of the devices.
-      shapes: shapes of the state and its window.
-      shardings: where each of their arrays lies.
-      feed: brings the batches to the devices.
-      train_step: the program of an update.
-      evaluator: evaluator of the validation split.
-      gallery: draws what is learned.
-      reports: tell what happens.
-      checkpoints: checkpoints of the run.
+      arrays: the task's examples, by split.
+      mesh: the devices.
+      shapes: shapes and types of the state and the window.
+      shardings: the sharding of each array of `shapes`.
+      feed: brings the training batches to the devices.
+      train_step: the jitted training step.
+      evaluator: evaluates the networks on the validation split.
+      gallery: draws what the networks have learned.
+      reports: writes metrics, progress and warnings.
+      checkpoints: the run's checkpoints.
     """
 
     config: Config
@@ -74,16 +74,16 @@ class Parts(NamedTuple):
 def opened(
     config: Config, workdir: Path, group: Group, task: Task, dataset: data.Dataset | None
 ) -> Iterator[Parts]:
-    """Opens all of them; what is under way is finished at the end, and everything let go.
+    """Opens the parts of a run; on leaving, finishes pending saves and closes them.
 
-    Opening may take minutes and leaves nothing half done: a signal ends it at once.
+    Opening may take minutes. A signal ends it at once, and leaves nothing half done.
 
     Args:
-      config: config of the run.
-      workdir: where it is kept; all processes must see it.
+      config: the run's config.
+      workdir: the run's directory; all processes must see it.
       group: the processes that train together.
-      task: what is learned.
-      dataset: the pictures, if they are open already.
+      task: what is trained.
+      dataset: the pictures, if they are open already; else those of `config.data` are opened.
 
     Raises:
       UserError: the work directory holds another run, or the data is missing or does not suit.
@@ -91,7 +91,8 @@ def opened(
     with (
         claim(workdir, config, group),
         ExitStack() as closing,
-        # Within: where one process fails, what others would have to finish too is not waited for.
+        # Innermost: a process that fails ends here. Closing would wait for what the others would
+        # have to finish with it.
         group.watching(),
     ):
         parts = _open(config, workdir, group, task, dataset)

@@ -1,8 +1,8 @@
 """AdamW, Adamax and the exponential moving average of the parameters.
 
-Optax has the same arithmetic. Here an update that must be skipped is skipped by its
-coefficients, and every result is written over what it replaces before the next one reads it:
-composed of Optax's parts, XLA copies parameters and moments first, which makes the whole update
+The arithmetic is that of Optax. Here the coefficients skip an update (the old values weigh 1, the
+learning rate is 0), and every result overwrites what it replaces before the next one reads it.
+Composed of Optax's parts, XLA copies parameters and moments first, which makes the whole update
 1.7 times as long (14.5 ms instead of 8.5 for 4 M parameters on two CPU cores).
 """
 
@@ -17,14 +17,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from vaejax.config import OptimizerConfig
 
 _EPSILON, _TINY = 1e-8, 1e-20
-# How much of the norm's average stays at each update: it follows the run over some fifty.
+# Decay of the running mean of the gradient norm, which averages over some fifty updates.
 _NORM_DECAY = 0.98
 
 
 class Moments(NamedTuple):
     """Running means of the gradient and of its square, float32, in the shape of the parameters.
 
-    Adamax keeps a running maximum of the absolute gradient in the place of the second.
+    For Adamax, `second` is a decaying maximum of the absolute gradient instead.
     """
 
     first: PyTree
@@ -32,21 +32,24 @@ class Moments(NamedTuple):
 
 
 def no_moments(params: PyTree) -> Moments:
-    """Before the first update."""
+    """Returns the moments before the first update, which are zero."""
     return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
 
 def learning_rate(
     settings: OptimizerConfig, total: int, step: Int[Array, ""] | int, xp: ModuleType = jnp
 ) -> Float[Array | np.ndarray, ""]:
-    """Linear warm-up, then a cosine down to a fraction of the peak after `total` steps.
+    """Returns the learning rate of one update: linear warm-up, then cosine decay.
+
+    The cosine (Loshchilov and Hutter 2017, without restarts) reaches `final_fraction` of the peak
+    after `total` updates.
 
     Args:
-      settings: warm-up, peak and the fraction of it.
-      total: updates of the run.
-      step: updates before this one.
-      xp: the library that computes it: NumPy outside a jitted function, where JAX compiles each
-        operation on its own.
+      settings: its `learning_rate` (the peak), `warmup_steps` and `final_fraction`.
+      total: number of updates of the run.
+      step: number of updates before this one.
+      xp: the array library, `jax.numpy` or NumPy. Use NumPy outside a jitted function, where JAX
+        would compile each operation on its own.
     """
     warmup = min(settings.warmup_steps, total)
     done = xp.asarray(step, xp.float32)
@@ -60,13 +63,18 @@ def learning_rate(
 def gradient_scale(
     settings: OptimizerConfig, norm: Float[Array, ""], average: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """What a gradient of this norm is multiplied by.
+    """Returns the factor that a gradient of this norm is multiplied by.
 
     Let `limit` be `guard` times the running geometric mean of the norms. A gradient whose norm is
-    above the limit is multiplied by (limit / norm)^2: the larger the outlier, the less it moves
-    (a redescending influence, Hampel 1974). `clip_norm` then limits the norm of the result. No
-    update is skipped and the mean adapts, so training cannot stall as it can where a fixed
-    threshold decides which updates are skipped (as in VDVAE).
+    above the limit is multiplied by (limit / norm)^2: the larger the outlier, the smaller its
+    update (a redescending influence function, Hampel 1974). `clip_norm` then limits the norm of
+    the result. No update is skipped and the mean adapts, so training cannot stall as it can where
+    a fixed threshold decides which updates are skipped (as in VDVAE, Child 2021).
+
+    Args:
+      settings: its `guard` and `clip_norm`; 0 turns either off.
+      norm: the L2 norm over all of the gradient's arrays.
+      average: the running mean (`gradient_norm_ema`) before this update; 0 before the first.
     """
     norm = jnp.maximum(norm, _TINY)
     fading = (_allowed(settings, norm, average) / norm) ** 2
@@ -76,13 +84,19 @@ def gradient_scale(
 def gradient_norm_ema(
     settings: OptimizerConfig, norm: Float[Array, ""], average: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The running geometric mean of the gradients' norms, each cut to what is allowed.
+    """Returns the updated running geometric mean of the gradient norms.
 
-    One outlier moves it by little; gradients that stay long raise it until they pass.
+    Each norm is cut to the limit that `gradient_scale` has. One outlier therefore changes the mean
+    little, while gradients that stay large raise it until they are within the limit.
+
+    Args:
+      settings: its `guard`; 0 for no limit.
+      norm: the L2 norm of this update's gradient.
+      average: the running mean before this update; 0 before the first.
     """
     allowed = jnp.maximum(_allowed(settings, norm, average), _TINY)
     mean = allowed * (jnp.maximum(average, _TINY) / allowed) ** _NORM_DECAY
-    # A gradient of nothing says nothing.
+    # A norm of zero is left out, because a geometric mean has no place for it.
     return jnp.where(norm > 0, jnp.where(average > 0, mean, allowed), average)
 
 
@@ -106,29 +120,30 @@ def update(
     rate: Float[Array, ""],
     apply: Bool[Array, ""],
 ) -> tuple[PyTree, Moments, PyTree]:
-    """One step of AdamW (Loshchilov and Hutter 2019) or Adamax (Kingma and Ba 2015, section 7.1).
+    """Makes one step of AdamW or Adamax, and updates the average of the parameters.
 
-    Both with decoupled weight decay; the average of the parameters follows.
+    AdamW is that of Loshchilov and Hutter 2019, Adamax that of Kingma and Ba 2015 (section 7.1).
+    Both have decoupled weight decay, which applies to parameters named `kernel` alone.
 
     Args:
       settings: name, betas, weight decay of the kernels, decay of the average.
-      params: before the step.
-      moments: moments of their earlier gradients.
-      average: the running average of the parameters.
+      params: the parameters before the step, float32.
+      moments: their moments before the step.
+      average: their exponential moving average before the step.
       gradients: in the shape of the parameters.
-      scale: factor for all gradients.
-      count: steps before this one.
+      scale: factor for all gradients, as `gradient_scale` returns it.
+      count: number of steps applied before this one, for the bias corrections.
       rate: the learning rate.
       apply: False leaves every number as it is, whatever the gradient.
 
     Returns:
-      params, moments and average after the step.
+      (params, moments, average) after the step.
     """
     age = count.astype(jnp.float32)
     corrections = [1.0 - b ** (age + 1.0) for b in (settings.b1, settings.b2)]
-    # Young averages forget faster, so that the first pictures are not of the start.
+    # A young average forgets faster, so that early pictures do not show the initial parameters.
     decay = jnp.minimum(settings.ema_decay, (1.0 + age) / (10.0 + age))
-    # Nothing moves where the old has all the weight and the rate is zero.
+    # An update that is not applied: the old values have all the weight, and the rate is zero.
     b1, b2, decay = (jnp.where(apply, keep, 1.0) for keep in (settings.b1, settings.b2, decay))
     rate = jnp.where(apply, rate, 0.0)
 

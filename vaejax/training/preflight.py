@@ -1,4 +1,4 @@
-"""Checks before training: whether anything is validated, and room for a checkpoint."""
+"""Checks before training: is there validation data, and room for a checkpoint?"""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from vaejax.records.progress import say
 
 
 def warn_without_validation(dataset: Dataset) -> None:
-    """Warns if no picture is held out."""
+    """Prints a warning if the data has no validation split."""
     if "valid" not in dataset.splits:
         say(
             "no picture is held out: nothing is validated, and the best checkpoint is the newest; "
@@ -22,7 +22,15 @@ def warn_without_validation(dataset: Dataset) -> None:
 
 
 def check_room(workdir: Path, state: PyTree) -> None:
-    """Raises UserError if the work directory cannot be written, or has no room for a checkpoint."""
+    """Checks that the work directory can be written and has room for a checkpoint.
+
+    Args:
+      workdir: the run's directory.
+      state: arrays or shapes of all that a checkpoint holds.
+
+    Raises:
+      UserError: it cannot be written, or has too little free space.
+    """
     check_directory(workdir / "checkpoints", "--workdir", "choose another")
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     free = shutil.disk_usage(workdir).free

@@ -18,25 +18,27 @@ from vaejax.training.task import Task, Values
 
 
 class Reports:
-    """The reports of one run, from the step on at which they were opened last.
+    """Writes and prints the metrics, progress and health warnings of one run.
+
+    `open` comes before anything else, and once more after each rollback.
 
     Attributes:
-      reporter: for pictures.
-      progress: to be told of each step.
+      reporter: writes the metrics and pictures.
+      progress: shows the progress; the loop reports each step to it.
       lowest_loss: the lowest `Task.loss_of` of the windows so far; it is saved with the run.
     """
 
     def __init__(
         self, task: Task, settings: TrainConfig, workdir: Path, clock: Clock, speaks: bool
     ):
-        """Opens nothing yet.
+        """Stores what `open` needs, and opens nothing yet.
 
         Args:
-          task: what is learned.
+          task: what is trained.
           settings: settings of the loop.
-          workdir: where its metrics are kept.
-          clock: clock of the run, which `progress` tells of the waits.
-          speaks: whether this process prints; of several processes one does.
+          workdir: the run's directory, where the metrics are written.
+          clock: the run's clock, which also counts the time spent waiting for batches.
+          speaks: whether this process writes the metrics; of several processes only one does.
         """
         self._task, self._settings = task, settings
         self._workdir, self._clock = workdir, clock
@@ -46,21 +48,32 @@ class Reports:
         self._train_values: Values | None = None
 
     def open(self, at: int, evaluation_due: bool) -> None:
-        """Begins at step `at`, without what was told from after it."""
+        """Opens the reports at step `at`, and drops the metrics of later steps.
+
+        Args:
+          at: number of updates so far.
+          evaluation_due: whether the evaluation at `at` is still to be done; its metrics are then
+            dropped as well.
+        """
         settings = self._settings
         self.reporter = self._kind(self._workdir, at, evaluation_due)
         self.progress = progress.Training(at, settings.steps, settings.batch_size, self._clock)
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Closes the progress bar and the metric files."""
         self.progress.close()
         self.reporter.close()
 
     def training(self, at: int, carry: Carry) -> str:
-        """Tells of the updates since the last time, up to step `at`, if any was applied.
+        """Reports the updates since the last log, if any of them was applied.
+
+        Args:
+          at: number of updates so far.
+          carry: the state and the window after them.
 
         Returns:
-          Why training has diverged; empty where it has not. Nothing else is then said of it.
+          Why training has diverged, in which case no health warning is printed; empty if it has
+          not.
         """
         window = jax.device_get(carry.window)
         self._clock.note(at)
@@ -69,7 +82,7 @@ class Reports:
         if window.updates == 0:
             return ""
         values = self._window_values(at, carry.state, window)
-        # The clock's figures are not part of what a resumed run repeats.
+        # Apart from the others, because a resumed run does not repeat the times.
         clock = {"images_per_second": rate, "data_wait": data_wait} if rate else {}
         self.reporter.write(at, "train", {**values, **clock})
         self.progress.line(self._task.describe(values), rate)
@@ -83,7 +96,7 @@ class Reports:
         return ""
 
     def has_diverged(self, at: int, carry: Carry) -> bool:
-        """Whether the updates since the last log, up to step `at`, say that training has."""
+        """Whether the updates since the last log, up to step `at`, show that training diverged."""
         window = jax.device_get(carry.window)
         if window.updates == 0:
             return False
@@ -91,7 +104,7 @@ class Reports:
         return bool(self._task.divergence(at, values, self.lowest_loss))
 
     def validation(self, at: int, values: Values) -> None:
-        """Tells of the validation at step `at`."""
+        """Writes and prints the metrics of the validation at step `at`, and its warnings."""
         self.reporter.write(at, "valid", values)
         say(f"step {at}  validation: {self._task.describe_validation(values)}")
         for complaint in self._health.validation(self._train_values, values):
@@ -102,7 +115,7 @@ class Reports:
         values: dict[str, Any] = self._task.summarize(window.sums, at)
         trained = {name: own for name, own in self._task.optimizers.items() if own}
         for name, own in trained.items():
-            # Of one network without its name.
+            # The names have a suffix only if several networks are trained.
             suffix = f"_{name}" if len(trained) > 1 else ""
             rate = learning_rate(own, self._settings.steps, at - 1, np)
             norm = window.gradient_norm[name] / window.updates

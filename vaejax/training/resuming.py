@@ -1,4 +1,4 @@
-"""Where a run goes on: at its newest checkpoint that is sound."""
+"""Resumes a run from its newest checkpoint that is not damaged."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -25,22 +25,26 @@ from vaejax.training.saved_state import from_items, items_like
 from vaejax.training.state import Carry, TrainState, Window
 
 CHECKPOINTS = "checkpoints"
-# In what is saved beside a state: what it has from an earlier stage.
+# Key of a checkpoint's metadata: what its task takes from an earlier stage.
 BUILDS_ON = "builds_on"
 _RESTORE_DATA = "make the data what it was, or choose a new --workdir to train on what it is now"
 
 
 def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Checkpoints:
-    """The checkpoints of a run, to go on from and to add to.
+    """Opens the checkpoints of a run, to resume from and to add to.
 
-    A damaged validation figure is reported and moved away: its checkpoint is still good. One that
-    was about to be replaced is taken back, and one that a killed run had begun is removed.
+    Cleans up first what a killed run left. A damaged file of validation metrics is reported and
+    moved away, while its checkpoint stays. A checkpoint whose replacement was not finished is put
+    back, and one that was not written completely is removed.
 
     Args:
-      workdir: work directory of the run.
-      best_by: the validation figure that decides which is the best.
-      keep: the newest that are kept.
-      group: the processes, which all open them.
+      workdir: the run's directory.
+      best_by: name of the validation metric that decides which checkpoint is the best.
+      keep: how many of the newest checkpoints are kept, beside the best.
+      group: the run's processes, all of which call this.
+
+    Raises:
+      UserError: the directory cannot be made or listed.
     """
     if group.index == 0:
         remove_unfinished(workdir / CHECKPOINTS)
@@ -63,47 +67,51 @@ def restore_newest(
     workdir: Path,
     group: Group,
 ) -> tuple[tuple[TrainState, Window | None], dict] | None:
-    """The newest state that can be read, its window if that is there, and what was saved beside.
+    """Restores the newest checkpoint that is not damaged.
 
-    None if there is no checkpoint yet.
-
-    Newer ones that are damaged are reported and set aside.
+    Damaged checkpoints that are newer are reported and moved to `damaged/`.
 
     Args:
-      checkpoints: checkpoints of the run.
+      checkpoints: the run's checkpoints.
       like: shapes of the state and of its window.
-      shardings: where each of its arrays is to lie, whatever devices it was saved from.
-      config: config of the run, to which the checkpoint must belong.
-      builds_on: what the task has from an earlier stage, likewise.
-      dataset: to train on, likewise.
-      workdir: work directory of the run.
-      group: the processes, which all come to the same answer.
+      shardings: the sharding of each array of `like`, whatever devices it was saved from.
+      config: the run's config, which must agree with the checkpoint's.
+      builds_on: what the task takes from an earlier stage; must be what the checkpoint says.
+      dataset: the data to train on; must be what the checkpoint was trained on.
+      workdir: the run's directory.
+      group: the run's processes, all of which call this and restore the same step.
+
+    Returns:
+      ((state, window), metadata), where the window is None if the checkpoint has none that fits;
+      None if there is no checkpoint yet.
 
     Raises:
-      UserError: there are checkpoints, and none can be read; or they are another run's.
+      UserError: there are checkpoints, and none can be read; or they belong to another run.
     """
 
     def read(reader: Checkpoints, at: int) -> tuple[dict[str, PyTree], dict]:
         meta = reader.meta(at)
         check_same_run(workdir, resolve_saved(meta["config"]), config)
         check_same_data(workdir, meta["data"], dataset, _RESTORE_DATA)
-        # Runs of version 0.1 build on nothing.
-        if meta.get(BUILDS_ON, {}) != builds_on:
+        # Checkpoints of version 0.1 lack this key: they build on nothing.
+        before = meta.get(BUILDS_ON, {})
+        if before != builds_on:
             raise UserError(
-                f"{workdir} builds on {meta[BUILDS_ON]}, and there is {dict(builds_on)} now; "
-                "remove it to train this stage anew"
+                f"{workdir} was trained on the output of {before}, and there is {dict(builds_on)} "
+                "now; remove it to train this stage anew"
             )
         return reader.restore(at, *items_like(reader, at, like, shardings)), meta
 
     damaged: dict[int, str] = {}
-    # Each on its own: where one cannot read its part, Orbax would have the others wait for it.
+    # Each process reads alone: if one failed in a joint read, Orbax would have the others wait.
     with closing(Checkpoints(workdir / CHECKPOINTS, read_only=True)) as reader:
-        # By the steps that all have agreed on: a shared folder may be listed later here than there.
+        # The steps on which all processes agree: one machine may see the files of a shared folder
+        # later than another.
         for at in reversed(checkpoints.steps()):
-            found = None  # two states may be more than a device holds
+            found = None  # a device may not have room for two states
             found, damage = _attempt(group, read, reader, at)
             if not damage:
-                # Only now: the devices add up what all processes have read.
+                # Only now that all have read: the digest is summed over all devices.
                 _, damage = _attempt(group, reader.verify, at, found[0])
             if not damage:
                 _set_aside(checkpoints, damaged, workdir, group)
@@ -113,14 +121,14 @@ def restore_newest(
     with group.together():
         if damaged:
             raise UserError(
-                f"{'; '.join(damaged.values())}; there is no other to go on from. Nothing was "
+                f"{'; '.join(damaged.values())}; no undamaged checkpoint is left. Nothing was "
                 "changed: put one back, or choose another --workdir to begin anew"
             )
     return None
 
 
 def _attempt(group: Group, function: Callable, *arguments: Any) -> tuple[Any, str]:
-    """What `function` returns, and what damage any process has met; empty if none has."""
+    """Returns the result of `function`, and the damage that any process found; empty if none."""
     found, damage = None, ""
     with group.together():
         try:
@@ -133,7 +141,7 @@ def _attempt(group: Group, function: Callable, *arguments: Any) -> tuple[Any, st
 def _set_aside(
     checkpoints: Checkpoints, damaged: dict[int, str], workdir: Path, group: Group
 ) -> None:
-    """Clears damaged checkpoints out of the way of those to come."""
+    """Moves damaged checkpoints away, so that later ones can be saved at their steps."""
     for at, damage in damaged.items():
         if group.index == 0:
             moved = _move_aside(checkpoints.path(at), workdir)
@@ -144,7 +152,7 @@ def _set_aside(
 
 
 def _move_aside(path: Path, workdir: Path) -> Path:
-    """Moves a file or folder from among the checkpoints to `damaged/`, and says where it is."""
+    """Moves a file or folder of the checkpoints to `damaged/`, and returns its new path."""
     aside = workdir.absolute() / "damaged"
     aside.mkdir(exist_ok=True)
     name = "-".join(path.absolute().relative_to(workdir.absolute() / CHECKPOINTS).parts)

@@ -9,16 +9,16 @@ from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.files.atomic import replacing
 
-# The names of the pictures by split, kept in the work directory.
+# The file of the work directory that has the names of the pictures, by split.
 FILE = "trained_on.json.gz"
-# Names that a message lists of each kind of change.
+# How many names a message lists for each kind of change.
 _SHOWN = 5
-# Parts of a fingerprint that runs of version 0.1 do not have.
+# Keys of a fingerprint that version 0.1 did not write.
 _NEWER = ("labels",)
 
 
 def remember_names(workdir: Path, dataset: Dataset) -> None:
-    """Keeps the names of the pictures, by which `check_same_data` says which are new or gone."""
+    """Writes the names of the pictures, from which `check_same_data` tells what changed."""
     text = json.dumps(_names(dataset))
     content = gzip.compress(text.encode("utf-8", "surrogatepass"), mtime=0)
     file = workdir / FILE
@@ -28,16 +28,16 @@ def remember_names(workdir: Path, dataset: Dataset) -> None:
 
 
 def check_same_data(workdir: Path, trained_on: dict, dataset: Dataset, remedy: str) -> None:
-    """Compares a data set with the fingerprint of the data that a run was trained on.
+    """Checks that a data set has the fingerprint of the data that a run was trained on.
 
     Args:
-      workdir: work directory of the run.
-      trained_on: the fingerprint in its checkpoint.
-      dataset: as it is now.
-      remedy: what to do; the end of the message.
+      workdir: the run's directory.
+      trained_on: the fingerprint in the run's checkpoint.
+      dataset: the data as it is now.
+      remedy: what the user can do, the end of the error message.
 
     Raises:
-      UserError: they differ; it counts the pictures and names those that are new or gone.
+      UserError: they differ; the message counts the pictures and names those that are new or gone.
     """
     changed = [
         key
@@ -63,7 +63,7 @@ def _differ(old: Any, new: Any) -> bool:
 
 
 def _came_and_went(workdir: Path, dataset: Dataset) -> str:
-    """The names that are new and those that are gone, as far as the run has kept its own."""
+    """Lists the new and the missing names for a message; empty if the run's own are not known."""
     try:
         kept = json.loads(gzip.decompress((workdir / FILE).read_bytes()))
         old = {str(name) for names in kept.values() for name in names}

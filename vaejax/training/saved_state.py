@@ -1,6 +1,6 @@
-"""The layout of a checkpoint: its items `model`, `train` and `window`, from a state and back.
+"""Converts a training state to a checkpoint's items `model`, `train` and `window`, and back.
 
-Version 0.1 kept all of it as one item, whose layout `StateOf01` has.
+Version 0.1 kept all of it as one item, with the layout of `StateOf01`.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from jaxtyping import PyTree
 from vaejax.records.checkpoints import STATE_OF_0_1, Checkpoints
 from vaejax.training.state import Carry, Net, TrainState, Window
 
-# The items of a checkpoint: averaged parameters by network; all else of the state; the window.
+# The items of a checkpoint: averaged parameters by network; the rest of the state; the window.
 MODEL, TRAIN, WINDOW = "model", "train", "window"
 NET_OF_0_1, AVERAGE_OF_0_1 = "vae", "ema_params"
 
 
 class WindowOf01(NamedTuple):
-    """The window of version 0.1, of one network."""
+    """The window as version 0.1 saved it, for its single network."""
 
     updates: PyTree
     gradient_norm: PyTree
@@ -28,7 +28,11 @@ class WindowOf01(NamedTuple):
 
 
 class StateOf01(struct.PyTreeNode):
-    """The state of version 0.1; its fields are named in the checkpoint, and digested in order."""
+    """The state as version 0.1 saved it.
+
+    Names and order of the fields must stay: the checkpoint is read by the names, and the digest
+    depends on the order.
+    """
 
     step: PyTree
     key: PyTree
@@ -44,9 +48,9 @@ class StateOf01(struct.PyTreeNode):
 
 
 def to_items(carry: Carry) -> dict[str, PyTree]:
-    """The items of a checkpoint, of arrays, shapes or shardings."""
+    """Returns a checkpoint's items, from a carry of arrays, shapes or shardings."""
     state, window = carry
-    # As dictionaries, without what is None: what a network lacks is not written.
+    # Dictionaries without the fields that are None, such as the moments of an untrained network.
     rest = {
         name: {part: value for part, value in vars(net).items() if value is not None}
         for name, net in state.nets.items()
@@ -61,7 +65,10 @@ def to_items(carry: Carry) -> dict[str, PyTree]:
 
 
 def from_items(items: Mapping[str, PyTree]) -> tuple[TrainState, Window | None]:
-    """The inverse of `to_items`, and of a checkpoint of version 0.1; the window may be missing."""
+    """Returns state and window from the items of a checkpoint, also of version 0.1.
+
+    This is the inverse of `to_items`. The window is None if the items lack it.
+    """
     if STATE_OF_0_1 in items:
         return _from_01(items[STATE_OF_0_1])
     nets = {
@@ -74,18 +81,18 @@ def from_items(items: Mapping[str, PyTree]) -> tuple[TrainState, Window | None]:
 def items_like(
     checkpoints: Checkpoints, step: int, like: Carry, shardings: Carry
 ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
-    """The items to restore from the checkpoint of this step: their shapes, and where they lie.
+    """Returns the items to restore from a checkpoint: (their shapes, their shardings).
 
-    A window of other metrics is left out.
+    The window is left out if the checkpoint's window has other metrics.
 
     Args:
-      checkpoints: checkpoints of the run.
-      step: one of its steps.
-      like: arrays or shapes.
-      shardings: shardings of each of them.
+      checkpoints: the run's checkpoints.
+      step: one of `checkpoints.steps()`.
+      like: arrays or shapes of the state and window.
+      shardings: the sharding of each array of `like`.
 
     Raises:
-      DamagedCheckpoint: it cannot be read.
+      DamagedCheckpoint: the checkpoint's metadata cannot be read.
     """
     if STATE_OF_0_1 in checkpoints.items(step):
         return {STATE_OF_0_1: _as_01(like)}, {STATE_OF_0_1: _as_01(shardings)}
@@ -98,15 +105,18 @@ def items_like(
 def restore_averages(
     checkpoints: Checkpoints, step: int, like: Carry, sharding: NamedSharding
 ) -> dict[str, PyTree]:
-    """The averaged parameters of each network, verified; nothing else is read.
+    """Restores and verifies the averaged parameters of each network, and reads nothing else.
 
-    Of checkpoints of version 0.1 that hold one digest of the whole state, all of it is.
+    A checkpoint of version 0.1 that has a single digest for the whole state is read as a whole.
 
     Args:
-      checkpoints: checkpoints of the run.
-      step: one of its steps.
-      like: shapes of the state and its window.
-      sharding: where each array is to lie.
+      checkpoints: the run's checkpoints.
+      step: one of `checkpoints.steps()`.
+      like: shapes of the state and window.
+      sharding: the sharding of every array.
+
+    Returns:
+      Parameters, float32, by the network's name.
 
     Raises:
       DamagedCheckpoint: they cannot be read, or are not what was saved.

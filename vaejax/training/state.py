@@ -26,7 +26,7 @@ class Net(struct.PyTreeNode):
       gradient_norm_ema: float32, a running geometric mean of the gradient's norm; 0 before the
         first update.
       skipped: int32, updates skipped because loss or gradient was not finite.
-      skipped_in_row: int32, those since the last applied update.
+      skipped_in_row: int32, updates skipped since the last applied one.
     """
 
     params: PyTree
@@ -38,15 +38,15 @@ class Net(struct.PyTreeNode):
 
 
 class TrainState(struct.PyTreeNode):
-    """With the data it determines the rest of a run.
+    """The training state. Together with config and data it determines the rest of a run.
 
     Attributes:
       step: int32, updates tried so far, applied or skipped.
-      key: uint32[2], the root of all random numbers. In the state and not in the program, so that
-        runs from several seeds share what was compiled once.
-      nets: `Net` by name.
-      rollbacks: int32, so far.
-      learning_rate_scale: float32, lowered at each rollback.
+      key: uint32[2], the root of all random numbers. It is in the state and not in the program, so
+        that runs from several seeds share one compiled program.
+      nets: the networks by name.
+      rollbacks: int32, rollbacks so far that are not forgotten.
+      learning_rate_scale: float32, factor of the learning rate; each rollback lowers it from 1.
     """
 
     step: PyTree
@@ -56,16 +56,16 @@ class TrainState(struct.PyTreeNode):
     learning_rate_scale: PyTree
 
     def parameters(self) -> int:
-        """How many numbers are learned."""
+        """Counts the parameters of the networks that are trained."""
         nets = (net for net in self.nets.values() if net.moments is not None)
         return sum(leaf.size for net in nets for leaf in jax.tree.leaves(net.params))
 
     def skipped(self) -> int:
-        """Updates skipped so far, by the network that skipped most."""
+        """Returns how many updates were skipped so far, by the network that skipped most."""
         return max(int(net.skipped) for net in self.nets.values())
 
     def skipped_in_row(self) -> int:
-        """Updates skipped since the last applied one, likewise."""
+        """Returns how many were skipped since the last applied one, by the network with most."""
         return max(int(net.skipped_in_row) for net in self.nets.values())
 
 
@@ -74,12 +74,13 @@ class Window(NamedTuple):
 
     They go from update to update and are saved with the state, so nothing is read back between two
     logs, and a run that resumes in the middle of a window logs the same line as one that never
-    stopped. A checkpoint without them, or with others, begins a new window.
+    stopped. A run that resumes from a checkpoint without them, or with other metrics, begins a new
+    window.
 
     Attributes:
-      updates: how many were applied.
-      gradient_norm: by network.
-      sums: by network, of what `Task.loss` gives.
+      updates: number of updates that were applied.
+      gradient_norm: sum of the gradient's norms, by network.
+      sums: sums of the metrics that `Task.loss` returns, by network.
     """
 
     updates: Float[Array, ""]
@@ -88,14 +89,19 @@ class Window(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What one update leaves to the next."""
+    """What one update passes on to the next."""
 
     state: TrainState
     window: Window
 
 
 def initial_carry(task: Task, key: PRNGKeyArray) -> Carry:
-    """Before the first update."""
+    """Returns the state and window before the first update.
+
+    Args:
+      task: what is trained.
+      key: the key for the initial parameters, and the root of all random numbers of the run.
+    """
     zero = jnp.zeros((), jnp.int32)
     nets = {
         name: Net(
@@ -120,7 +126,7 @@ def initial_carry(task: Task, key: PRNGKeyArray) -> Carry:
 
 
 def empty_window(task: Task) -> Window:
-    """A window over no updates."""
+    """Returns a window over no updates."""
     sums = task.no_metrics()
     return Window(
         jnp.zeros((), jnp.float32), {name: jnp.zeros((), jnp.float32) for name in sums}, sums
@@ -129,10 +135,13 @@ def empty_window(task: Task) -> Window:
 
 @functools.cache
 def starting(task: Task) -> Callable[[PRNGKeyArray], Carry]:
-    """`initial_carry` of a key; one function for each task, which JAX then traces only once."""
+    """Returns `initial_carry` as a function of the key alone.
+
+    It is the same function each time for the same task, so JAX traces it only once.
+    """
     return functools.partial(initial_carry, task)
 
 
 def shapes(task: Task) -> Carry:
-    """A state and window as shapes and types; nothing is computed."""
+    """Returns shapes and types of a task's state and window; computes nothing."""
     return jax.eval_shape(starting(task), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""One update on the devices, of any task."""
+"""The training step: updates of any task's networks on the devices."""
 
 import functools
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from vaejax.training.optimizer import gradient_norm_ema, gradient_scale, learnin
 from vaejax.training.state import Carry, Net, Window, shapes
 from vaejax.training.task import Batch, Task
 
-# Purposes folded into the key of a step; each random number has one.
+# Folded into the key of a step, one for each purpose of its random numbers.
 AUGMENT, NOISE = 0, 1
 
 
 def step_keys(root: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """The keys of one step: (augmentation, noise).
+    """Returns the random keys of one step: (augmentation, noise).
 
     Threefry is partitionable, so an example's numbers do not depend on the devices.
     """
@@ -33,33 +33,33 @@ def step_keys(root: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PRNGKeyArray, P
 
 @runtime_checkable
 class TrainStep(Protocol):
-    """What `make_train_step` compiles."""
+    """The jitted training step that `make_train_step` returns."""
 
     def __call__(
         self, carry: Carry, batches: Batch, *resident: Batch
     ) -> tuple[Carry, Float[Array, ""]]:
-        """What the updates leave to the next, and the last loss."""
+        """Makes the updates; returns the new carry, and the loss of the last update."""
 
     def trace(self, *inputs: PyTree) -> jax.stages.Traced:
-        """The program for inputs of these shapes, not yet compiled."""
+        """Traces the program for inputs of these shapes, without compiling it."""
 
 
 def make_train_step(
     task: Task, settings: TrainConfig, mesh: Mesh, *, on_device: bool = False
 ) -> TrainStep:
-    """Compiles lazily: (carry, batches [dispatch, batch, ...]) -> (carry, last loss).
+    """Returns the jitted step: (carry, batches [dispatch, batch, ...]) -> (carry, last loss).
 
-    One call makes `settings.steps_per_dispatch` updates of every network that is trained. The carry
-    is donated. The loss, the sum of the networks', is what the loop waits on to keep one call ahead
-    of the devices.
+    It is compiled when it is called first. One call makes `settings.steps_per_dispatch` updates of
+    every network that is trained, and donates the carry. The loss is the sum of the networks'
+    losses in the last update; the loop waits for it, to stay one call ahead of the devices.
 
     Args:
-      task: what is learned.
+      task: what is trained.
       settings: settings of the loop.
       mesh: the devices.
-      on_device: every device holds the whole training split: the function takes (carry, batches,
-        split), where the batches have only `index`, [dispatch, batch], and picks the examples out
-        of `split` itself.
+      on_device: whether every device holds the whole training split. The function then takes
+        (carry, batches, split), where the batches have only `index`, [dispatch, batch], and picks
+        the examples out of `split`.
     """
     everywhere, split = replicated(mesh), split_batch(mesh, leading_axes=1)
     placed = state_shardings(mesh, shapes(task))
@@ -68,10 +68,10 @@ def make_train_step(
     def gradients_of(
         net: str, params: dict[str, PyTree], batch: Batch, keys: Array, step: Int[Array, ""]
     ) -> tuple[tuple[Float[Array, ""], PyTree], PyTree]:
-        """Mean loss, sums and gradient over the equal parts of a batch, one at a time."""
+        """Returns ((mean loss, sums), gradient) over the equal parts of a batch, one at a time."""
 
         def loss_of(own: PyTree, batch: Batch, keys: Array) -> tuple[Float[Array, ""], PyTree]:
-            # Shards of parameters are put together for their use, never activations in their place.
+            # Gathers the shards of parameters here; otherwise XLA might gather activations instead.
             every = {**params, net: own}
             whole = {name: gathered_params(some, mesh) for name, some in every.items()}
             with computing_on(mesh):
@@ -81,7 +81,7 @@ def make_train_step(
             own: PyTree, batch: Batch, keys: Array
         ) -> tuple[tuple[Float[Array, ""], PyTree], PyTree]:
             found, gradients = jax.value_and_grad(loss_of, has_aux=True)(own, batch, keys)
-            # Kept in shards as the parameters are, from the moment that they are summed.
+            # Sharded as the parameters are, as soon as they are summed over the devices.
             own_shards = placed.state.nets[net].params
             return found, jax.lax.with_sharding_constraint(gradients, own_shards)
 
@@ -134,7 +134,7 @@ def make_train_step(
 def _accumulated(
     value_and_grad: Callable, params: PyTree, inputs: PyTree, parts: int
 ) -> tuple[tuple[Float[Array, ""], PyTree], PyTree]:
-    """`value_and_grad(params, *inputs)` over so many equal parts of the inputs' first axis.
+    """Computes `value_and_grad(params, *inputs)` in equal parts of the inputs' first axis.
 
     Losses and gradients are averaged, sums are summed.
     """
@@ -144,7 +144,7 @@ def _accumulated(
     def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, value_and_grad(params, *part)), None
 
-    # Part i takes every parts-th example, so that no example changes its device.
+    # Part i takes every parts-th example, so that no example moves to another device.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
     first = jax.tree.map(lambda leaf: leaf[0], split)
     zeros = jax.tree.map(
@@ -165,7 +165,7 @@ def _updated(
     step: Int[Array, ""],
     rate: Float[Array, ""],
 ) -> tuple[Net, Float[Array, ""], Bool[Array, ""]]:
-    """The network after an update, the gradient's norm, and whether the update was applied.
+    """Returns the network after an update, the gradient's norm, and whether it was applied.
 
     Where the loss or the norm is NaN or infinite the update is skipped: parameters, moments and
     average stay as they are, and the counters of skipped updates grow.

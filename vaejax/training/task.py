@@ -1,6 +1,6 @@
 """The protocol of a task: the loop trains whatever has these methods."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,21 +12,28 @@ from vaejax.data import Dataset
 from vaejax.data.feed.pipeline import Arrays
 
 Batch = dict[str, Any]
-"""Arrays by name, the first axis of each the example: those of `Task.examples`, and `index`."""
+"""Arrays by name, whose first axis is the example: those of `Task.examples`, and `index`."""
 Values = dict[str, Any]
 """Metrics by name: numbers, and lists of numbers."""
+Tensors = Callable[[dict[str, PyTree], Batch, Array], PyTree]
+"""Computes tensors of an update from parameters, batch and keys, as `Task.loss` takes them."""
 
 
 @runtime_checkable
 class Health(Protocol):
-    """Watches the metrics of a run, and says of each ailment once what to do."""
+    """Watches the metrics of a run, and warns once of each problem, with a remedy."""
 
     def training(self, step: int, values: Values) -> list[str]:
-        """New complaints about the training metrics of some updates, the last of them `step`'s."""
+        """Returns new warnings about the training metrics of a window that ends at `step`."""
         ...
 
     def validation(self, train: Values | None, valid: Values) -> list[str]:
-        """New complaints about a validation beside the newest training metrics, if any."""
+        """Returns new warnings about the metrics of a validation.
+
+        Args:
+          train: the newest training metrics; None before the first log.
+          valid: the metrics of the validation.
+        """
         ...
 
 
@@ -35,62 +42,62 @@ class Evaluator(Protocol):
     """Evaluates networks during training."""
 
     def __call__(self, params: dict[str, PyTree], batches: Iterable[Batch]) -> Any:
-        """Sums over the batches of `pipeline.eval_batches`; None if there are none.
+        """Returns sums over the batches of `pipeline.eval_batches`; None if there are none.
 
         Args:
           params: parameters of each network, whole on every device.
-          batches: batches of this process.
+          batches: this process's part of every batch.
         """
         ...
 
     def summarize(self, totals: Any) -> Values:
-        """What a person reads of the sums."""
+        """Returns the metrics of a validation, computed from its sums."""
         ...
 
 
 @runtime_checkable
 class Gallery(Protocol):
-    """Draws what is learned."""
+    """Draws what the networks have learned."""
 
     def draw(self, step: int, params: dict[str, PyTree], reporter: Any) -> None:
-        """Draws the networks after so many updates.
+        """Draws what the networks have learned after `step` updates.
 
         Args:
-          step: updates so far.
+          step: number of updates so far.
           params: parameters of each network, on this process's first device.
-          reporter: for pictures, a `records.metric_log.Reporter`.
+          reporter: a `records.metric_log.Reporter`, which records the pictures.
         """
         ...
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What a run learns.
+    """What a run trains: its examples, networks, losses and metrics.
 
-    What is compiled for a task is kept by it: one object for each run.
+    Compiled functions are cached by the task, so a run uses the same object throughout.
     """
 
     @property
     def optimizers(self) -> Mapping[str, OptimizerConfig | None]:
-        """The settings of each network's optimiser; None for a network that is not trained."""
+        """The optimiser settings of each network by name; None for one that is not trained."""
         ...
 
     @property
     def best_by(self) -> str:
-        """The validation figure that decides which checkpoint is the best: lower is better."""
+        """The name of the validation metric that decides the best checkpoint; lower is better."""
         ...
 
     def __hash__(self) -> int:
-        """One task, one hash: what is compiled for it is kept by it."""
+        """Returns the hash, under which compiled functions are cached: it must never change."""
         ...
 
     @property
     def builds_on(self) -> Mapping[str, Any]:
-        """What the task has from an earlier stage, such as its digest, as JSON; else nothing."""
+        """What the task takes from an earlier stage, such as a digest, as JSON; may be empty."""
         ...
 
     def examples(self, dataset: Dataset) -> Mapping[str, Arrays]:
-        """The arrays that batches are cut from, by split, with a row for each picture.
+        """Returns the arrays that batches are cut from, by split, with a row for each picture.
 
         Raises:
           UserError: the data does not suit the task.
@@ -98,75 +105,81 @@ class Task(Protocol):
         ...
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
-        """Fresh parameters, float32, of each network."""
+        """Returns initial parameters of each network, float32."""
         ...
 
     def augment(self, batch: Batch, key: PRNGKeyArray) -> Batch:
-        """The batch as it is trained on, with a chance of its own in each step."""
+        """Returns the batch as it is trained on; `key` is another one in each step."""
         ...
 
     def loss(
         self, net: str, params: dict[str, PyTree], batch: Batch, keys: Array, step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], PyTree]:
-        """What one network minimises, a mean over the batch, and sums over it for the metrics.
+        """Computes the loss that one network minimises.
 
         Args:
-          net: which.
+          net: name of the network.
           params: parameters of all networks.
-          batch: as `augment` left it.
-          keys: keys of its noise, one for each example.
-          step: updates before this one.
+          batch: the batch, as `augment` returned it.
+          keys: random keys for noise, [batch], one for each example.
+          step: number of updates before this one.
+
+        Returns:
+          The loss, a mean over the batch, and sums over the batch for the metrics.
         """
         ...
 
     def no_metrics(self) -> dict[str, PyTree]:
-        """The sums of `loss` over no batch, for each network that is trained."""
+        """Returns the sums of `loss` over no examples, for each network that is trained."""
         ...
 
     def summarize(self, sums: dict[str, PyTree], step: int) -> Values:
-        """What a person reads of the sums of some updates, the last of which was `step`'s."""
+        """Returns the metrics of a window that ends at `step`, computed from its sums."""
         ...
 
     def describe(self, values: Values) -> str:
-        """The training metrics in a few words."""
+        """Describes training metrics in a few words, for the progress line."""
         ...
 
     def describe_validation(self, values: Values) -> str:
-        """The metrics of a validation in a few words."""
+        """Describes the metrics of a validation in a few words."""
         ...
 
     def health(self) -> Health:
-        """What watches over the metrics of a run."""
+        """Returns what watches the metrics of a run."""
         ...
 
     def divergence(self, step: int, values: Values, lowest: float) -> str:
-        """Why training has diverged though its numbers are finite; empty where it has not.
+        """Returns why training has diverged though its numbers are finite; empty if it has not.
 
         Args:
-          step: updates so far.
-          values: training metrics.
-          lowest: the lowest `loss_of` of those before.
+          step: number of updates so far.
+          values: training metrics of the window that ends at `step`.
+          lowest: the lowest `loss_of` of earlier windows; infinite if there was none.
         """
         ...
 
     def loss_of(self, values: Values) -> float:
-        """The loss of training metrics."""
+        """Returns a window's loss from its training metrics; `divergence` gets the lowest."""
         ...
 
     def advice(self) -> str:
-        """What to change where training diverges again and again."""
+        """Returns what to change if training keeps diverging, the end of an error message."""
         ...
 
     def evaluator(self, mesh: Mesh) -> Evaluator:
-        """What evaluates the networks on the validation split."""
+        """Returns what evaluates the networks on the validation split."""
         ...
 
     def gallery(self, dataset: Dataset, directory: Path) -> Gallery:
-        """What draws the networks into files of `directory`."""
+        """Returns what draws pictures of the networks, as files in `directory`."""
         ...
 
-    def first_not_finite(
-        self, params: dict[str, PyTree], batch: Batch, keys: Array, parts: Sequence
-    ) -> tuple[str, Any] | None:
-        """The name of the first tensor of an update that is not finite, and the rows it is of."""
+    def intermediates(self) -> Mapping[str, Tensors]:
+        """Returns functions of the tensors that losses are computed from, in order, by name.
+
+        They are searched for the first tensor that is not finite, between the parameters and the
+        losses, which every task has. The outputs of a function may be nested dicts, whose keys are
+        searched in the order of insertion.
+        """
         ...

@@ -1,1 +1,1 @@
-"""From picture files to arrays of the training size, once."""
+"""The cache of decoded pictures: arrays of the training size, built once and memory-mapped."""

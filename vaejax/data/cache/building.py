@@ -23,11 +23,15 @@ from vaejax.errors import UserError
 from vaejax.records.progress import counting
 
 _PICTURES_PER_CHUNK = 64
-_POOL = "pool"  # pictures whose split is decided when all of them are known
+_POOL = "pool"  # pictures whose split is assigned when all of them are known
 
 
 class AllSetAside(UserError):
-    """Not one picture could be used; `reasons` says why, by name."""
+    """No picture of a source could be used.
+
+    Attributes:
+      reasons: name -> reason.
+    """
 
     def __init__(self, message: str, reasons: dict[str, str]):
         super().__init__(message)
@@ -60,9 +64,10 @@ class _Columns:
                 self.labels[key].append(value)
 
     def save(self, path: pathlib.Path, rows: np.ndarray) -> None:
-        """Writes `name`s and labels of some rows; file names may look like anything.
+        """Writes the names and labels of some rows to an `.npz` file, and forces it to disk.
 
-        Lists of different lengths make no label.
+        Names are stored as values, because a file name may hold any characters. A label whose
+        values differ in shape is left out.
         """
         labels = {
             f"label:{key}": np.asarray(values)[rows]
@@ -81,17 +86,18 @@ def build(
     """Writes `<split>.npy` and `<split>.npz` (names, labels) for every split with pictures.
 
     Args:
-      config: says what the pictures become, and how many threads decode them.
+      config: the data's settings: what the pictures become, and how many threads decode them.
       contents: the source's pictures.
       folder: an empty directory.
       shown: whether to show progress.
 
     Returns:
-      Pictures set aside: name -> reason; and what is odd about some that are used.
+      The pictures set aside (name -> reason), and what is odd about others (name -> remark).
 
     Raises:
-      AllSetAside: there is nothing to train on.
-      UserError: the holdout leaves nothing to train on.
+      AllSetAside: there are pictures, but none can be used.
+      UserError: there is nothing to train on: the source has no pictures, all that can be used
+        belong to other official splits, or the holdout takes them all.
     """
     set_aside = dict(contents.set_aside)
     remarks: dict[str, str] = {}
@@ -120,9 +126,8 @@ def build(
         names = assign(columns[_POOL].digests, config.holdout, config.split_seed)
         if "train" not in names:
             raise UserError(
-                f"config.data.holdout={tuple(config.holdout)} leaves none of"
-                f" {len(names)} pictures to"
-                " train on: hold out fewer"
+                f"config.data.holdout={tuple(config.holdout)} leaves none of {len(names)} pictures "
+                "to train on: hold out fewer"
             )
         npy.part(folder / f"{_POOL}.npy", names)
         parted = columns.pop(_POOL)
@@ -135,7 +140,10 @@ def build(
 
 def _nothing_left(set_aside: dict[str, str], splits: list[str]) -> UserError:
     if splits:
-        return UserError(f"no pictures to train on: all that can be used are {', '.join(splits)}")
+        return UserError(
+            f"no pictures to train on: all usable pictures belong to {', '.join(splits)}; add some "
+            "to train"
+        )
     if not set_aside:
         return UserError("the source has no pictures in train, valid or test: add some")
     return AllSetAside(
@@ -145,7 +153,7 @@ def _nothing_left(set_aside: dict[str, str], splits: list[str]) -> UserError:
 
 
 def _decode_all(config: DataConfig, chunks: Iterator[Chunk]) -> Iterator[_Decoded]:
-    """Decodes chunks in threads (Pillow lets go of the interpreter lock), yields them in order."""
+    """Decodes chunks in threads (Pillow releases the GIL) and yields them in order."""
     work = partial(
         _decode_chunk,
         partial(
@@ -173,7 +181,7 @@ def _decode_all(config: DataConfig, chunks: Iterator[Chunk]) -> Iterator[_Decode
 
 
 def available_cores() -> int:
-    """Cores this process may use; fewer than the machine's inside many containers."""
+    """Returns how many CPU cores this process may use; in many containers, not all of them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -182,17 +190,21 @@ def available_cores() -> int:
 def _decode_chunk(decode_one, chunk: Chunk) -> _Decoded:
     decoded = _Decoded(chunk.split or _POOL, [], [], [], [], {}, {})
     for item in chunk.items():
+        remarks: list[str] = []
         try:
             content = _read(item)
-            pixels = decode_one(content, remark=partial(decoded.remarks.__setitem__, item.name))
+            pixels = decode_one(content, remark=remarks.append)
         except UnusablePicture as error:
             decoded.set_aside[item.name] = str(error)
             continue
+        if remarks:
+            # A second attempt to decode a picture repeats them.
+            decoded.remarks[item.name] = "; ".join(dict.fromkeys(remarks))
         decoded.pixels.append(pixels)
         decoded.names.append(item.name)
         decoded.labels.append(dict(item.labels))
         if chunk.split is None:
-            # NumPy's types say only from Python 3.12 on that an array is a buffer.
+            # NumPy's type stubs declare arrays as buffers only from Python 3.12 on.
             digest = hashlib.sha256(content)  # type: ignore[arg-type]
             decoded.digests.append(digest.digest())
     return decoded
@@ -209,5 +221,5 @@ def _read(item: Item) -> bytes | np.ndarray:
 
 
 def split_names(folder: pathlib.Path) -> list[str]:
-    """The splits a build has written to `folder`."""
+    """Lists the splits that a build has written to `folder`, in the order of `SPLITS`."""
     return [split for split in SPLITS if (folder / f"{split}.npy").exists()]

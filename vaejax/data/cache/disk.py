@@ -1,4 +1,4 @@
-"""The directory that caches are kept in: made, locked, forced to disk, and blamed by name."""
+"""The directory of the caches: creating it, locking, forcing writes to disk, error messages."""
 
 import contextlib
 import errno
@@ -11,19 +11,19 @@ from typing import Any
 
 import filelock
 
-from vaejax.errors import UserError, short_reason
+from vaejax.errors import UserError, is_out_of_space, short_reason
 from vaejax.records.progress import say
 
 SETTING = "config.data.cache_dir"
-"""What a user changes to have the cache elsewhere."""
+"""Name of the setting by which a user can move the cache."""
 
 
 class Disk:
-    """A directory of caches, and what its user calls it.
+    """A directory of caches, and the setting by which its user chooses it.
 
     Attributes:
       root: the directory.
-      setting: the name of what the user can set to have it elsewhere.
+      setting: name of the setting by which the user can move it, for messages.
     """
 
     def __init__(self, root: pathlib.Path, setting: str):
@@ -32,7 +32,14 @@ class Disk:
 
     @contextlib.contextmanager
     def usable(self) -> Iterator[None]:
-        """Around writing to it: tells its errors in one line, and lets through all others."""
+        """Converts an `OSError` of this directory to a `UserError` with a message of one line.
+
+        An error without a file name counts as this directory's; one that names a file elsewhere
+        is raised unchanged.
+
+        Raises:
+          UserError: the disk is full, or the directory cannot be used.
+        """
         try:
             yield
         except OSError as error:
@@ -40,19 +47,30 @@ class Disk:
                 path = pathlib.Path(error.filename)
                 if not path.is_relative_to(self.root) and not self.root.is_relative_to(path):
                     raise
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"{self} ran full: free space, or name a larger disk") from error
-            raise UserError(
-                f"{self} cannot be used ({short_reason(error)}): set {self.setting} to a"
-                " directory that can be written"
-            ) from error
+            raise self.failure(error) from error
+
+    def failure(self, error: BaseException) -> UserError:
+        """Describes an error met while using this directory, for the user."""
+        if is_out_of_space(error):
+            return UserError(f"{self} is full: free space, or name a larger disk")
+        return UserError(
+            f"{self} cannot be used ({short_reason(error)}): set {self.setting} to a directory "
+            "that can be read and written"
+        )
 
     @contextlib.contextmanager
     def locked(self, key: str, shown: bool) -> Iterator[None]:
-        """Holds the lock of one cache; waits for whoever else holds it, and says so.
+        """Holds the lock of one cache; waits while another process holds it.
 
-        A file system without locks is refused. A mere file for a lock would stay behind where a
-        process is killed, and be waited for ever after.
+        A file system without locks is refused. A lock file that locks by merely existing would
+        remain when its process is killed, and others would wait for it forever.
+
+        Args:
+          key: key of the cache.
+          shown: whether to print a message before waiting.
+
+        Raises:
+          UserError: the directory cannot be made, written or locked.
         """
         with self.usable():
             self.root.mkdir(parents=True, exist_ok=True)
@@ -72,7 +90,7 @@ class Disk:
             lock.release()
 
     def check_space(self, pictures: int, needed: float) -> None:
-        """Raises `UserError` where there is less space than `needed` bytes for `pictures`."""
+        """Raises `UserError` if fewer than `needed` bytes are free for `pictures` pictures."""
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise UserError(
@@ -81,12 +99,12 @@ class Disk:
             )
 
     def __str__(self) -> str:
-        """As a user would set it."""
+        """Formats the directory as a user would set it: `config.data.cache_dir='...'`."""
         return f"{self.setting}={str(self.root)!r}"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a file and forces it to disk."""
+    """Writes `value` as a JSON file and forces it to disk (fsync)."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
         file.flush()
@@ -94,7 +112,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def sync_directory(folder: pathlib.Path) -> None:
-    """Forces to disk what names a directory has."""
+    """Forces a directory's entries to disk (fsync), so that a rename in it is durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""When a cache was last used, and whether it is now: by a file in it that its users lock."""
+"""Tells when a cache was last used, and whether it is in use: its users lock a file in it."""
 
 import contextlib
 import os
@@ -11,35 +11,43 @@ if sys.platform != "win32":
 
 USED = "last_used"
 
-# Until the process ends: the arrays are mapped, and whoever has them may map them again.
+# Open files with a shared lock. They stay open until the process ends: the arrays are
+# memory-mapped, and their owner may map them again.
 _held: dict[pathlib.Path, int] = {}
 
 
 def mark_used(folder: pathlib.Path) -> None:
-    """Notes that a cache is used, from now until this process ends.
+    """Marks a cache as in use, from now until this process ends.
 
-    Nothing is noted where the cache cannot be written or locked: it can be used all the same.
+    A cache that cannot be written or locked stays unmarked: it can be used all the same.
     """
     with contextlib.suppress(OSError):
         (folder / USED).touch()
     with contextlib.suppress(OSError):
         file = os.open(folder / USED, os.O_RDONLY)
-        before = _held.pop(folder, None)  # may be of a cache that was removed since
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise
+        before = _held.pop(folder, None)  # may belong to a cache that was removed since
         _held[folder] = file
         if before is not None:
-            os.close(before)
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.close(before)  # only now: a lock that was let go of first would allow its removal
 
 
 def last_used(folder: pathlib.Path) -> float:
-    """When a cache was last opened, or else built, in seconds since 1970."""
+    """Returns when a cache was last opened, or else built, in seconds since 1970."""
     mark = folder / USED
     return (mark if mark.exists() else folder).stat().st_mtime
 
 
 def is_used(folder: pathlib.Path) -> bool:
-    """Whether a process uses a cache now; False where the file system has no locks."""
+    """Returns whether a process uses a cache now.
+
+    Always False where the file system has no locks, and on Windows.
+    """
     if sys.platform == "win32" or not (folder / USED).exists():
         return False
     with open(folder / USED, "rb") as file:

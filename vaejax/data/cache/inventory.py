@@ -1,4 +1,4 @@
-"""What is cached on disk, decoded pictures and compiled programs: listed, and removed."""
+"""Lists and removes what is cached on disk: decoded pictures and compiled programs."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ _DAY = 24 * 60 * 60
 
 
 class Stored(NamedTuple):
-    """Something that can be made again.
+    """A cache of pictures or a compiled program: it can be made again.
 
     Attributes:
-      what: in words.
-      path: path of its folder, or of the folder that its files are in.
-      size: bytes.
+      what: description for the user.
+      path: the folder of a cache of pictures, or the file of a compiled program.
+      size: size on disk in bytes.
       used: when it was last used, in seconds since 1970.
     """
 
@@ -36,7 +36,7 @@ class Stored(NamedTuple):
 
 
 def pictures(root: Path) -> list[Stored]:
-    """The caches of decoded pictures in a directory, the last used first."""
+    """Lists the caches of decoded pictures in a directory, also unfinished, last used first."""
     found = []
     for folder in root.glob("*"):
         key = folder.name.removesuffix(BUILDING)
@@ -50,7 +50,7 @@ def pictures(root: Path) -> list[Stored]:
 
 
 def programs(folder: Path) -> list[Stored]:
-    """The compiled programs in JAX's directory for them, the last used first."""
+    """Lists the compiled programs in JAX's compilation cache, last used first."""
     found = []
     for path in folder.glob("*-cache"):
         with contextlib.suppress(OSError):
@@ -61,7 +61,15 @@ def programs(folder: Path) -> list[Stored]:
 
 
 def table(root: Path, programs_folder: Path) -> list[dict[str, Any]]:
-    """What is cached, a row each; compiled programs are one."""
+    """Tabulates what is cached: a row for each cache of pictures, and one for all programs.
+
+    Args:
+      root: directory of the caches of decoded pictures.
+      programs_folder: directory of JAX's compilation cache.
+
+    Returns:
+      Rows with the columns `what`, `MB` (1e6 bytes), `last used` (local date) and `path`.
+    """
     rows = [(stored.what, stored.size, stored.used, stored.path) for stored in pictures(root)]
     if compiled := programs(programs_folder):
         size = sum(stored.size for stored in compiled)
@@ -79,7 +87,10 @@ def table(root: Path, programs_folder: Path) -> list[dict[str, Any]]:
 
 
 def days_of(text: str) -> int:
-    """How long something must have been unused to be removed: "30d", or "all" for any time.
+    """Parses the days for which a cache must have been unused to be removed.
+
+    Args:
+      text: a number of days, such as "30d", or "all", which means 0 days.
 
     Raises:
       UserError: it is neither.
@@ -87,20 +98,21 @@ def days_of(text: str) -> int:
     if text == "all":
         return 0
     if not re.fullmatch(r"\d{1,6}d", text):
-        raise UserError(f"--prune={text} is no number of days such as 30d, nor all")
+        raise UserError(f"--prune={text} must be a number of days such as 30d, or all")
     return int(text[:-1])
 
 
 def prune(root: Path, programs_folder: Path, days: int) -> Iterator[tuple[Stored, str]]:
-    """Removes what was not used for so many days, except what is used now.
+    """Removes the caches and programs that were not used for some days, except those in use.
 
     Args:
-      root: a directory of caches of decoded pictures.
-      programs_folder: JAX's directory of compiled programs.
-      days: unused for.
+      root: directory of the caches of decoded pictures.
+      programs_folder: directory of JAX's compilation cache.
+      days: least number of days since the last use.
 
-    Returns:
-      What was old enough, as it goes, each with why it had to stay; "" if it is gone.
+    Yields:
+      Each that was old enough, when it has been handled, with the reason why it stays; "" if it
+      was removed. One reason stands for all programs that stay.
     """
     before = time.time() - days * _DAY
     for stored in pictures(root):
@@ -110,10 +122,10 @@ def prune(root: Path, programs_folder: Path, days: int) -> Iterator[tuple[Stored
     if old:
         try:
             with locked_programs(programs_folder):
-                for stored in old:
-                    stored.path.unlink(missing_ok=True)
-                    used_file(stored.path).unlink(missing_ok=True)
-                    yield stored, ""
+                while old:
+                    old[0].path.unlink(missing_ok=True)
+                    used_file(old[0].path).unlink(missing_ok=True)
+                    yield old.pop(0), ""
         except (OSError, NotImplementedError) as error:
             yield old[0], f"compiled programs: {_reason(error)}"
 
@@ -124,7 +136,7 @@ def _remove_pictures(root: Path, folder: Path) -> str:
         with filelock.FileLock(root / f"{key}.lock", timeout=0):
             if in_use.is_used(folder):
                 return "in use"
-            # Under this name nobody takes what is left of it for a cache.
+            # Renamed first, so that an interrupted removal leaves nothing that looks like a cache.
             leftover = folder.with_name(key + BUILDING)
             if leftover != folder:
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -138,7 +150,7 @@ def _remove_pictures(root: Path, folder: Path) -> str:
 
 
 def _describe(folder: Path) -> str:
-    """Source, count, size and crop of the pictures."""
+    """Describes a cache by the source, count, size and crop of its pictures."""
     try:
         data = json.loads((folder / "meta.json").read_text())["fingerprint"]
         count = sum(split["count"] for split in data["splits"].values())

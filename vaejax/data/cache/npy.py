@@ -1,4 +1,4 @@
-"""Arrays on disk that are larger than memory: appended to, parted, hashed."""
+"""Arrays on disk that are larger than memory: appending rows, dividing into splits, hashing."""
 
 import hashlib
 import os
@@ -15,10 +15,19 @@ _CHUNK_BYTES = 8 << 20
 
 
 class NpyWriter:
-    """An `.npy` file written row by row, its length known only at the end.
+    """Writes an `.npy` file row by row; its length need not be known before the end.
 
-    Used in a `with`, which writes the length and forces all to disk, unless an error ends it.
-    Appending keeps memory flat: pages of a map being filled would count as the process's own.
+    A context manager: on exit it writes the length and forces the file to disk, unless an error
+    was raised. Appending to a file keeps memory use constant: the pages of a memory map being
+    filled would count as the process's own memory.
+
+    Args:
+      path: the file, which is overwritten.
+      row_shape: shape of one row.
+      dtype: dtype of the file.
+
+    Attributes:
+      count: number of rows appended so far.
     """
 
     def __init__(
@@ -30,7 +39,7 @@ class NpyWriter:
         _write_header(self._file, (0, *row_shape), self._dtype)
 
     def append(self, rows: np.ndarray) -> None:
-        """Appends `[n, *row_shape]` of the file's dtype."""
+        """Appends rows `[n, *row_shape]`, converted to the file's dtype."""
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.count += len(rows)
 
@@ -46,7 +55,7 @@ class NpyWriter:
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    # NumPy pads headers so that the first axis may grow in place; the file relies on it.
+    # NumPy pads headers so that the first axis can grow in place; NpyWriter and part rely on it.
     descr = np.lib.format.dtype_to_descr(dtype)
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     file.seek(0)
@@ -57,10 +66,14 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> N
 
 
 def part(path: pathlib.Path, split_of_row: Sequence[str]) -> None:
-    """Moves rows of a `.npy` file to files named after their split beside it.
+    """Divides an `.npy` file by split: moves its rows to files beside it, named after the splits.
 
-    The file itself becomes `train.npy`: its remaining rows are moved together in place, so the
-    disk never holds the pictures twice.
+    The file itself becomes `train.npy`: its remaining rows are compacted in place, so the disk
+    never holds the training pictures twice.
+
+    Args:
+      path: the file.
+      split_of_row: the split of each row.
     """
     names = np.asarray(split_of_row)
     pool = np.load(path, mmap_mode="r+")
@@ -74,7 +87,7 @@ def part(path: pathlib.Path, split_of_row: Sequence[str]) -> None:
     kept = np.flatnonzero(names == "train")
     if len(kept) < len(pool):
         for span in spans(len(kept), step):
-            # Indexing copies, and no row moves past one still to be read.
+            # Safe in place: indexing copies, and no row overwrites one that is still to be read.
             pool[span.start : span.stop] = pool[kept[span.start : span.stop]]
     pool.flush()
     offset = pool.offset
@@ -88,12 +101,12 @@ def part(path: pathlib.Path, split_of_row: Sequence[str]) -> None:
 
 
 def rows_per_chunk(row_shape: tuple[int, ...]) -> int:
-    """Rows that make up a few megabytes."""
+    """Returns how many rows of one-byte values make up 8 MiB, but at least 1."""
     return max(1, _CHUNK_BYTES // int(np.prod(row_shape)))
 
 
 def sha256(array: np.ndarray) -> str:
-    """SHA-256 of an array's values in C order, read in pieces."""
+    """Computes the SHA-256 (hexadecimal) of an array's values in C order, read in pieces."""
     digest = hashlib.sha256()
     for span in spans(len(array), rows_per_chunk(array.shape[1:])):
         digest.update(np.ascontiguousarray(array[span.start : span.stop]).data)
@@ -101,7 +114,7 @@ def sha256(array: np.ndarray) -> str:
 
 
 def label_sha256(array: np.ndarray) -> str:
-    """SHA-256 of a label's shape and values, whatever the width of its numbers or texts."""
+    """Computes the SHA-256 of a label's shape and values, independently of its dtype's width."""
     kind = array.dtype.kind
     if kind == "U":
         values = "\0".join(array.flat).encode("utf-8", "surrogatepass")

@@ -1,6 +1,6 @@
-"""Decoded pictures on disk: `<cache_dir>/<key>/`, built once, then only mapped.
+"""Decoded pictures on disk: `<cache_dir>/<key>/`, built once, then only memory-mapped.
 
-The key is cheap (no picture is read for it) and names everything that changes the pixels. A
+The key is cheap (no picture is read for it) and covers everything that changes the pixels. A
 directory with its final name is complete: it is built under another name, forced to disk, and
 renamed. One process builds; others wait for its lock.
 """
@@ -25,28 +25,35 @@ from vaejax.data.items import Contents, Source
 from vaejax.data.pictures import crops
 from vaejax.data.pictures.formats import readers
 from vaejax.data.sources.picture_filter import CACHE_TAG, CACHE_TAG_CONTENT
-from vaejax.errors import UserError
+from vaejax.errors import UserError, is_out_of_memory, is_out_of_reach
 from vaejax.files.atomic import replacing
 from vaejax.files.paths import local_path, user_cache
 
-_LAYOUT = 2  # of the directory and of the way pictures are made; a change rebuilds all caches
+_LAYOUT = 2  # version of directory layout and decoding; a change rebuilds all caches
 _META = "meta.json"
 _REPORT = "set_aside.json"
 BUILDING = ".building"
-"""What the name of a cache ends in while it is not finished."""
+"""Suffix of a cache's name while it is being built."""
 KEY = re.compile("[0-9a-f]{24}")
-"""How caches are called."""
+"""Pattern of the names of caches, which are their keys."""
 
 
 def cache_root(config: DataConfig) -> pathlib.Path:
-    """`config.data.cache_dir`, or the user's usual cache directory."""
+    """Returns `config.data.cache_dir`, or the user's default cache directory if that is empty.
+
+    Raises:
+      UserError: the setting is not a path, or there is no home directory.
+    """
     if config.cache_dir:
         return local_path(SETTING, config.cache_dir).absolute()
     return user_cache()
 
 
 def cache_key(config: DataConfig, source: Source) -> str:
-    """A short name for everything that changes the arrays; reads no picture."""
+    """Computes a hash, 24 hexadecimal digits, of everything that changes the arrays.
+
+    It reads no picture.
+    """
     material = {
         "layout": _LAYOUT,
         "pillow": PIL.__version__,
@@ -67,11 +74,11 @@ class Cached(NamedTuple):
     """A finished cache.
 
     Attributes:
-      folder: where it lies.
-      fingerprint: fingerprint of the data.
+      folder: its directory.
+      fingerprint: identifies the data, as in `vaejax.data.Dataset`.
       set_aside: pictures that could not be used: name -> reason.
       remarks: what is odd about pictures that are used: name -> remark.
-      splits: split -> pictures (mapped), labels by name, and the pictures' names.
+      splits: split -> pictures (memory-mapped), labels by name, and the pictures' names.
     """
 
     folder: pathlib.Path
@@ -84,42 +91,50 @@ class Cached(NamedTuple):
 def open_or_build(
     config: DataConfig, source: Source, shown: bool, setting: str = SETTING
 ) -> Cached:
-    """The finished cache, built now if it is not there or damaged.
+    """Opens the finished cache; builds it first if it is missing or damaged.
 
-    A finished cache is used wherever it lies, also where nothing can be written or locked.
+    A finished cache is used even where nothing can be written or locked.
 
     Args:
       config: the data's settings.
       source: the opened source.
       shown: whether to show progress and messages.
-      setting: what the user can change to have the cache elsewhere, for messages.
+      setting: name of the setting by which the user can move the cache, for messages.
 
     Raises:
-      UserError: the disk is too small or not writable, or no picture is usable.
+      UserError: the disk is too small or not writable, or there is no picture to train on.
     """
     disk = Disk(cache_root(config), setting)
     key = cache_key(config, source)
     folder = disk.root / key
-    cached = _load(folder)
+    cached = _load(disk, folder)
     if not cached:
         with disk.locked(key, shown):
-            # Whoever held the lock may just have finished.
-            cached = _load(folder)
+            # The process that held the lock may just have built it.
+            cached = _load(disk, folder)
             if not cached:
                 with disk.usable():
                     _remove_leftovers(disk.root, key)
                     _build(config, source, disk, folder, shown)
-                cached = _load(folder)
+                cached = _load(disk, folder)
     if not cached:
         raise UserError(
-            f"{disk} does not keep what is written to it: set {setting} to another disk"
+            f"{disk}: the cache just written cannot be read back; set {setting} to another disk"
         )
     in_use.mark_used(folder)
     return cached
 
 
 def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path | None:
-    """Writes down what was not used (name -> reason); None where that cannot be written."""
+    """Writes the list of what was not used to a JSON file in the cache.
+
+    Args:
+      folder: the cache.
+      reasons: name -> reason.
+
+    Returns:
+      The file's path; None if it cannot be written.
+    """
     path = folder / _REPORT
     content = json.dumps(reasons, indent=1)
     try:
@@ -131,8 +146,14 @@ def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path 
     return path
 
 
-def _load(folder: pathlib.Path) -> Cached | None:
-    """A cache, if it is there and whole."""
+def _load(disk: Disk, folder: pathlib.Path) -> Cached | None:
+    """Opens a cache; returns None if it is missing or damaged, and is to be built anew.
+
+    Raises:
+      UserError: the cache may be whole, but its storage is out of reach or may not be read, or
+        the process has too many open files.
+      MemoryError: there is not enough memory to open it.
+    """
     try:
         meta = json.loads((folder / _META).read_text(encoding="utf-8"))
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
@@ -141,14 +162,18 @@ def _load(folder: pathlib.Path) -> Cached | None:
         # Caches of version 0.1 have no remarks.
         remarks = meta.get("remarks", {})
         return Cached(folder, meta["fingerprint"], meta["set_aside"], remarks, splits)
-    except Exception:  # damaged arrays make NumPy raise nearly anything
+    except Exception as error:  # damaged arrays make NumPy raise nearly anything
+        if is_out_of_memory(error):
+            raise
+        if is_out_of_reach(error):
+            raise disk.failure(error) from error
         return None
 
 
 def _load_split(
     folder: pathlib.Path, split: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Maps a split's pictures, and loads its labels and the pictures' names; all read-only."""
+    """Memory-maps a split's pictures, and loads its labels and names; all read-only."""
     images = np.load(folder / f"{split}.npy", mmap_mode="r")
     with np.load(folder / f"{split}.npz", allow_pickle=False) as columns:
         arrays = {key: columns[key] for key in columns.files}
@@ -159,12 +184,12 @@ def _load_split(
 
 
 def _remove_leftovers(root: pathlib.Path, key: str) -> None:
-    """Removes what killed builds left: of this key (its lock is ours), and of abandoned ones."""
+    """Removes what killed builds left: of this key, whose lock is held, and of unlocked keys."""
     shutil.rmtree(root / key, ignore_errors=True)
     for leftover in root.glob(f"*{BUILDING}"):
         name = leftover.name.removesuffix(BUILDING)
         if not KEY.fullmatch(name):
-            continue  # of somebody else
+            continue  # not vaejax's
         if name == key:
             shutil.rmtree(leftover)
             continue
@@ -181,7 +206,7 @@ def _build(
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir()
     try:
-        # So that nobody takes for data, or backs up, what can be made again.
+        # The tag keeps programs from backing the cache up, and vaejax from taking it for data.
         (building / CACHE_TAG).write_text(CACHE_TAG_CONTENT)
         set_aside, remarks = build(config, contents, building, shown)
         files = sorted(building.iterdir())
@@ -225,8 +250,8 @@ def _fingerprint(
 
 
 def _space(config: DataConfig, count: int) -> float:
-    """Bytes that building a cache of `count` pictures takes."""
+    """Estimates the bytes of disk space that building a cache of `count` pictures takes."""
     height, width = config.image_size
-    # Held-out pictures are for a moment there twice.
+    # While the pool is divided, held-out pictures are on disk twice.
     held_out = sum(amount if amount < 1 else amount / max(count, 1) for amount in config.holdout)
     return count * height * width * config.channels * (1.01 + min(held_out, 1.0)) + (1 << 20)

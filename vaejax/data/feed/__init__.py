@@ -1,1 +1,1 @@
-"""From arrays to batches, in an order that is a function of seed and step."""
+"""Cuts arrays into batches, in an order that is a function of seed and step."""

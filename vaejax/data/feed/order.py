@@ -1,9 +1,9 @@
 """The order of training pictures: a permutation for every epoch, a function of the seed alone.
 
-It is the order of TensorFlow's op `RandomIndexShuffle`, which older releases called (but for the
-sizes that `_word_bits` names): a block cipher like Simon (Beaulieu et al.,
+It is the order of TensorFlow's op `RandomIndexShuffle`, which older releases of vaejax called
+(except for the sizes that `_word_bits` names): a block cipher like Simon (Beaulieu et al.,
 https://eprint.iacr.org/2013/404) of four rounds, kept inside the split by cycle walking (Black and
-Rogaway, CT-RSA 2002). So any position can be looked up alone, in a split of any size.
+Rogaway, CT-RSA 2002). Any single position can therefore be looked up, in a split of any size.
 """
 
 import functools
@@ -11,28 +11,31 @@ import functools
 import numpy as np
 from jaxtyping import Int64, Integer, UInt, UInt64
 
-_MIN_WORD_BITS = 8  # of half a cipher block: smaller blocks leave patterns
-# Up to this size all pictures of an epoch are put in order at once and kept: some milliseconds
-# for each epoch. In a split much smaller than its block, a position alone may walk for thousands
-# of rounds.
+_MIN_WORD_BITS = 8  # bits of half a cipher block; smaller blocks leave patterns
+# Up to this size an epoch's whole permutation is computed at once and cached, in some
+# milliseconds per epoch. In a split much smaller than the cipher's block, the cycle walk of a
+# single position may take thousands of steps.
 _MAX_WHOLE_EPOCH = 2**18
 
 
 def batch_indices(
     seed: int, positions: Int64[np.ndarray, "*shape"], size: int
 ) -> Int64[np.ndarray, "*shape"]:
-    """Which pictures stand at `positions`.
+    """Computes the rows of the pictures at some positions of the training order.
 
-    Every epoch is a permutation of its own; a batch may straddle epochs.
+    Every epoch has its own permutation; a batch may straddle epochs.
 
     Args:
       seed: seed of the order.
-      positions: counted since the beginning; those of step s are s times the global batch size
-        and what follows.
-      size: pictures in the split.
+      positions: numbers of pictures since the beginning of training; the positions of step s are
+        s * B to s * B + B - 1, where B is the global batch size.
+      size: number of pictures in the split.
+
+    Returns:
+      For each position a row of the split, from 0 to `size` - 1.
 
     Raises:
-      ValueError: there are no pictures.
+      ValueError: `size` is less than 1.
     """
     if size < 1:
         raise ValueError(f"no order of {size} pictures")
@@ -49,25 +52,25 @@ def batch_indices(
 
 @functools.lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
-    """The permutation of one epoch, by way of the cipher's whole block."""
+    """Computes the permutation of one epoch by encrypting the cipher's whole domain."""
     bits = _word_bits(size)
-    words = np.arange(2**bits, dtype=np.uint32)  # twice a word of up to 9 bits fits
+    words = np.arange(2**bits, dtype=np.uint32)  # wide enough for two words of up to 9 bits
     keys = _keys(seed, np.array([epoch])).astype(np.uint32)
     left, right = _encrypted(words[:, None], words, keys, bits)
     encrypted = ((left << bits) | right).ravel().astype(np.int64)
     order, onward = encrypted[:size], encrypted.copy()
-    onward[:size] = np.arange(size)  # whoever is inside the split has arrived
+    onward[:size] = np.arange(size)  # the walk ends inside the split
     while np.any(order >= size):
         order = onward.take(order)
-        onward = onward.take(onward)  # twice as far
-    order.flags.writeable = False  # every caller gets this array
+        onward = onward.take(onward)  # pointer doubling
+    order.flags.writeable = False  # the cache returns this array to every caller
     return order
 
 
 def _shuffled(
     places: Int64[np.ndarray, " position"], keys: UInt64[np.ndarray, "3 position"], size: int
 ) -> Int64[np.ndarray, " position"]:
-    """The pictures at `places` of epochs that have these keys."""
+    """Computes the pictures at `places` of epochs with these keys, by cycle walking."""
     bits = _word_bits(size)
     index = places.astype(np.uint64)
     outside = np.arange(len(index))
@@ -80,10 +83,10 @@ def _shuffled(
 
 
 def _word_bits(size: int) -> int:
-    """Half the bits of the cipher's block, the smallest that holds every picture's number.
+    """Returns half the bits of the smallest cipher block that holds every picture's number.
 
-    For 2**16 + 1, 2**18 + 1, ... pictures it has two bits more than TensorFlow's, which cuts off
-    the last picture's number: that picture never came there, and another one came twice.
+    For 2**16 + 1, 2**18 + 1, ... pictures the block has two bits more than TensorFlow's, which
+    truncates the last picture's number: there that picture never occurs, and another one twice.
     """
     return max(_MIN_WORD_BITS, ((size - 1).bit_length() + 1) // 2)
 
@@ -94,7 +97,10 @@ def _encrypted(
     keys: UInt[np.ndarray, "3 #position"],
     bits: int,
 ) -> tuple[UInt[np.ndarray, "..."], UInt[np.ndarray, "..."]]:
-    """Four rounds of the cipher on blocks of two words of `bits` in twice as wide numbers."""
+    """Encrypts blocks with four rounds of the cipher.
+
+    A block is two words of `bits` bits, each in an integer type at least twice as wide.
+    """
     mask = 2**bits - 1
     first, second, third = keys & mask
 
@@ -112,10 +118,10 @@ def _encrypted(
 
 
 def _keys(seed: int, epochs: Int64[np.ndarray, " epoch"]) -> UInt64[np.ndarray, "3 epoch"]:
-    """The cipher's keys, of which it takes the low bits, at most 32.
+    """Derives the cipher's keys, of which it uses the low bits, at most 32.
 
-    Its keys are cut straight from the numbers given: from small ones it makes something close to
-    the identity. Hashing cures that.
+    The cipher takes its round keys directly from the numbers given: with small ones it is close
+    to the identity. Hashing prevents that.
     """
     keys = [_hashed(_hashed(np.uint64(seed % 2**64)) ^ epochs.astype(np.uint64))]
     keys.append(_hashed(keys[-1]))

@@ -2,9 +2,9 @@
 
 A batch is a dict of arrays whose first axis is the example: `image`, labels by name, `index`.
 
-Training positions count pictures since the beginning: position p lies in epoch p // size and,
-there, at place p % size of that epoch's permutation. Nothing has to be saved or replayed to go
-on from any step, and any number of processes cut the same global batches.
+Training positions count pictures since the beginning: position p is place p % size in the
+permutation of epoch p // size. Nothing has to be saved or replayed to resume from any step, and
+any number of processes cut the same global batches.
 """
 
 import atexit
@@ -20,19 +20,22 @@ from vaejax.data.feed import tf_data, threads
 from vaejax.data.feed.order import batch_indices
 from vaejax.data.lazy_tensorflow import tensorflow
 
-# Batches are read some at a time, because a call into TensorFlow and back takes longer than
-# reading a small batch: as many as fit into these bytes, but at least one and not more than this.
+# Several batches are read at a time, because a call into TensorFlow and back takes longer than
+# reading a small batch: as many as fit into _CHUNK_BYTES, from 1 to _CHUNK_BATCHES.
 _CHUNK_BYTES, _CHUNK_BATCHES = 8_000_000, 8
 _PREFETCHED_CHUNKS = 2
 
 Arrays = Mapping[str, Shaped[np.ndarray, "example ..."]]
-"""The examples of a split: arrays by name, with a row for each example."""
+"""The examples of a split: arrays by name, one row per example."""
 Feed = Callable[..., Generator[dict[str, np.ndarray], None, None]]
-"""`loaded_ahead` of one of the two modules that have it."""
+"""A function that loads batches ahead of use: `loaded_ahead` of `tf_data` or `threads`."""
 
 
 def feeds() -> dict[str, Feed]:
-    """Who can load batches ahead on this machine, by name, the one that does it first."""
+    """Returns the feeds that this machine has, by name, the default first.
+
+    Imports TensorFlow if it is installed.
+    """
     ours = {"threads": threads.loaded_ahead}
     return {"tf.data": tf_data.loaded_ahead, **ours} if tensorflow() else ours
 
@@ -48,24 +51,25 @@ def train_batches(
     only_index: bool = False,
     feed: Feed | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Shuffled batches without end.
+    """Iterates over shuffled batches without end.
 
     Args:
       arrays: the split's examples.
       seed: seed of the order.
-      batch_size: batch size of all processes together, a multiple of `process_count`.
-      first_step: the step to go on from.
-      process_index: this process takes its run of rows of every global batch.
-      process_count: how many processes share a batch.
-      only_index: leave out `arrays`: whoever reads the batches has them already.
-      feed: another than the first of `feeds()`, to compare them. All give the same batches.
+      batch_size: global batch size, over all processes; a multiple of `process_count`.
+      first_step: the step to resume from: the number of batches before the first.
+      process_index: selects the contiguous rows of every global batch that this process gets.
+      process_count: number of processes that share a batch.
+      only_index: whether to leave out `arrays`, for a caller that already holds them.
+      feed: replaces the first of `feeds()`, to compare them; all give the same batches.
 
     Returns:
       An iterator over dicts: rows of each of `arrays`, `[batch_size / process_count, ...]`, and
-      `index`, int64, which rows they are. The arrays are read-only.
+      `index`, int64, the numbers of these rows. The arrays are read-only.
 
     Raises:
-      ValueError: there are no examples, or the batch does not divide.
+      ValueError: there are no examples, `batch_size` is not a positive multiple of
+        `process_count`, or there is no process `process_index`.
     """
     rows = _local_rows(batch_size, process_index, process_count)
     size = _size(arrays)
@@ -90,23 +94,24 @@ def eval_batches(
     process_count: int = 1,
     feed: Feed | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order, over all processes.
+    """Iterates over every example once, in order, shared among all processes.
 
     Args:
       arrays: the split's examples.
-      chosen: the rows of those that are wanted; None for all.
-      batch_size: batch size of all processes together, a multiple of `process_count`.
-      process_index: this process takes its run of rows of every global batch.
-      process_count: how many processes share a batch.
-      feed: as `train_batches` has it.
+      batch_size: global batch size, over all processes; a multiple of `process_count`.
+      chosen: row numbers of the examples wanted, in the order wanted; None for all.
+      process_index: selects the contiguous rows of every global batch that this process gets.
+      process_count: number of processes that share a batch.
+      feed: as in `train_batches`.
 
     Returns:
-      An iterator over dicts: `arrays` and `index` as `train_batches` has them, and `mask`, bool:
-      False in rows that only fill the last batch (they repeat the last example). All processes
-      see as many batches.
+      An iterator over dicts: `arrays` and `index` as in `train_batches`, and `mask`, bool: False
+      in rows that only pad the last batch (they repeat the last example). All processes get the
+      same number of batches.
 
     Raises:
-      ValueError: the batch does not divide.
+      ValueError: `batch_size` is not a positive multiple of `process_count`, or there is no
+        process `process_index`.
     """
     rows = _local_rows(batch_size, process_index, process_count)
     chosen = np.arange(_size(arrays)) if chosen is None else chosen
@@ -141,20 +146,20 @@ def _local_rows(
 
 
 def _chunk(arrays: Arrays, rows: np.ndarray) -> int:
-    """How many batches are read at a time."""
+    """Returns how many batches are read at a time."""
     example = sum(math.prod(array.shape[1:]) * array.itemsize for array in arrays.values())
     return min(max(1, _CHUNK_BYTES // (len(rows) * example)), _CHUNK_BATCHES)
 
 
 # Iterators that are still open. TensorFlow's threads call Python, and must have stopped before
-# the interpreter goes.
+# the interpreter exits.
 _open_iterators: weakref.WeakSet = weakref.WeakSet()
 
 
 @atexit.register
 def _close_iterators() -> None:
     for iterator in list(_open_iterators):
-        with contextlib.suppress(ValueError):  # another thread is just reading it
+        with contextlib.suppress(ValueError):  # another thread is executing it
             iterator.close()
 
 
@@ -165,7 +170,7 @@ def _prefetched(
     chunk: int,
     feed: Feed | None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The arrays `load` gives for each step, by name, `chunk` steps loaded ahead at a time."""
+    """Iterates over the arrays of each step, by name; loads `chunk` steps at a time in advance."""
     iterator = _iterate(load, steps, types, chunk, feed)
     _open_iterators.add(iterator)
     return iterator
@@ -175,7 +180,7 @@ def _iterate(load, steps: range, types, chunk: int, feed) -> Iterator[dict[str, 
     def load_chunk(first: int) -> tuple[np.ndarray, ...]:
         return load(np.arange(first, min(first + chunk, steps.stop)))
 
-    loaded_ahead = feed or next(iter(feeds().values()))  # imports TensorFlow: not before it must
+    loaded_ahead = feed or next(iter(feeds().values()))  # imports TensorFlow: as late as possible
     firsts = range(steps.start, steps.stop, chunk)
     with contextlib.closing(loaded_ahead(load_chunk, types, firsts, _PREFETCHED_CHUNKS)) as chunks:
         for arrays in chunks:

@@ -1,4 +1,4 @@
-"""Arrays loaded ahead by tf.data."""
+"""Loads arrays ahead of use with tf.data."""
 
 from collections.abc import Callable, Generator, Mapping
 
@@ -14,7 +14,11 @@ def loaded_ahead(
     numbers: range,
     ahead: int,
 ) -> Generator[dict[str, Shaped[np.ndarray, "..."]], None, None]:
-    """As `threads.loaded_ahead`, to the byte. TensorFlow must be installed."""
+    """Does the same as `threads.loaded_ahead`, and gives the same bytes, with tf.data.
+
+    Raises:
+      ImportError: TensorFlow is not installed, or its import fails.
+    """
     tf = tensorflow()
     if tf is None:
         raise ImportError("tf.data needs TensorFlow, which is not installed")
@@ -33,12 +37,12 @@ def loaded_ahead(
         return dict(zip(types, arrays))
 
     options = tf.data.Options()
-    options.autotune.enabled = False  # one stage: nothing to tune, and a thread the fewer
+    options.autotune.enabled = False  # one stage: nothing to tune, and one thread fewer
     options.threading.private_threadpool_size = 1
     dataset = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step).map(by_name)
     dataset = dataset.prefetch(ahead).with_options(options)
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        # TensorFlow has put the traceback of what `load` raised into one of its own errors.
+        # TensorFlow wraps what `load` raised, as text, in an error of its own: raise the original.
         raise (failures or [error])[0] from None

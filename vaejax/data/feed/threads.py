@@ -1,4 +1,4 @@
-"""Arrays loaded ahead by a thread of Python, where TensorFlow is not installed."""
+"""Loads arrays ahead of use with a Python thread, where TensorFlow is not installed."""
 
 import contextlib
 from collections import deque
@@ -16,18 +16,18 @@ def loaded_ahead(
     numbers: range,
     ahead: int,
 ) -> Generator[dict[str, Shaped[np.ndarray, "..."]], None, None]:
-    """The arrays that `load` gives for each number, in order.
+    """Iterates over the arrays that `load` returns for each number, in order.
 
-    Closing the iterator, dropping it, or an interpreter that ends, ends its thread.
+    The thread ends when the iterator is closed or dropped, or the interpreter exits.
 
     Args:
-      load: called in one other thread; what it raises, `next` raises.
-      types: types of the arrays, by name.
-      numbers: to load.
-      ahead: how many are loaded before they are asked for.
+      load: called with a number, in one other thread; `next` raises what it raises.
+      types: dtypes of the arrays that `load` returns, by name, in their order.
+      numbers: the numbers to load.
+      ahead: how many numbers are loaded before they are asked for.
 
     Returns:
-      An iterator over the arrays by name, read-only.
+      An iterator over dicts of arrays by name, read-only.
     """
     reader = ThreadPoolExecutor(1, "vaejax-feed")
     waiting = iter(numbers)
@@ -40,6 +40,7 @@ def loaded_ahead(
                 array.flags.writeable = False
             yield arrays
     finally:
-        # The reader itself may drop the iterator, as a collector of garbage, and cannot wait.
+        # Garbage collection may close the iterator in the reader's own thread, which cannot wait
+        # for itself.
         with contextlib.suppress(RuntimeError):
             reader.shutdown(cancel_futures=True)

@@ -1,1 +1,1 @@
-"""From the bytes of a picture file to pixels of the training size."""
+"""Decodes picture files: from their bytes to pixels of the training size."""

@@ -23,7 +23,7 @@ preset            box (left, top, right, bottom)      filter    used by
                   target's size
 ================  ==================================  ========  ==================================
 
-Pillow does the resampling. Its filters widen with the reduction, that is, they antialias.
+Pillow does the resampling. Its filters' support grows with the reduction: they antialias.
 """
 
 import dataclasses
@@ -41,7 +41,13 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.L
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """One preset: a rule for the box, and the filter of the resize (None: no resize)."""
+    """One preset: a rule for the box, and the filter of the resize.
+
+    Attributes:
+      rule: how the box is found, as in the table above; "box" is a fixed one.
+      filter: Pillow's filter for resizing; None for no resize.
+      box: left, top, right and bottom in pixels, for the rule "box" only.
+    """
 
     rule: Literal["box", "shrink", "whole", "center", "none"]
     filter: Literal["bilinear", "lanczos"] | None
@@ -49,7 +55,7 @@ class Crop:
 
     @property
     def celeba_only(self) -> bool:
-        """Whether the preset is defined for 178x218 pictures and square targets alone."""
+        """Whether the preset is defined only for 178x218 pictures and square targets."""
         return self.rule in ("box", "shrink")
 
 
@@ -82,7 +88,7 @@ def check_preset(preset: str, image_size: tuple[int, int]) -> None:
 
 
 def describe(preset: str) -> dict:
-    """What the fingerprint says of a preset: its name, box (or rule) and filter; JSON-able."""
+    """Describes a preset for the fingerprint: its name, box (or rule) and filter; JSON-able."""
     crop = PRESETS[preset]
     return {
         "preset": preset,
@@ -92,12 +98,12 @@ def describe(preset: str) -> dict:
 
 
 def crop_and_resize(image: Image.Image, preset: str, image_size: tuple[int, int]) -> Image.Image:
-    """Cuts a picture with a preset and resizes it.
+    """Crops a picture with a preset and resizes it.
 
     Args:
       image: a picture in mode "RGB" or "L".
       preset: a name in `PRESETS`.
-      image_size: height and width of the result.
+      image_size: height and width of the result in pixels.
 
     Raises:
       ValueError: the preset does not fit the picture; the message is the reason to set it aside.
@@ -128,7 +134,14 @@ def crop_and_resize(image: Image.Image, preset: str, image_size: tuple[int, int]
 
 
 def center_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest centred box of `target`'s aspect in a picture of `size` (width, height).
+    """Computes the largest centred box with the aspect ratio of `target` in a picture of `size`.
+
+    Args:
+      size: width and height of the picture in pixels.
+      target: width and height of the target; only their ratio matters.
+
+    Returns:
+      Left, top, right and bottom of the box in pixels.
 
     >>> center_box((178, 218), (64, 64))
     (0, 20, 178, 198)

@@ -1,4 +1,4 @@
-"""From the bytes of one picture file to pixels of the training size, or a reason why not."""
+"""Decodes one picture file to pixels of the training size, or says why it cannot be used."""
 
 import contextlib
 import io
@@ -15,26 +15,31 @@ from vaejax.data.pictures.crops import crop_and_resize
 from vaejax.data.pictures.formats import HEAD_BYTES, readers, refusal
 from vaejax.records.pictures import is_marked
 
-# `max_pixels` is checked here from the header, so Pillow's limit would only turn a user's
-# explicit choice down; and what is torn is no picture, whatever else the process does with Pillow.
+# `max_pixels` is checked here from the header, so Pillow's own limit could only reject what the
+# user has explicitly allowed. Truncated files are unusable, whatever the process otherwise sets.
 _SETTINGS = ((Image, "MAX_IMAGE_PIXELS", None), (ImageFile, "LOAD_TRUNCATED_IMAGES", False))
 _PNG = b"\x89PNG\r\n\x1a\n"
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-# Formats of several frames or pages; a phone's JPEG (MPO) has a preview beside its picture.
+# Formats with several frames or pages. MPO is left out: a phone's JPEG in that format holds a
+# preview beside its picture.
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
+# A picture that is enlarged by more than this factor gets a remark.
 _ENLARGED = 2.0
 
 
 class UnusablePicture(Exception):
-    """A picture is set aside; the message is the reason."""
+    """A picture cannot be used and is set aside; the message is the reason."""
 
 
 class DamagedPicture(UnusablePicture):
-    """Pillow could not read it."""
+    """Pillow or the crop has raised an error on a picture."""
 
 
 class _Quiet:
-    """Pillow's settings of a build; they are the process's, so the last build takes them back."""
+    """Pillow's settings during builds.
+
+    They are global to the process: the first build sets them, the last to end restores them.
+    """
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -64,7 +69,7 @@ _quiet = _Quiet()
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Pillow without its own size limit and warnings, for the time of a build; in any thread."""
+    """Turns off Pillow's own size limit and all warnings, in all threads, during a build."""
     with _quiet:
         yield
 
@@ -83,15 +88,16 @@ def decode(
 
     Args:
       content: a picture file's bytes, or uint8 pixels `[h, w]` or `[h, w, c]`, c 1, 3 or 4.
-      image_size: height and width of the result.
-      channels: 3 for RGB, 1 for grey.
-      crop: a preset of `vaejax.data.pictures.crops`.
-      max_pixels: a larger picture is refused before it is decoded.
-      refuse_drawn: refuse pictures that vaejax has drawn: what a run makes is not its data.
-      remark: is called with what is odd about a picture that is used all the same.
+      image_size: height and width of the result in pixels.
+      channels: 3 for RGB, 1 for greyscale.
+      crop: name of a preset of `vaejax.data.pictures.crops`.
+      max_pixels: a file with more pixels is refused before it is decoded; arrays are not checked.
+      refuse_drawn: whether to refuse pictures that vaejax has drawn, so that a run's output does
+        not become training data.
+      remark: called with anything odd about a picture that does not make it unusable.
 
     Raises:
-      UnusablePicture: with the reason, for whatever is wrong with the picture.
+      UnusablePicture: the picture cannot be used; the message is the reason.
     """
 
     def pixels(content: bytes | np.ndarray) -> np.ndarray:
@@ -99,7 +105,7 @@ def decode(
             image = open_image(content, max_pixels)
             if refuse_drawn and is_marked(image):
                 raise UnusablePicture("drawn by vaejax")
-            # The first frame of an animation is the one an opened picture stands at.
+            # Pillow opens an animation at its first frame.
             image.load()
             if image.format in _ANIMATED and getattr(image, "is_animated", False):
                 remark("only the first of several frames or pages is used")
@@ -115,7 +121,7 @@ def decode(
         return pixels(content)
     except DamagedPicture:
         bare = without_metadata(content) if isinstance(content, bytes) else content
-        # Pillow refuses a PNG for its texts and profiles: too long, or damaged.
+        # Pillow rejects a PNG whose text chunks or colour profile are too long or damaged.
         if len(bare) == len(content):
             raise
     return pixels(bare)
@@ -124,11 +130,12 @@ def decode(
 def to_pixels(
     image: Image.Image, *, image_size: tuple[int, int], channels: int, crop: str
 ) -> UInt8[np.ndarray, "height width channel"]:
-    """A picture of Pillow turned upright, flattened, cropped and resized; arguments as `decode`.
+    """Turns upright, flattens, crops and resizes a Pillow picture; arguments as in `decode`.
 
     Raises:
-      UnusablePicture: pixels without a known range.
-      Exception: nearly any, of Pillow, where it is damaged.
+      UnusablePicture: the range of the pixel values is unknown.
+      ValueError: the crop does not fit the picture.
+      Exception: nearly any that Pillow raises on a damaged picture.
     """
     image = flatten(_upright(image), "RGB" if channels == 3 else "L")
     image = crop_and_resize(image, crop, image_size)
@@ -136,11 +143,15 @@ def to_pixels(
 
 
 def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
-    """Reads a picture's header; an array becomes a picture.
+    """Opens a picture file by its header, without decoding the pixels, or wraps an array.
+
+    Args:
+      content: as in `decode`.
+      max_pixels: largest number of pixels of a file; arrays are not checked.
 
     Raises:
-      UnusablePicture: it is empty or too large.
-      Exception: nearly any, of Pillow, where it is damaged.
+      UnusablePicture: the file is empty or has more than `max_pixels`.
+      Exception: nearly any that Pillow raises on a damaged file.
     """
     if isinstance(content, np.ndarray):
         flat = content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content
@@ -156,7 +167,7 @@ def open_image(content: bytes | np.ndarray, max_pixels: int) -> Image.Image:
 
 
 def _damage(content: bytes | np.ndarray, error: Exception) -> str:
-    """What is wrong with a picture at which Pillow raised an error."""
+    """Describes what is wrong with a picture on which Pillow or the crop raised an error."""
     if isinstance(content, bytes) and (reason := refusal("", content[:HEAD_BYTES])):
         return reason
     if isinstance(error, Image.UnidentifiedImageError):
@@ -165,9 +176,9 @@ def _damage(content: bytes | np.ndarray, error: Exception) -> str:
 
 
 def without_metadata(content: bytes) -> bytes:
-    """A PNG without its texts and its colour profile; any other file as it is.
+    """Returns a PNG without its text chunks and colour profile; any other file unchanged.
 
-    Short plain XMP stays: the orientation may stand in it.
+    Uncompressed XMP of less than 1 MiB is kept, because it may hold the orientation.
     """
     if not content.startswith(_PNG):
         return content
@@ -183,10 +194,12 @@ def without_metadata(content: bytes) -> bytes:
 
 
 def flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Any Pillow picture in 8-bit "RGB" or "L": 16 bits scaled, transparency laid on white.
+    """Converts any Pillow picture to 8 bits per channel, in the mode "RGB" or "L".
+
+    16-bit values are scaled; transparent pictures are composited on white.
 
     Raises:
-      UnusablePicture: pixels without a known range (floating point, 32-bit integers).
+      UnusablePicture: the range of the pixel values is unknown (floating point, 32-bit integers).
     """
     if image.mode == "F":
         raise UnusablePicture("floating-point pixels, whose range is unknown")
@@ -205,7 +218,7 @@ def flatten(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation asks; as it lies where the EXIF block is damaged."""
+    """Applies the EXIF orientation; returns the picture unchanged if the EXIF block is damaged."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:

@@ -1,4 +1,4 @@
-"""Picture formats: known by their first bytes, read by Pillow and its plugins."""
+"""Picture formats: recognized by their first bytes, read by Pillow and its plugins."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ import re
 from PIL import Image
 
 HEAD_BYTES = 64
-"""As many of a file's first bytes as `refusal` looks at."""
+"""Number of a file's first bytes that `refusal` examines."""
 
 SUFFIXES = (
     ".jpg",
@@ -21,29 +21,30 @@ SUFFIXES = (
     ".tiff",
     ".ppm",
     ".pgm",
-    # These begin like anything else.
+    # Formats without a signature: their first bytes say nothing.
     ".tga",
     ".pcx",
 )
-"""Files so called are taken for pictures, unread; what others are is found in their bytes."""
+"""Files with these suffixes are listed as pictures unread; others, by their first bytes."""
 
-# Camera files begin like TIFFs, but what Pillow would find in them is a thumbnail.
+# Camera raw files begin like TIFFs, but Pillow would find only a thumbnail in them.
 _RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2",
                  ".sr2", ".srw")  # fmt: skip
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
-# By Pillow's names. The list is closed because some of Pillow's readers run programs (EPS calls
-# Ghostscript).
+# By Pillow's format names. The list is closed because some of Pillow's readers run programs (EPS
+# calls Ghostscript).
 _SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "WEBP": rb"RIFF.{4}WEBP",
-    # Its reserved words are zero, and its header has one of a few sizes.
+    # BMP's reserved words are zero, and its header has one of a few sizes.
     "BMP": rb"BM.{4}\x00{4}.{4}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00",
     "GIF": rb"GIF8[79]a",
     "TIFF": rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+",
     "PPM": rb"P[1-6]\s+[#\d]",
-    # Of both, the first brand may be the container's, and its own one of those that follow.
+    # AVIF and HEIF: the major brand may be the container's (mif1, msf1); the format's own is then
+    # one of the compatible brands that follow.
     "AVIF": rb".{4}ftyp(avi[fs]|(mif1|msf1).{4}(.{4})*?avi[fs])",
     "HEIF": rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)",
     "JPEG2000": rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n",
@@ -56,15 +57,15 @@ _SIGNATURES = {
     "JXL": rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n",
 }
 _PATTERNS = {name: re.compile(pattern, re.DOTALL) for name, pattern in _SIGNATURES.items()}
-# Without a signature: tried last, on files that are called so.
+# Formats without a signature: tried last; only files with their suffix are listed.
 _UNSIGNED = ("PCX", "TGA")
 
 
 @functools.cache
 def readers() -> tuple[str, ...]:
-    """The formats that this installation reads, by Pillow's names, in the order to try them.
+    """Returns the formats that this installation reads, by Pillow's names, in the order to try.
 
-    HEIC pictures (HEIF) are among them where the extra `heic` (pillow-heif) is installed.
+    HEIF (HEIC pictures) is among them if the extra `heic` (pillow-heif) is installed.
     """
     Image.init()
     try:
@@ -77,11 +78,11 @@ def readers() -> tuple[str, ...]:
 
 
 def refusal(name: str, head: bytes) -> str | None:
-    """Why a file is no picture that can be used, by its first bytes; None if it may be one.
+    """Returns why a file is no usable picture, judged by its first bytes; None if it may be one.
 
     Args:
-      name: name of the file.
-      head: its first `HEAD_BYTES`, or all of a shorter one.
+      name: the file's name, or "" to judge by the bytes alone.
+      head: its first `HEAD_BYTES` bytes, or all of a shorter file.
     """
     if not head:
         return "empty file"

@@ -1,1 +1,1 @@
-"""Where pictures lie, and which of them are used."""
+"""Picture sources (folders, zips, arrays, CelebA, TFDS), and which of their files are used."""

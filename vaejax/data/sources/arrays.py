@@ -15,16 +15,16 @@ _USUAL_NAMES = ("images", "image", "faces", "x")
 class ArrayFile(Source):
     """An array `[N, H, W]` or `[N, H, W, C]` of pictures; other arrays of length N are labels.
 
-    An `.npz` member cannot be mapped: its arrays are read into memory once, while building.
+    Members of an `.npz` cannot be memory-mapped: they are read into memory once, while building.
     """
 
     kind = "array"
 
     def __init__(self, path: pathlib.Path):
-        """Looks at the file's first bytes; its name says nothing.
+        """Checks the file's first bytes; its suffix is ignored.
 
         Raises:
-          UserError: NumPy has not written it, or it cannot be read.
+          UserError: it is not an `.npz` or `.npy` file, or it cannot be read.
         """
         try:
             with open(path, "rb") as file:
@@ -37,12 +37,16 @@ class ArrayFile(Source):
         self._path = path
 
     def signature(self) -> list:
-        """Name, size and modification time of the file."""
+        """Returns name, size (bytes) and modification time (ns) of the file."""
         stat = self._path.stat()
         return [self._path.name, stat.st_size, stat.st_mtime_ns]
 
     def contents(self) -> Contents:
-        """All pictures in the file's order, named by their row."""
+        """Lists all pictures in the file's order, named by their row number.
+
+        Raises:
+          UserError: the file is damaged, or its arrays are not pictures that can be used.
+        """
         arrays = _load(self._path, self._zipped)
         key = find_images(arrays, self._path)
         images = arrays.pop(key)
@@ -59,7 +63,7 @@ def _load(path: pathlib.Path, zipped: bool) -> dict[str, np.ndarray]:
     try:
         if not zipped:
             return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
-        # Opened here: NumPy leaves the file of a torn zip open.
+        # Opened here, because NumPy does not close the file of a damaged zip.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
             members = {name: loaded[name] for name in loaded.files}
         return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
@@ -76,10 +80,17 @@ def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
 
 
 def find_images(arrays: dict[str, np.ndarray], path: pathlib.Path) -> str:
-    """The name of the array that holds the pictures.
+    """Returns the name of the array that holds the pictures.
+
+    If several arrays have 3 or 4 axes, the first with a usual name (such as `images`) is taken.
+
+    Args:
+      arrays: the file's arrays by name.
+      path: the file, for messages.
 
     Raises:
-      UserError: there is none or more than one, or it is not laid out `[N, H, W(, C)]`.
+      UserError: there is none or more than one, it is not laid out `[N, H, W(, C)]`, or it is
+        empty.
     """
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
     found = [name for name, array in arrays.items() if array.ndim in (3, 4)]
@@ -103,10 +114,15 @@ def find_images(arrays: dict[str, np.ndarray], path: pathlib.Path) -> str:
 
 
 def pixel_scale(images: np.ndarray, what: str) -> float | None:
-    """The factor that brings float pixels to 0..255; None for uint8.
+    """Returns the factor that scales float pixels to [0, 255]; None for uint8.
+
+    Args:
+      images: pictures `[N, ...]`.
+      what: name of the array, for messages.
 
     Raises:
-      UserError: another type, or values outside [0, 255], or not finite.
+      UserError: the dtype is neither uint8 nor floating point, a value is not finite or outside
+        [0, 255], or the largest lies between 1 and 2, so that neither [0, 1] nor [0, 255] fits.
     """
     if images.dtype == np.uint8:
         return None
@@ -115,7 +131,7 @@ def pixel_scale(images: np.ndarray, what: str) -> float | None:
     low, high = np.inf, -np.inf
     for rows in spans(len(images), 256):
         part = images[rows.start : rows.stop]
-        low, high = np.minimum(low, part.min()), np.maximum(high, part.max())  # keeps NaN
+        low, high = np.minimum(low, part.min()), np.maximum(high, part.max())  # propagates NaN
     if not (low >= 0 and high <= 255):
         raise UserError(
             f"{what} has values from {low:g} to {high:g}: scale them to [0, 1] or [0, 255]"

@@ -2,7 +2,8 @@
 
 The directory holds `img_align_celeba.zip` or the unpacked `img_align_celeba/` (Kaggle: twice
 nested), `list_eval_partition` and `list_attr_celeba`, both `.txt` (official) or `.csv` (Kaggle).
-Upper and lower case of these names count for nothing, nor does the suffix of a picture's.
+The case of these names is ignored. A picture that the tables do not list under its own name is
+matched without its suffix.
 """
 
 import csv
@@ -24,14 +25,19 @@ _SITE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 
 class Table(NamedTuple):
-    """An annotation file: a row of whole numbers for each picture."""
+    """An annotation file: a row of integers for each picture.
+
+    Attributes:
+      columns: names of the columns; empty if the file does not name them.
+      rows: picture name -> one value per column.
+    """
 
     columns: list[str]
     rows: dict[str, list[int]]
 
 
 class CelebA(Source):
-    """The aligned photographs with their official splits and 40 attributes."""
+    """The aligned photographs with their official splits and 40 binary attributes."""
 
     kind = "celeba"
 
@@ -39,15 +45,15 @@ class CelebA(Source):
         """Finds the pictures and both annotation files.
 
         Args:
-          path: path of the directory.
-          max_pixels: most pixels of a picture, in a file that may be read.
+          path: the directory that holds them.
+          max_pixels: largest number of pixels of a picture; it limits the size of files to read.
 
         Raises:
           UserError: one of them is missing or cannot be read.
         """
         self._partition = _annotation(path, "list_eval_partition")
         self._attributes = _annotation(path, "list_attr_celeba")
-        # Where both are there the zip is used: an interrupted unpacking cannot be seen.
+        # If both exist the zip is used: an interrupted extraction cannot be detected.
         pictures = _find(path, "img_align_celeba.zip", "img_align_celeba")
         if pictures is None:
             raise UserError(
@@ -63,18 +69,22 @@ class CelebA(Source):
         renamed = sum(name != row for name, row in self._matched.items() if row)
         if renamed:
             self.notes = (
-                f"{renamed:,} pictures are called otherwise than in {self._partition.name}, and"
-                " were found by their names without the suffix",
+                f"{renamed:,} pictures have another suffix than in {self._partition.name}; they "
+                "were matched by their names without it",
             )
 
     def signature(self) -> dict:
-        """Marks of the pictures and of both annotation files."""
+        """Returns the pictures' marks, and size and modification time of both annotation files."""
         stats = {file.name: file.stat() for file in (self._partition, self._attributes)}
         tables = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
         return {"pictures": self._files.marks, "tables": tables}
 
     def contents(self) -> Contents:
-        """Pictures that are listed and there, by split and name; the others are set aside."""
+        """Lists the pictures that exist and are in both tables; the others are set aside.
+
+        Raises:
+          UserError: the attribute table cannot be read.
+        """
         attributes = read_table(self._attributes)
         names = self._files.names
         described = match(names, attributes.rows)
@@ -119,14 +129,14 @@ class CelebA(Source):
 
 
 def match(files: Collection[str], rows: Collection[str]) -> dict[str, str]:
-    """Finds each file's row: that of its name, else that of its name without the suffix.
+    """Matches files to table rows by name, or else by name without the suffix.
 
     Args:
-      files: names of pictures.
-      rows: names in a table.
+      files: names of the picture files.
+      rows: picture names in a table.
 
     Returns:
-      File -> row, of the files that have one; "" where several files or rows could be meant.
+      File -> row, for the files that have one; "" if the match without suffix is ambiguous.
 
     >>> match(["1.png", "2.jpg", "3.png", "3.JPG", "4.jpg"], ["1.jpg", "2.jpg", "3.jpg"])
     {'2.jpg': '2.jpg', '1.png': '1.jpg', '3.png': '', '3.JPG': ''}
@@ -156,7 +166,7 @@ def _binary(values: list[int]) -> UInt8[np.ndarray, " attribute"]:
 
 
 def _find(folder: pathlib.Path, *names: str) -> pathlib.Path | None:
-    """The first of `names` that lies in a folder, whatever its case."""
+    """Returns the first of `names` (lower case) that a folder has in any case, or None."""
     try:
         there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
     except OSError as error:
@@ -178,14 +188,18 @@ def _annotation(path: pathlib.Path, stem: str) -> pathlib.Path:
 
 
 def read_table(path: pathlib.Path) -> Table:
-    """Reads an annotation file, official (spaces; count and names first) or Kaggle's (commas).
+    """Reads an annotation file, official (separated by spaces) or Kaggle's (by commas).
+
+    An official file may begin with the number of pictures and the names of the columns; Kaggle's
+    begins with a header.
 
     Raises:
-      UserError: no text, or a line that is not a name and whole numbers, one a column.
+      UserError: the file cannot be read or is not text, a line is not a file name and one
+        integer per column, or two lines contradict each other.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        # What a table holds is seen in its first line, not by its name.
+        # The separator is detected from the first line; the suffix is ignored.
         has_commas = bool(lines) and "," in lines[0]
         if has_commas:
             table = [
@@ -216,8 +230,8 @@ def read_table(path: pathlib.Path) -> Table:
             rows[fields[0]] = []
         if earlier not in (None, rows[fields[0]]):
             raise UserError(
-                f"{path} line {number} says of {fields[0]!r} something else than a line before:"
-                " get the file again"
+                f"{path} line {number} contradicts an earlier line about {fields[0]!r}: get the "
+                "file again"
             )
         if len(rows[fields[0]]) != width:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The files of a directory."""
+"""The files of a directory, as a `Tree`."""
 
 import os
 import pathlib
@@ -8,13 +8,17 @@ from vaejax.data.sources.file_tree import Entry, Unreadable, cannot
 
 
 class Directory:
-    """A directory. Links to files are followed; links to folders may lead round for ever."""
+    """A directory. Links to files are followed; links to folders are not: they may form cycles."""
 
     def __init__(self, root: pathlib.Path):
         self._root = root
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder; raises `Unreadable`."""
+        """Lists the entries of a folder.
+
+        Raises:
+          Unreadable: the folder cannot be listed.
+        """
         try:
             with os.scandir(self._root / folder) as found:
                 return [self._entry(entry) for entry in found]
@@ -35,8 +39,12 @@ class Directory:
         return Entry(entry.name, False, status.st_size, [status.st_size, status.st_mtime_ns])
 
     def read(self, name: str, limit: int) -> bytes:
-        """A file's first `limit` bytes; raises `Unreadable`."""
-        # It may have become a pipe since it was listed, at which a plain `open` waits for ever.
+        """Reads a file's first `limit` bytes.
+
+        Raises:
+          Unreadable: it cannot be read, or is not a regular file.
+        """
+        # It may have become a pipe since it was listed; a plain `open` of a pipe may block forever.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         try:
             with open(os.open(self._root / name, flags), "rb") as file:

@@ -1,21 +1,21 @@
-"""Files in folders, in one form for directories and zips."""
+"""Files in folders: one interface for directories and zips."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Unreadable(Exception):
-    """A file or folder that cannot be read; the message is the reason."""
+    """A file or folder cannot be read; the message is the reason."""
 
 
 class Entry(NamedTuple):
     """A file or folder within a folder.
 
     Attributes:
-      name: without its folder.
-      is_folder: whether it has entries of its own.
-      size: bytes of a file.
-      mark: what changes with a file: size and modification time, or size and CRC.
-      refusal: why it must not be looked into; "" where it may.
+      name: its name, without the folder that it is in.
+      is_folder: whether it is a folder.
+      size: size of a file in bytes.
+      mark: value that changes with a file: size and modification time (ns), or size and CRC.
+      refusal: why it must not be read or listed; "" if it may be.
     """
 
     name: str
@@ -27,24 +27,29 @@ class Entry(NamedTuple):
 
 @runtime_checkable
 class Tree(Protocol):
-    """Files in folders. Names are relative, with forward slashes; a folder's ends with one."""
+    """Files in folders. Names are relative, with forward slashes; a folder's ends in a slash."""
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder ("" is the root); raises `Unreadable`."""
+        """Lists the entries of a folder ("" is the root); raises `Unreadable`."""
 
     def read(self, name: str, limit: int) -> bytes:
-        """A file's first `limit` bytes; raises `Unreadable`. From any thread."""
+        """Reads a file's first `limit` bytes; raises `Unreadable`. Thread-safe."""
 
 
 def cannot(error: Exception, name: str = "") -> str:
-    """The reason for which a file is set aside that raised `error` when it was read."""
+    """Formats an error raised by reading a file as the reason for setting the file aside.
+
+    Args:
+      error: what was raised.
+      name: the file's name as it may stand in the message; "" if it cannot.
+    """
     reason = reason_of(error)
-    # It leaves out the file's name, so that equal reasons are counted together.
+    # The file's name is replaced, so that equal reasons are counted together.
     return f"cannot be read: {reason.replace(repr(name), 'the file') if name else reason}"
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Returns an error's message in one line, or the name of its type if it has none."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

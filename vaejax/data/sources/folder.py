@@ -1,4 +1,4 @@
-"""A folder or zip of pictures, as anyone has."""
+"""A folder or zip of pictures without annotations."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ _SPLIT_FOLDERS = {
 class Folder(Source):
     """Pictures of mixed sizes, without labels.
 
-    Where folders called train and val or test (or as usual instead) hold all of the pictures,
-    they are the splits; otherwise the pictures are one pool.
+    If top-level folders named like splits (train, val, test or a usual synonym), one of them for
+    training, hold all pictures, they are the splits; otherwise the pictures are one pool.
     """
 
     kind = "folder"
@@ -35,8 +35,8 @@ class Folder(Source):
         """Lists the pictures.
 
         Args:
-          path: path of the folder or zip.
-          max_pixels: most pixels of a picture, in a file that may be read.
+          path: the folder or zip.
+          max_pixels: largest number of pixels of a picture; it limits the size of files to read.
 
         Raises:
           UserError: there are none, or the path cannot be listed.
@@ -61,16 +61,17 @@ class Folder(Source):
             )
         elif named := _named_like_splits(self._files.names):
             self.notes = (
-                f"the folders {', '.join(named)} are called like splits and are not taken for them,"
-                " since other pictures lie beside them or none is for training: all are one pool",
+                f"the folders {', '.join(named)} are named like splits, but other pictures are "
+                "beside them or there is no folder of training pictures: all pictures are divided "
+                "at random (config.data.holdout)",
             )
 
     def signature(self) -> dict:
-        """Names with sizes and modification times (zip: CRCs)."""
+        """Returns name -> size (bytes) and modification time (ns; in a zip, the CRC)."""
         return self._files.marks
 
     def contents(self) -> Contents:
-        """All pictures, by split and name."""
+        """Lists all pictures, by split and name."""
         return Contents(len(self._files.names), self._chunks, {})
 
     def _chunks(self, step: int) -> Iterator[Chunk]:
@@ -82,7 +83,10 @@ class Folder(Source):
 
 
 def split_folders(names: Sequence[str]) -> dict[str, str]:
-    """The folders that are the splits of a data set: folder -> split; {} if it is one pool.
+    """Finds the folders that are the splits of a data set: folder -> split; {} if none are.
+
+    Args:
+      names: relative names of all pictures, with forward slashes.
 
     >>> split_folders(["Train/a.jpg", "Train/b.jpg", "val/c.jpg"])
     {'Train': 'train', 'val': 'valid'}
@@ -97,7 +101,7 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
 
 
 def _named_like_splits(names: Sequence[str]) -> list[str]:
-    """Folders at the top that are called like splits."""
+    """Lists the top-level folders that are named like splits."""
     folders = {name.partition("/")[0] for name in names if "/" in name}
     return sorted(folder for folder in folders if folder.lower() in _SPLIT_FOLDERS)
 

@@ -1,4 +1,4 @@
-"""From a config to the source it names."""
+"""Opens the source that a config names."""
 
 import pathlib
 import stat
@@ -14,7 +14,7 @@ _FORMS = "synthetic, celeba, folder, array or tfds:NAME"
 
 
 def open_source(config: DataConfig) -> Source:
-    """Finds the data, without reading any picture.
+    """Opens the source that the config names, without reading any picture.
 
     Raises:
       UserError: the source is unknown, or something it needs is missing.
@@ -27,7 +27,7 @@ def open_source(config: DataConfig) -> Source:
         # TensorFlow Datasets is an optional extra, and slow to import.
         from vaejax.data.sources.tfds import Tfds
 
-        return Tfds(config.source.removeprefix("tfds:"), config.path, config.manual_dir)
+        return Tfds(config.source.removeprefix("tfds:"), config.path)
     if config.source == "celeba":
         path = _existing(config, "the directory with img_align_celeba.zip")
         return CelebA(path, config.max_pixels)
@@ -51,7 +51,7 @@ def _existing(config: DataConfig, wanted: str) -> pathlib.Path:
         raise UserError(
             f"config.data.path={config.path!r} does not exist: set it to {wanted}"
         ) from None
-    # No permission, a link to itself, too long a name; no such user; a name with a NUL.
+    # In this order: no permission, a link to itself or too long a name; no such user; a NUL.
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(

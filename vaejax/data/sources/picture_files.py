@@ -10,7 +10,7 @@ from vaejax.data.sources.picture_filter import list_pictures
 from vaejax.data.sources.zip_tree import Zip
 from vaejax.errors import UserError
 
-# Of 16 bits in four channels, unpacked; and room for what else a picture file carries.
+# 16 bits in four channels, uncompressed; and 64 MiB for whatever else a picture file carries.
 _BYTES_PER_PIXEL, _LEAST_BYTES = 8, 64 << 20
 
 
@@ -18,21 +18,22 @@ class PictureFiles:
     """The pictures of a directory or a zip, recursively.
 
     Names are relative, with forward slashes, sorted, and without the folders that all of them
-    share: a zip of a folder and the folder itself list alike.
+    share: a zip of a folder and the folder itself give the same names.
 
     Attributes:
       names: sorted list of names.
-      marks: name -> what changes with the file: size and modification time, or size and CRC.
-      left_out: everything else that lies there: name -> reason. A folder's name ends with a
-        slash and stands for all that lies in it.
+      marks: name -> value that changes with the file: size and modification time, or size and CRC.
+      left_out: everything else there: name -> reason. A folder's name ends in a slash and stands
+        for everything in it.
     """
 
     def __init__(self, path: pathlib.Path, max_pixels: int):
-        """Lists them.
+        """Lists the pictures.
 
         Args:
-          path: path of the directory or zip.
-          max_pixels: most pixels of a picture; what could only hold more is not read.
+          path: the directory or zip.
+          max_pixels: largest number of pixels of a picture; `read` refuses files that are larger
+            than such a picture uncompressed (and than 64 MiB).
 
         Raises:
           UserError: the path is neither a directory nor a zip, or cannot be listed.
@@ -53,10 +54,10 @@ class PictureFiles:
         self.left_out = {relative(name, prefix): left_out[name] for name in sorted(left_out)}
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; may be called from several threads.
+        """Reads the bytes of one file; may be called from several threads.
 
         Raises:
-          Unreadable: with the reason.
+          Unreadable: the file is too large or cannot be read; the message is the reason.
         """
         full = self._full[name]
         limit = max(_LEAST_BYTES, _BYTES_PER_PIXEL * self._max_pixels)
@@ -71,14 +72,14 @@ class PictureFiles:
 def _shared_folder(names: list[str]) -> str:
     if not names:
         return ""
-    # What the first and the last in string order share, all share.
+    # Folders shared by the first and the last name in string order are shared by all.
     folders = [name.split("/")[:-1] for name in (min(names), max(names))]
     shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*folders))
     return "".join(f"{part}/" for part, _ in shared)
 
 
 def relative(name: str, prefix: str) -> str:
-    """A name seen from the folder `prefix`; folders keep their slash.
+    """Makes a name relative to the folder `prefix`; folders keep their final slash.
 
     >>> relative("faces/a.jpg", "faces/"), relative("notes/", "faces/")
     ('a.jpg', '../notes/')

@@ -1,7 +1,7 @@
-"""Which files of a tree are pictures, and why the others are not.
+"""Finds out which files of a tree are pictures, and why the others are left out.
 
-Left out, beside what is no picture: hidden files, folders that systems keep for themselves, and
-what vaejax has written.
+Besides files that are not pictures, it leaves out hidden files, system folders, cache folders
+and what vaejax has written.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from vaejax.data.sources.file_tree import Entry, Tree, Unreadable
 from vaejax.files.paths import RUN_MARK
 
 CACHE_TAG = "CACHEDIR.TAG"
-"""Marks a folder that can be made again (https://bford.info/cachedir/)."""
+"""Name of the file that marks a folder of files that can be made again
+(https://bford.info/cachedir/)."""
 CACHE_TAG_CONTENT = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 # In lower case: recycle bins, thumbnails and snapshots of Windows, macOS and network storage.
@@ -41,12 +42,12 @@ _CONFIG_BYTES = 1 << 20
 
 
 class Listing(NamedTuple):
-    """A tree, listed.
+    """The files of a tree.
 
     Attributes:
-      found: pictures: name -> mark.
-      sizes: pictures: name -> bytes.
-      left_out: everything else: name -> reason; a folder stands for all that lies in it.
+      found: the pictures: name -> mark (see `Entry`).
+      sizes: the pictures: name -> size in bytes.
+      left_out: everything else: name -> reason; a folder stands for everything in it.
     """
 
     found: dict[str, Any]
@@ -55,10 +56,10 @@ class Listing(NamedTuple):
 
 
 def list_pictures(tree: Tree) -> Listing:
-    """Lists a tree. No file that is called like a picture is opened.
+    """Lists the pictures of a tree. Files with the suffix of a picture are not opened.
 
     Raises:
-      Unreadable: the root cannot be read; any other folder is left out.
+      Unreadable: the root cannot be listed; any other such folder is left out.
     """
     listing = Listing({}, {}, {})
     pending = [""]
@@ -71,7 +72,7 @@ def list_pictures(tree: Tree) -> Listing:
                 raise
             listing.left_out[folder] = str(error)
             continue
-        # What the user has named is looked into, whatever it is.
+        # The root is what the user has named: it is listed, whatever it is.
         if folder and (reason := _folder_refusal(tree, folder, {entry.name for entry in entries})):
             listing.left_out[folder] = reason
             continue
@@ -107,7 +108,7 @@ def _content_refusal(tree: Tree, name: str, entry: Entry) -> str:
 
 
 def _folder_refusal(tree: Tree, folder: str, names: set[str]) -> str:
-    """Why a folder is not looked into: vaejax has written it, or its owner can make it again."""
+    """Returns why a folder is left out (a vaejax run or a tagged cache), or "" if it is not."""
     if RUN_MARK in names or ("checkpoints" in names and {".lock", "metrics.jsonl"} & names):
         return "vaejax run"
     with contextlib.suppress(Unreadable):
@@ -120,7 +121,7 @@ def _folder_refusal(tree: Tree, folder: str, names: set[str]) -> str:
 
 
 def _is_config(content: bytes) -> bool:
-    """Whether a file holds a run's settings; other versions have other sections."""
+    """Whether a file is a run's config; only the sections that all versions share are checked."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):

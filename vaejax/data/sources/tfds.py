@@ -1,8 +1,8 @@
-"""Image data sets of TensorFlow Datasets that already lie on this machine.
+"""Image data sets of TensorFlow Datasets (TFDS) that are prepared on this machine.
 
-The encoded pictures are read as they are (`SkipDecoding`), so that the same JPEG gives the same
-pixels here as in its original folder. Nothing is ever downloaded on opening; `prepare_tfds` is
-the only function that may.
+The encoded pictures are read as stored (`SkipDecoding`), so that the same JPEG gives the same
+pixels here as in its original folder. Opening a data set never downloads anything;
+`prepare_tfds` is the only function that may.
 """
 
 import os
@@ -29,36 +29,44 @@ CELEBA_FILES = (
     "list_landmarks_align_celeba.txt",
     "identity_CelebA.txt",
 )
-"""What `tfds:celeb_a` is made from; TFDS checks each file's SHA-256."""
+"""The files that `tfds:celeb_a` is prepared from; TFDS checks each file's SHA-256."""
 
 
 class Tfds(Source):
-    """A prepared data set `NAME[/CONFIG][:VERSION]` under a `data_dir`."""
+    """A data set `NAME[/CONFIG][:VERSION]` that TFDS has prepared in its `data_dir`."""
 
-    def __init__(self, name: str, data_dir: str = "", manual_dir: str = ""):
+    def __init__(self, name: str, data_dir: str = ""):
+        """Opens the data set.
+
+        Args:
+          name: `NAME[/CONFIG][:VERSION]`.
+          data_dir: TFDS's directory of data sets; "" for the default of `data_directory`.
+
+        Raises:
+          UserError: TFDS is not installed, or the data set is unknown, not prepared or damaged.
+        """
         self.kind = f"tfds:{name}"
         self._tfds = tensorflow_datasets()
         directory = prepared_directory(name, data_directory(data_dir))
         if directory is None:
             _refuse_unknown(name)
             raise UserError(
-                f"config.data.source='tfds:{name}' is not prepared in"
-                f" {data_directory(data_dir)}: run"
-                " `python -m vaejax.prepare` with this config, or set"
-                f" config.data.path to its data_dir"
+                f"config.data.source='tfds:{name}' is not prepared in {data_directory(data_dir)}: "
+                "run `python -m vaejax.prepare` with this config, or set config.data.path to its "
+                "data_dir"
             )
         self._directory = directory
         with self._readable():
             self._builder = self._tfds.builder_from_directory(str(self._directory))
 
     def signature(self) -> list:
-        """Names, sizes and modification times of the prepared files."""
+        """Returns name, size (bytes) and modification time (ns) of each prepared file."""
         files = sorted(file for file in self._directory.iterdir() if file.is_file())
         return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Around TFDS's reading: of what was damaged since it was prepared it raises anything."""
+        """Converts errors to `UserError`: on damaged files TFDS can raise anything."""
         try:
             yield
         except UserError:
@@ -71,7 +79,13 @@ class Tfds(Source):
             ) from error
 
     def contents(self) -> Contents:
-        """All examples, in the order of the files; without official splits if it is all train."""
+        """Lists all examples, in the order of the files.
+
+        A data set with only one of the known splits counts as one without official splits.
+
+        Raises:
+          UserError: there is no known split, no image feature to choose, or a file is damaged.
+        """
         with self._readable():
             return self._contents()
 
@@ -98,8 +112,8 @@ class Tfds(Source):
         return Contents(sum(sizes.values()), chunks, {}, columns)
 
     def _chunks(self, image: str, splits: list[str], official: bool, step: int) -> Iterator[Chunk]:
-        # One file after another: with TFDS's own interleaving the order would be an accident
-        # of its settings.
+        # One file after another: with TFDS's own interleaving the order would depend on its
+        # settings.
         config = self._tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True)
         with self._readable():
             for split in splits:
@@ -120,20 +134,35 @@ class Tfds(Source):
 
 
 def data_directory(data_dir: str) -> pathlib.Path:
-    """Where data sets lie: `config.data.path`, or TFDS's own default."""
+    """Returns TFDS's directory of data sets.
+
+    Args:
+      data_dir: `config.data.path`; "" for TFDS's own default, $TFDS_DATA_DIR or
+        ~/tensorflow_datasets.
+
+    Raises:
+      UserError: it is not a path of this machine.
+    """
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return local_path("config.data.path" if data_dir else "TFDS_DATA_DIR", data_dir or default)
 
 
 def prepared_directory(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
-    """The directory of the newest prepared version of `name`, or None.
+    """Returns the directory of the newest prepared version of `name`, or None.
 
-    Found by looking rather than through `tfds.builder`, which runs the data set's own code and
-    may ask a server about a set that is not prepared.
+    It searches the directories rather than calling `tfds.builder`, which runs the data set's own
+    code and may query a server about a data set that is not prepared.
+
+    Args:
+      name: `NAME[/CONFIG][:VERSION]`.
+      data_dir: TFDS's directory of data sets.
+
+    Raises:
+      UserError: several configs are prepared, and `name` has none.
     """
     base, _, version = name.partition(":")
     found = [file.parent for file in data_dir.glob(f"{base}/{version or '*'}/dataset_info.json")]
-    # A set with configs keeps one level more; a single config needs no naming.
+    # Configs add one directory level; a single config need not be named.
     found += [file.parent for file in data_dir.glob(f"{base}/*/{version or '*'}/dataset_info.json")]
     versions = [directory for directory in found if re.fullmatch(r"\d+\.\d+\.\d+", directory.name)]
     if len({directory.parent for directory in versions}) > 1:
@@ -146,7 +175,12 @@ def prepared_directory(name: str, data_dir: pathlib.Path) -> pathlib.Path | None
 
 
 def prepare_tfds(name: str, data_dir: str, manual_dir: str) -> None:
-    """Prepares a data set with TFDS, from files in `manual_dir` or by downloading.
+    """Prepares a data set with TFDS, unless it is prepared already.
+
+    Args:
+      name: `NAME[/CONFIG][:VERSION]`.
+      data_dir: TFDS's directory of data sets; "" for the default of `data_directory`.
+      manual_dir: directory of the original files; "" to download them.
 
     Raises:
       UserError: the name is unknown, a file is missing, or TFDS could not prepare it.
@@ -156,6 +190,8 @@ def prepare_tfds(name: str, data_dir: str, manual_dir: str) -> None:
     if prepared_directory(name, directory) is not None:
         return
     _refuse_unknown(name)
+    if manual_dir:
+        manual_dir = str(local_path("config.data.manual_dir", manual_dir))
     if manual_dir and not pathlib.Path(manual_dir).is_dir():
         raise UserError(
             f"config.data.manual_dir={manual_dir!r} is not a directory: name the one with the files"
@@ -164,19 +200,17 @@ def prepare_tfds(name: str, data_dir: str, manual_dir: str) -> None:
         missing = [file for file in CELEBA_FILES if not (pathlib.Path(manual_dir) / file).exists()]
         if missing:
             raise UserError(
-                f"config.data.manual_dir={manual_dir!r} lacks {', '.join(missing)}:"
-                f" tfds:celeb_a needs"
-                f" all of {', '.join(CELEBA_FILES)}, as published; source 'celeba' needs fewer"
+                f"config.data.manual_dir={manual_dir!r} lacks {', '.join(missing)}: tfds:celeb_a "
+                f"needs all of {', '.join(CELEBA_FILES)}, as published; source 'celeba' needs fewer"
             )
     settings = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
     try:
         tfds.builder(name, data_dir=str(directory)).download_and_prepare(download_config=settings)
-    except Exception as error:  # downloads and foreign builders fail in every way there is
+    except Exception as error:  # downloads and third-party builders can raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"config.data.source='tfds:{name}' could not be prepared in {directory}"
-            f" ({reason}): put the"
-            " original files, unchanged, in config.data.manual_dir"
+            f"config.data.source='tfds:{name}' could not be prepared in {directory} ({reason}): "
+            "put the original files, unchanged, in config.data.manual_dir"
         ) from error
 
 
@@ -185,9 +219,8 @@ def _refuse_unknown(name: str) -> None:
     known = tensorflow_datasets().list_builders(with_community_datasets=False)
     if base not in known:
         raise UserError(
-            f"config.data.source='tfds:{name}' is no data set TFDS knows, nor one"
-            f" prepared in config.data.path:"
-            " see `tfds.list_builders()`, or import its builder first"
+            f"config.data.source='tfds:{name}' is neither known to TFDS nor prepared in "
+            "config.data.path: see `tfds.list_builders()`, or import its builder first"
         )
 
 
@@ -214,7 +247,10 @@ def _item(example: dict[str, Any], image: str) -> Item:
 
 
 def _label(value: Any) -> np.ndarray | None:
-    """A number, a row of a nested dict's numbers by name; None for all else (text, masks, ...)."""
+    """Converts a feature to a label; returns None if it cannot be one (text, masks, ...).
+
+    Numbers and vectors are kept; a nested dict of numbers becomes a vector, sorted by name.
+    """
     if isinstance(value, Mapping):
         columns = [_label(value[name]) for name in sorted(value)]
         numbers = [column for column in columns if column is not None and not column.ndim]

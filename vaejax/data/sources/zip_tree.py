@@ -1,4 +1,4 @@
-"""The files of a zip."""
+"""The files of a zip, as a `Tree`."""
 
 import bz2
 import copy
@@ -11,18 +11,18 @@ from collections import Counter
 from vaejax.data.sources.file_tree import Entry, Unreadable, cannot, reason_of
 from vaejax.errors import UserError
 
-# Of a member: the names of folders as deep as a zip can have them would fill the memory.
+# Most parts of a member's name: folders nested as deep as a zip can name them would fill memory.
 _DEEPEST = 256
 
 
 class Zip:
-    """A zip. Never more of a member is read than its stated size, whatever is packed in it."""
+    """A zip. At most the stated size of a member is read, even if it decompresses to more."""
 
     def __init__(self, path: pathlib.Path):
-        """Opens and lists it.
+        """Opens and lists the zip.
 
         Raises:
-          UserError: it is no zip, or one that Python cannot list.
+          UserError: it is not a zip, or Python cannot list it.
         """
         self._archive, members = _open_zip(path)
         self._members: dict[str, zipfile.ZipInfo] = {}
@@ -32,7 +32,7 @@ class Zip:
             self._add(member)
 
     def _add(self, member: zipfile.ZipInfo) -> None:
-        # Windows' own tools have written backslashes; a leading ./ is no hidden folder.
+        # Windows' own tools have written backslashes; a leading ./ is not a hidden folder.
         written = member.filename.replace("\\", "/")
         parts = [part for part in written.split("/") if part not in ("", ".", "..")]
         if not parts:
@@ -52,7 +52,7 @@ class Zip:
     def _put(self, folder: str, name: str, member: zipfile.ZipInfo) -> None:
         beside = self._folders[folder]
         if name in beside:
-            # As unpacking would have it, the last of one name stays.
+            # The last member of a name replaces the others, as in unpacking.
             self._copies[folder + name] += 1
             earlier = f"{name} (copy {self._copies[folder + name]})"
             beside[earlier] = Entry(earlier, refusal="overwritten by a later member of its name")
@@ -61,18 +61,22 @@ class Zip:
         self._members[folder + name] = member
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder."""
+        """Lists the entries of a folder."""
         return list(self._folders[folder].values())
 
     def read(self, name: str, limit: int) -> bytes:
-        """A member's first `limit` bytes; raises `Unreadable`."""
-        member = self._members[name]
-        wanted = min(limit, member.file_size)
+        """Reads a member's first `limit` bytes.
+
+        Raises:
+          Unreadable: the member is damaged or cannot be read.
+        """
         try:
+            member = self._members[name]
+            wanted = min(limit, member.file_size)
             if member.compress_type == zipfile.ZIP_BZIP2:
                 return self._read_bzip2(member, wanted)
-            # zipfile stops deflating where it is told to; a piece of any other kind it unpacks
-            # whole, which stays in bounds where the pieces are small.
+            # zipfile limits the output of deflate to what is asked for. With other methods it
+            # decompresses each piece of input whole, which is bounded if the pieces are small.
             bounded = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             content = bytearray()
             with self._archive.open(member) as file:
@@ -85,13 +89,13 @@ class Zip:
             raise Unreadable(cannot(error, name)) from error
 
     def _read_bzip2(self, member: zipfile.ZipInfo, wanted: int) -> bytes:
-        """The first `wanted` bytes of a bzip2 member, with bounded memory.
+        """Reads the first `wanted` bytes of a bzip2 member with bounded memory.
 
-        zipfile decompresses bzip2 in pieces that may become gigabytes.
+        zipfile decompresses bzip2 in pieces that may grow to gigabytes.
         """
         packed = copy.copy(member)
         packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
-        del packed.CRC  # is that of what is unpacked
+        del packed.CRC  # it is the CRC of the decompressed content
         with self._archive.open(packed) as file:
             content = bz2.BZ2Decompressor().decompress(file.read(), wanted)
         if wanted == member.file_size and zlib.crc32(content) != member.CRC:
@@ -112,7 +116,9 @@ def _open_zip(path: pathlib.Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo
     setting = f"config.data.path={str(path)!r}"
     try:
         if not path.is_file():
-            raise UserError(f"{setting} is neither a directory nor a file: name one of pictures")
+            raise UserError(
+                f"{setting} is neither a directory nor a file: name a folder or zip of pictures"
+            )
         with open(path, "rb") as file:
             is_zip = file.read(2) == b"PK" or zipfile.is_zipfile(path)
         if not is_zip:
@@ -124,7 +130,7 @@ def _open_zip(path: pathlib.Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo
         return archive, archive.infolist()
     except UserError:
         raise
-    except Exception as error:  # zipfile lets through what its own codecs and structs raise
+    except Exception as error:  # zipfile does not wrap what its codecs and `struct` raise
         raise UserError(
             f"{setting} is a zip that cannot be listed ({reason_of(error)}): get it again, or"
             " unpack it with another program and name the folder"

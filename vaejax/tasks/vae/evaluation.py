@@ -1,4 +1,4 @@
-"""Likelihood and reconstruction of a set of pictures, each counted once."""
+"""Evaluates likelihood and reconstruction over a set of pictures, each counted once."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ from vaejax.runtime.mesh import replicated, split_batch, to_devices
 from vaejax.tasks.vae.evidence import Sums, evidence, evidence_from, sums_of
 from vaejax.tasks.vae.evidence import summarize as evidence_summary
 
-# Noise of evaluations, apart from that of any training seed's first steps.
+# The seed of evaluations, so that their noise differs from that of training steps.
 EVALUATION_SEED = 2**31 - 1
 
 
@@ -30,11 +30,12 @@ class Totals(NamedTuple):
     """Sums over the evaluated pictures.
 
     Attributes:
-      sums: the ELBO's terms, summed. Their squared error is that of the posterior mean's
-        reconstruction, and from all 8 bits, as `psnr` is.
-      elbo_squared: for the standard error.
-      importance: sums of the importance-weighted bound, nats.
-      psnr, ssim: of the posterior mean's reconstruction.
+      sums: the ELBO's terms. Unlike in training, `squared_error` is that of the reconstruction
+        from the posterior mean, and compares all 8 bits, as `psnr` does.
+      elbo_squared: the squared ELBO, nats², for its standard error.
+      importance: the importance-weighted bound, nats; 0 if it was not computed.
+      psnr, ssim: PSNR in dB, at most 100 for each picture, and SSIM of the reconstruction from the
+        posterior mean.
     """
 
     sums: Sums
@@ -51,13 +52,16 @@ EvalStep = Callable[[dict, Images, Array, Array], Totals]
 def make_importance_bound(
     model: nn.Module, likelihood: Likelihood, samples: int, **how: Any
 ) -> Callable[..., Float[Array, "batch"]]:
-    """(params, images, index, key) -> the importance-weighted bound of log p(x), nats.
+    """Returns a function that computes the importance-weighted bound of log p(x) in nats.
+
+    The function maps (params, images, index, key) to one number for each picture (Burda et al.
+    2016, eq. 8). `index` numbers the pictures, so that each has noise of its own.
 
     Args:
       model: what `models.build_model` returns.
       likelihood: p(x|z).
-      samples: K codes for each picture.
-      **how: what the model's `infer` takes beside pictures and keys.
+      samples: K, the number of samples of z for each picture.
+      **how: further keyword arguments of the model's `infer`.
     """
 
     def bound(params: dict, images: Images, index: Array, key: PRNGKeyArray) -> Array:
@@ -68,7 +72,7 @@ def make_importance_bound(
             terms = evidence_from(model, params, likelihood, images, features, keys, **how)
             return terms.log_weight()
 
-        # One sample at a time: K of them at once would be K times the memory.
+        # One sample at a time: K samples at once would need K times the memory.
         weights = jax.lax.map(log_weight, jnp.arange(1, samples + 1))
         return objectives.importance_bound(weights)
 
@@ -82,16 +86,17 @@ def make_eval_step(
     importance_samples: int = 0,
     prior: LogPrior | None = None,
 ) -> EvalStep:
-    """Compiles lazily: (params, images, index, mask) -> `Totals` of one batch.
+    """Returns a jitted function (params, images, index, mask) -> `Totals` of one batch.
 
-    A picture's noise is drawn by its index, so results do not depend on batches or devices.
-    Everything is float32, matrix products as well: a bfloat16 model's figures would be worse.
+    The noise of a picture is a function of its index, so results do not depend on the batches or
+    the devices. Everything, including matrix products, is computed in float32: in bfloat16 a
+    model's figures would be worse.
 
     Args:
-      config: config of its run.
-      mesh: the devices.
+      config: config of the run.
+      mesh: mesh of the devices.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
-      prior: log p(z) of a fitted prior in place of the model's own.
+      prior: log p(z) in nats of a fitted prior that replaces the model's own.
     """
     model, likelihood = build_model(config, EXACT), build_likelihood(config)
     root = jax.random.key(EVALUATION_SEED)
@@ -118,7 +123,7 @@ def make_eval_step(
             sums=sums._replace(squared_error=total(squared)),
             elbo_squared=total(elbo**2),
             importance=total(importance),
-            # A picture matched exactly would make the mean infinite.
+            # The PSNR of an exact match is infinite, and so would be the mean.
             psnr=total(jnp.minimum(psnr(images, shown), 100.0)),
             ssim=total(ssim(images, shown)),
         )
@@ -131,51 +136,75 @@ def make_eval_step(
 def evaluate(
     eval_step: EvalStep, params: dict, batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
 ) -> Totals | None:
-    """Adds up `eval_step` over `data.pipeline.eval_batches`; None if there are none."""
+    """Sums `eval_step` over batches, in float64 on the host.
+
+    Args:
+      eval_step: what `make_eval_step` returns.
+      params: parameters of the model, whole on every device.
+      batches: what `data.feed.pipeline.eval_batches` yields.
+      mesh: mesh of the devices, as given to `make_eval_step`.
+
+    Returns:
+      The sums; None if there are no batches.
+    """
     totals = None
     for batch in batches:
         arrays = to_devices(batch, split_batch(mesh))
         one = eval_step(params, arrays["image"], arrays["index"], arrays["mask"])
-        # Fetched batch by batch and added in float64: 20,000 pictures of 40,000 nats each
-        # leave float32 no digits for the differences that matter.
+        # Fetched batch by batch and added in float64: the sum over 20,000 pictures of 40,000 nats
+        # each would leave float32 no digits for the differences that matter.
         one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(one))
         totals = one if totals is None else jax.tree.map(np.add, totals, one)
     return totals
 
 
 class Evaluator:
-    """Evaluates a model under training."""
+    """Evaluates a model during training."""
 
     def __init__(self, config: Config, model: nn.Module, mesh: Mesh):
-        """Compiles lazily; arguments as `make_eval_step` has them."""
+        """Compiles on the first call.
+
+        Args:
+          config: config of the run.
+          model: the model, for `summarize`; evaluations use a float32 one built from `config`.
+          mesh: mesh of the devices.
+        """
         self._config, self._model, self._mesh = config, model, mesh
         self._step = make_eval_step(config, mesh)
 
     def __call__(
         self, params: dict[str, dict], batches: Iterable[dict[str, np.ndarray]]
     ) -> Totals | None:
-        """Sums over the batches; None if there are none.
+        """Sums over the batches; returns None if there are none.
 
         Args:
-          params: parameters of the run's networks, whole on every device.
+          params: parameters of the run's only network by name, whole on every device.
           batches: what `data.feed.pipeline.eval_batches` yields.
         """
         (vae,) = params.values()
         return evaluate(self._step, vae, batches, self._mesh)
 
     def summarize(self, totals: Totals) -> dict[str, float]:
-        """What a person reads of the sums."""
+        """Computes the metrics from the sums, see `summarize` of this module."""
         return summarize(totals, self._model, self._config)
 
 
 def summarize(
     totals: Totals, model: nn.Module, config: Config, importance_samples: int = 0
 ) -> dict[str, float]:
-    """`evidence.summarize` with what only an evaluation has.
+    """Computes the metrics of an evaluation: those of `evidence.summarize`, and more.
 
-    Adds the number of pictures, the standard error of the ELBO, PSNR and SSIM as means over
-    pictures (the posterior mean decoded and rounded), the importance-weighted bound, and the
-    part of the bits/dim that each resolution of a ladder's latents takes.
+    Args:
+      totals: sums over at least one picture.
+      model: the model; its `resolutions` name the groups of a ladder.
+      config: config of the run.
+      importance_samples: K of the importance-weighted bound; 0 leaves it out.
+
+    Returns:
+      The metrics of `evidence.summarize`; `pictures`, their number; the standard error of the ELBO
+      in bits/dim; `psnr` (dB) and `ssim` of the decoded posterior mean, rounded to 8 bits, as means
+      over pictures; for a ladder, the KL of each resolution in bits/dim; and with
+      `importance_samples`, the importance-weighted bound in nats and bits/dim.
     """
     dimensions = math.prod(config.data.shape)
     count = float(totals.sums.count)

@@ -1,4 +1,4 @@
-"""The terms of the ELBO for a batch, their sums over many, and what a person reads of them."""
+"""The terms of the ELBO for a batch, their sums over many pictures, and metrics from these sums."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Evidence(NamedTuple):
 
     Attributes:
       log_likelihood: log p(x|z), nats.
-      inference: what the model says of the pictures.
+      inference: the model's output: KL, log-ratio, parameters of p(x|z) and codes.
     """
 
     log_likelihood: PerExample
@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
         return self.log_likelihood - jnp.sum(self.inference.kl, axis=-1)
 
     def log_weight(self) -> PerExample:
-        """log p(x, z) - log q(z|x), nats, of which the importance-weighted bound is made."""
+        """log p(x, z) - log q(z|x), nats, the log-weight of the importance-weighted bound."""
         return self.log_likelihood - self.inference.log_ratio
 
 
@@ -45,16 +45,16 @@ def evidence(
     dropout: Keys | None = None,
     **how: Any,
 ) -> Evidence:
-    """Encodes, samples z, decodes and compares.
+    """Encodes pictures, samples z, decodes it, and computes the terms of the ELBO.
 
     Args:
       model: what `models.build_model` returns.
-      params: its parameters.
-      likelihood: likelihood of the pictures given the decoded pixels.
+      params: parameters of the model.
+      likelihood: p(x|z).
       images: the pictures.
-      keys: keys of the noise of z, one for each picture.
-      dropout: key of what is left out in training; None leaves nothing out.
-      **how: what the model's `infer` takes beside these.
+      keys: one key for each picture, for the noise of z.
+      dropout: one key for each picture, for dropout in training; None drops nothing.
+      **how: further keyword arguments of the model's `infer`.
     """
     features = model.apply({"params": params}, images, dropout, method="features")
     how["dropout"] = dropout
@@ -70,27 +70,29 @@ def evidence_from(
     keys: Keys,
     **how: Any,
 ) -> Evidence:
-    """The same from what the model's encoder makes of the pictures, its `features`."""
+    """Computes the same as `evidence` from `features`, which the model's `features` returned."""
     # Linen declares that `apply` may return a pair, which it does only for `mutable` variables.
     inference: Any = model.apply({"params": params}, features, keys, method="infer", **how)
     return Evidence(likelihood.log_prob(images, inference.pixels), inference)
 
 
 class Sums(NamedTuple):
-    """Sums over pictures of what every report is made of.
+    """Sums over pictures, from which the metrics are computed.
 
     Attributes:
-      count: pictures.
-      log_likelihood: nats.
-      kl: nats, of each factor of the prior.
-      squared_error: mean over a picture's values, on the scale 0..1, from the bits that count.
-      squared_z: the same in units of the likelihood's variance: 1 where it is calibrated.
-      log_std: log standard deviation of the likelihood, mean over a picture's values, on the
-        scale of `to_unit`.
-      moments: moments of the codes; None where the model has none.
+      count: the number of pictures.
+      log_likelihood: log p(x|z), nats.
+      kl: KL of each factor of the prior, nats.
+      squared_error: squared error of the mean of p(x|z) in one sample of z, averaged over a
+        picture's values, on the scale 0..1; of the `likelihood.bits` highest bits of the values.
+      squared_z: the squared error divided by the variance of p(x|z), averaged over a picture's
+        values; on average 1 if the likelihood is calibrated.
+      log_std: log standard deviation of p(x|z) on the scale of `to_unit`, averaged over a picture's
+        values.
+      moments: moments of q(z|x), from `objectives.latent_moments`; None if z is not flat.
     """
 
-    # A field by the name of a method of tuples, which nobody calls.
+    # It hides the method `tuple.count`, which nobody calls.
     count: Float[Array, ""]  # type: ignore[assignment]
     log_likelihood: Float[Array, ""]
     kl: Float[Array, "factor"]
@@ -101,7 +103,14 @@ class Sums(NamedTuple):
 
 
 def sums_of(terms: Evidence, likelihood: Likelihood, images: Images, mask: PerExample) -> Sums:
-    """The sums of one batch; pictures whose `mask` is 0 do not count."""
+    """Computes the sums of one batch.
+
+    Args:
+      terms: the terms of the ELBO.
+      likelihood: p(x|z).
+      images: the pictures.
+      mask: 1 for pictures that count, 0 for padding.
+    """
     log_likelihood, (kl, _, pixels, codes) = terms
     mean, variance = likelihood.moments(pixels)
     squared = (to_unit(images, likelihood.bits) - jnp.clip(mean, -1.0, 1.0)) ** 2
@@ -126,7 +135,12 @@ def sums_of(terms: Evidence, likelihood: Likelihood, images: Images, mask: PerEx
 
 
 def empty_sums(factors: int, code_size: int | None) -> Sums:
-    """The sums of no pictures, for a prior of so many factors and codes of this size, if any."""
+    """Returns the sums of no pictures, which are zero.
+
+    Args:
+      factors: number of factors of the prior, the length of `model.factors()`.
+      code_size: number of dimensions of a flat z; None for a ladder.
+    """
     zero = jnp.zeros((), jnp.float32)
     moments = None
     if code_size is not None:
@@ -136,19 +150,19 @@ def empty_sums(factors: int, code_size: int | None) -> Sums:
 
 
 def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
-    """Means over pictures, in the units people compare.
+    """Computes means over pictures, in the units in which models are compared.
 
     Args:
-      sums: over at least one picture.
-      dimensions: values in a picture.
+      sums: sums over at least one picture.
+      dimensions: number of values of a picture, height * width * channels.
       beta: weight of the KL term in the objective.
 
     Returns:
       elbo_nats and elbo_bits_per_dim, log_likelihood_nats and kl_nats per picture,
-      psnr_pooled (of the mean squared error over all pictures), effective_beta (`beta`
-      relative to a likelihood whose scale fits the errors) and log_std (of the likelihood).
-      Where there are codes, active_units and information_nats, what they tell about the
-      pictures, summed over dimensions.
+      psnr_pooled (dB, from the squared error averaged over all pictures), effective_beta (the beta
+      that would weight the KL term as much if the likelihood's scale fitted the errors) and log_std
+      (of the likelihood, on the scale of `to_unit`). For a flat z also active_units and
+      information_nats (summed over dimensions), see `objectives.LatentUsage`.
     """
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
     likelihood, kl = exact.log_likelihood / exact.count, np.sum(exact.kl) / exact.count
@@ -172,9 +186,11 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
 
 
 def per_factor(sums: Sums) -> dict[str, list[float]]:
-    """What each part of z tells: of codes the information of each dimension, of groups the KL.
+    """Computes the information of each part of z, in nats per picture.
 
-    In nats per picture.
+    Returns:
+      For a flat z, `information_per_dimension`, see `objectives.LatentUsage`; for a ladder,
+      `kl_per_group`, the KL of each group, from the top.
     """
     if sums.moments is not None:
         usage = objectives.latent_usage(sums.moments)

@@ -1,4 +1,4 @@
-"""Pictures of a run as it learns: always the same faces, codes and noise."""
+"""Draws reconstructions and samples during training, always from the same faces and noise."""
 
 import functools
 from pathlib import Path
@@ -17,7 +17,7 @@ from vaejax.records import pictures
 from vaejax.records.metric_log import NoReporter, Reporter
 from vaejax.runtime.compiling import jit, precise
 
-# A stream of its own, so that a gallery never shares noise with a training step.
+# A seed of its own, so that the gallery shares no noise with training steps.
 GALLERY_SEED = 2**31 - 2
 
 
@@ -25,10 +25,16 @@ class Gallery:
     """Draws reconstructions, samples and interpolations as PNG grids."""
 
     def __init__(self, config: Config, dataset: Dataset, directory: Path):
-        """Chooses the faces, at random and always the same."""
+        """Chooses the faces, at random but always the same ones; compiles on the first `draw`.
+
+        Args:
+          config: config of the run; `eval.grid` is the number of columns.
+          dataset: its validation pictures are shown, else its training pictures.
+          directory: the directory of the files.
+        """
         self._directory = directory
         source = dataset.shown()
-        # Faces are in whole rows.
+        # Whole rows of faces only.
         self._columns = min(config.eval.grid, len(source))
         rows = max(1, min(self._columns // 2, len(source) // self._columns))
         self._faces = np.asarray(source[random_rows(len(source), self._columns * rows)])
@@ -42,8 +48,8 @@ class Gallery:
             apply = functools.partial(model.apply, {"params": params})
             codes, _ = apply(faces, method="posterior")
             samples = apply(apply(keys, method="noise"), method="generate")
-            # Each row leads from one face to the next in equal steps of the prior's noise: a
-            # straight line between codes may leave the region that the prior knows.
+            # Each row interpolates between two faces in equal steps of the prior's noise: a line
+            # between codes may leave the region in which the prior has mass.
             noise = apply(codes, method="to_noise")
             path = jax.tree.map(lambda leaf: _paths(leaf, self._columns), noise)
             reconstructions, between = apply(codes, method="decode"), apply(path, method="generate")
@@ -52,12 +58,12 @@ class Gallery:
         self._draw = draw
 
     def draw(self, step: int, params: dict[str, dict], reporter: Reporter | NoReporter) -> None:
-        """Writes reconstructions, samples and interpolations, and shows them in TensorBoard.
+        """Writes reconstructions, samples and interpolations as PNG, and to TensorBoard.
 
         Args:
           step: updates so far.
-          params: parameters of the run's networks, on this process's first device.
-          reporter: reporter of the run.
+          params: parameters of the run's only network by name, on this process's first device.
+          reporter: receives the grids for TensorBoard.
         """
         (vae,) = params.values()
         reconstructions, samples, between = jax.device_get(self._draw(vae, self._faces))
@@ -75,7 +81,10 @@ class Gallery:
 
 
 def _paths(noise: Float[Array, "face *rest"], steps: int) -> Float[Array, "picture *rest"]:
-    """Straight lines from each face's noise to the next one's, `steps` pictures each."""
+    """Straight lines from each face's noise to the next face's, with `steps` points on each.
+
+    At most `steps` lines are returned, one after the other.
+    """
     share = jnp.linspace(0.0, 1.0, steps).reshape(1, steps, *[1] * (noise.ndim - 1))
     path = noise[:-1, None] * (1.0 - share) + noise[1:, None] * share
     return path[:steps].reshape(-1, *noise.shape[1:])

@@ -1,4 +1,4 @@
-"""Warnings about a training run, such as posterior collapse, each with a remedy, shown once."""
+"""Warnings about a training run, such as posterior collapse; each names a remedy."""
 
 import math
 from collections.abc import Iterator
@@ -6,24 +6,31 @@ from collections.abc import Iterator
 from vaejax.config import Config, LadderConfig, LocationScaleConfig
 from vaejax.likelihoods import MIN_LOG_SCALE
 
-# Bits/dim by which validation may lie behind training, or rise again from its best.
+# Bits/dim by which the validation loss may exceed the training loss, or its own best value.
 OVERFIT_GAP = 0.25
 OVERFIT_RISE = 0.03
-# Nats below which a group of a ladder's latents tells nothing.
+# KL in nats below which a group of a ladder's latents counts as unused.
 QUIET = 0.1
 
 
 class Health:
-    """Watches the metrics and remembers what it has said."""
+    """Checks the metrics of a run, and gives each warning once."""
 
     def __init__(self, config: Config):
-        """Starts with nothing said."""
+        """Starts without any warning given."""
         self._config = config
         self._said: set[str] = set()
         self._best = float("inf")
 
     def training(self, step: int, values: dict[str, float | list[float]]) -> list[str]:
-        """New complaints about a window of training metrics."""
+        """Returns new warnings about the training metrics of a window of updates.
+
+        None are returned before the warm-ups of the KL term and of the learning rate are over.
+
+        Args:
+          step: updates so far.
+          values: the training metrics.
+        """
         warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
         last = step >= self._config.train.steps
         figures = {name: value for name, value in values.items() if not isinstance(value, list)}
@@ -32,7 +39,12 @@ class Health:
         return self._new(quiet) if warm else []
 
     def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
-        """New complaints about validation metrics beside the newest training ones, if any."""
+        """Returns new warnings about the metrics of a validation.
+
+        Args:
+          train: the newest training metrics; None if there are none.
+          valid: the validation metrics.
+        """
         self._best = min(self._best, valid["elbo_bits_per_dim"])
         return self._new(self._validation(train, valid))
 
@@ -45,7 +57,7 @@ class Health:
         self, values: dict[str, float], groups: list[float], last: bool
     ) -> Iterator[tuple[str, str]]:
         quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
-        # A ladder has no units to count.
+        # A ladder has no `active_units`.
         model = self._config.model
         size = 0 if isinstance(model, LadderConfig) else model.latent_size
         active = values.get("active_units", math.inf)
@@ -62,12 +74,12 @@ class Health:
                 f"dead units: {size - active:.0f} of {size} latents carry nothing; "
                 "config.model.latent_size could be smaller, or grant config.objective.free_bits",
             )
-        # Groups fall silent and awake for as long as the network learns.
+        # Groups stop and resume being used while the network learns, so only the end counts.
         elif quiet and last:
             yield (
                 "quiet",
                 f"quiet groups: of {len(groups)} groups of latents, counted from 0 at the top, "
-                f"{', '.join(map(str, quiet))} tell less than {QUIET} nats; config.model.blocks "
+                f"{', '.join(map(str, quiet))} have a KL below {QUIET} nats; config.model.blocks "
                 "could name fewer, or grant config.objective.free_bits",
             )
         likelihood, effective = self._config.likelihood, values["effective_beta"]
@@ -81,11 +93,11 @@ class Health:
             )
         chosen = has_scale and not likelihood.learns_scale
         if chosen and self._config.objective.beta > 0 and not 0.2 <= effective <= 5.0:
-            name = "config.likelihood.scale=shared learns it"
             yield (
                 "weight",
-                f"the KL term weighs {effective:.2g} times what the likelihood's true scale "
-                f"calls for; {name}, or set config.likelihood.fixed_scale nearer to the error",
+                f"the KL term weighs {effective:.2g} times what the likelihood's true scale calls "
+                "for; set config.likelihood.scale=shared to learn it, or "
+                "config.likelihood.fixed_scale nearer to the error",
             )
 
     def _validation(
@@ -94,13 +106,13 @@ class Health:
         reference = valid if train is None else train
         gap = valid["elbo_bits_per_dim"] - reference["elbo_bits_per_dim"]
         rise = valid["elbo_bits_per_dim"] - self._best
-        # What has not yet learned more than raw pixels tell has overfitted to nothing.
+        # A model that is still worse than raw pixels cannot have overfitted.
         learned = reference["elbo_bits_per_dim"] < self._config.likelihood.bits
         if learned and (gap > OVERFIT_GAP or (rise > OVERFIT_RISE and gap > 0)):
             yield (
                 "overfit",
-                f"overfitting: validation stands {gap:.2f} bits/dim behind training and "
-                f"{rise:.2f} above its best; the best checkpoint is kept, so stop here, or use "
+                f"overfitting: validation costs {gap:.2f} bits/dim more than training and "
+                f"{rise:.2f} more than at its best; the best checkpoint is kept, so stop, or use "
                 "more pictures, config.data.flip, a smaller model or more "
                 "config.optimizer.weight_decay",
             )

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from vaejax.tasks.vae.evaluation import Evaluator
 from vaejax.tasks.vae.evidence import Sums, empty_sums, evidence, per_factor, summarize, sums_of
 from vaejax.tasks.vae.gallery import Gallery
 from vaejax.tasks.vae.health import Health
-from vaejax.tasks.vae.nonfinite import first_not_finite
+from vaejax.tasks.vae.intermediates import intermediates
 
 NET = "vae"
 # The validation figure that decides which checkpoint is the best.
@@ -34,19 +34,21 @@ BEST_BY = "elbo_bits_per_dim"
 
 
 class VAETask:
-    """One network: encoder, decoder and prior, which learn together.
+    """Trains one network: encoder, decoder and prior together.
+
+    For the methods see `training.task.Task`.
 
     Attributes:
       config: config of the run.
-      model: the network.
+      model: the Linen module.
     """
 
     def __init__(self, config: Config, model: nn.Module | None = None):
-        """Builds what is needed; nothing is computed.
+        """Builds the model and the likelihood; initialises no parameters.
 
         Args:
           config: config of the run.
-          model: another than `build_model` makes of the config, with the same methods.
+          model: a module that replaces `build_model(config)`, with the same methods as `VAE`.
         """
         self.config = config
         self.model = model or build_model(config)
@@ -56,10 +58,10 @@ class VAETask:
         self.builds_on: dict[str, Any] = {}
 
     def examples(self, dataset: Dataset) -> dict[str, Arrays]:
-        """The pictures of each split.
+        """Returns the pictures of each split.
 
         Raises:
-          UserError: there are too few for the priors to be fitted afterwards.
+          UserError: there are too few training pictures for the priors of `config.prior.fitted`.
         """
         count, fitted = len(dataset.splits["train"].images), self.config.prior.fitted
         if fitted and count < MIN_CODES:
@@ -71,11 +73,11 @@ class VAETask:
         return {name: split.arrays() for name, split in dataset.splits.items()}
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
-        """Fresh parameters, float32."""
+        """Initialises the parameters, float32."""
         return {NET: init_params(self.model, self.config, key)}
 
     def augment(self, batch: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
-        """Half of the pictures mirrored at random, if `config.data.flip` says so."""
+        """Mirrors half of the pictures at random if `config.data.flip` is set."""
         if not self.config.data.flip:
             return batch
         return mirror(batch, key)
@@ -88,29 +90,41 @@ class VAETask:
         keys: Array,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], Sums]:
-        """Minus the ELBO, whose KL term is weighed as the objective says.
+        """Returns the negative ELBO, its KL term weighted by `config.objective`, and sums.
 
-        In nats per dimension, so that one learning rate and one clipping norm serve every picture
-        size.
+        The loss is in nats per dimension of a picture, so that one learning rate and one clipping
+        norm are right for every picture size.
+
+        Args:
+          net: name of the network, `NET`.
+          params: parameters of the network by name.
+          batch: `image`, uint8 [batch, height, width, channel].
+          keys: one key for each picture, for the noise of z and for dropout.
+          step: updates before this one.
         """
         images, settings = batch["image"], self.config.objective
         terms = evidence(self.model, params[net], self._likelihood, images, keys, dropout=keys)
         kl = jnp.mean(terms.inference.kl, axis=0)
         sizes = jnp.asarray(self.model.factors(), jnp.float32)
-        pressed = objectives.free_bits(kl, settings.free_bits * sizes)
+        weighted_kl = objectives.free_bits(kl, settings.free_bits * sizes)
         if settings.balance:
-            pressed = pressed * objectives.balance(kl, sizes, kl_warmup(settings, step))
-        loss = beta_at(settings, step) * jnp.sum(pressed) - jnp.mean(terms.log_likelihood)
+            weighted_kl *= objectives.balance(kl, sizes, kl_warmup(settings, step))
+        loss = beta_at(settings, step) * jnp.sum(weighted_kl) - jnp.mean(terms.log_likelihood)
         everyone = jnp.ones(images.shape[0], jnp.float32)
         sums = sums_of(jax.lax.stop_gradient(terms), self._likelihood, images, everyone)
         return loss / images[0].size, sums
 
     def no_metrics(self) -> dict[str, Sums]:
-        """The sums of no pictures."""
+        """Returns the sums of no pictures, which are zero."""
         return {NET: empty_sums(len(self.model.factors()), self.model.code_size())}
 
     def summarize(self, sums: dict[str, Sums], step: int) -> dict[str, float | list[float]]:
-        """What a person reads of the sums of some updates, the last of which was `step`'s."""
+        """Computes the training metrics of a window of updates.
+
+        Args:
+          sums: sums over the window, by network.
+          step: updates so far, up to the end of the window.
+        """
         dimensions = math.prod(self.config.data.shape)
         beta = float(beta_at(self.config.objective, jnp.asarray(step - 1)))
         return {
@@ -120,63 +134,65 @@ class VAETask:
         }
 
     def describe(self, values: dict[str, float | list[float]]) -> str:
-        """The training metrics in a few words."""
+        """Formats the training metrics for the progress line."""
         return (
             f"{values['elbo_bits_per_dim']:.3f} bits/dim  {values['kl_nats']:.0f} nats KL  "
             f"PSNR {values['psnr_pooled']:.2f}"
         )
 
     def describe_validation(self, values: dict[str, float]) -> str:
-        """The metrics of a validation in a few words."""
+        """Formats the metrics of a validation for a line of the log."""
         return (
             f"{values['elbo_bits_per_dim']:.4f} bits/dim (ELBO)  {values['kl_nats']:.0f} nats KL  "
             f"PSNR {values['psnr']:.2f}  SSIM {values['ssim']:.3f}"
         )
 
     def health(self) -> Health:
-        """What watches over the metrics of a run."""
+        """Returns the checks of the run's metrics."""
         return Health(self.config)
 
     def divergence(self, step: int, values: dict, lowest: float) -> str:
-        """Why training has diverged, as `explain_divergence` has it; empty where it has not."""
+        """Returns why training has diverged, empty if it has not; see `explain_divergence`."""
         return explain_divergence(self.config, step, values, lowest)
 
     def loss_of(self, values: dict) -> float:
-        """The loss of training metrics, in bits/dim, of which `divergence` takes the lowest."""
+        """Returns the loss in bits/dim; `divergence` receives its lowest value so far."""
         return loss_bits(self.config, values)
 
     def advice(self) -> str:
-        """What to change where training diverges again and again."""
+        """Returns advice to the user for training that diverges after every rollback."""
         return advice(self.config.optimizer)
 
     def evaluator(self, mesh: Mesh) -> Evaluator:
-        """Evaluates on the validation split during training."""
+        """Returns the evaluator of the validation split."""
         return Evaluator(self.config, self.model, mesh)
 
     def gallery(self, dataset: Dataset, directory: Path) -> Gallery:
-        """Draws what is learned as it is learned."""
+        """Returns the gallery, which draws faces during training into files of `directory`."""
         return Gallery(self.config, dataset, directory)
 
-    def first_not_finite(
-        self, params: dict[str, PyTree], batch: dict[str, Array], keys: Array, parts: Sequence
-    ) -> tuple[str, Any] | None:
-        """The first tensor of an update that is not finite, as `nonfinite` finds it."""
-        images = batch["image"]
-        return first_not_finite(self.model, self._likelihood, params[NET], images, keys, parts)
+    def intermediates(self) -> dict[str, Callable]:
+        """Returns the functions of `tasks.vae.intermediates`, with the arguments of `loss`."""
+
+        def on_batch(tensors: Callable) -> Callable:
+            return lambda params, batch, keys: tensors(params[NET], batch["image"], keys)
+
+        functions = intermediates(self.model, self._likelihood)
+        return {name: on_batch(tensors) for name, tensors in functions.items()}
 
 
 @functools.cache
 def vae_task(config: Config) -> VAETask:
-    """The task of a config; one object for each, of which JAX traces what it computes only once."""
+    """Returns the task of a config, cached, so that JAX traces its functions only once."""
     return VAETask(config)
 
 
 def kl_warmup(settings: ObjectiveConfig, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The share of the KL term's warm-up that is over."""
+    """Computes the share of the KL term's warm-up that is over after this update, in (0, 1]."""
     warmup = max(settings.warmup_steps, 1)
     return jnp.minimum(1.0, (step.astype(jnp.float32) + 1.0) / warmup)
 
 
 def beta_at(settings: ObjectiveConfig, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The weight of the KL term, grown linearly from 0 over the warm-up."""
+    """Computes the weight of the KL term, which grows linearly to `beta` over the warm-up."""
     return settings.beta * kl_warmup(settings, step)
