@@ -210,5 +210,5 @@ def test_a_picture_of_which_two_lines_say_different_things_is_named(tmp_path):
     file.write_text("a.jpg 0\nb.jpg 1\na.jpg 0\n")
     assert read_table(file).rows == {"a.jpg": [0], "b.jpg": [1]}
     file.write_text("a.jpg 0\nb.jpg 1\na.jpg 2\n")
-    with pytest.raises(UserError, match=r"line 3 says of 'a\.jpg' something else"):
+    with pytest.raises(UserError, match=r"line 3 contradicts an earlier line about 'a\.jpg'"):
         read_table(file)

@@ -75,7 +75,7 @@ def test_temperatures_are_of_all_of_resolutions_or_of_groups(model):
         np.testing.assert_array_equal(same[0], other)
     coarse_first = [model.sample(3, temperature=each) for each in ([0.9, 0.3], [0.9, 0.3, 0.3])]
     np.testing.assert_array_equal(*coarse_first)
-    with pytest.raises(UserError, match=r"2 \(of resolutions\), or 3 \(of groups\)"):
+    with pytest.raises(UserError, match=r"2 \(one per resolution\), or 3 \(one per group\)"):
         model.sample(3, temperature=[1.0] * 4)
     with pytest.raises(UserError, match="must be a number from 0 on"):
         model.sample(3, temperature=[1.0, -1.0])
@@ -104,7 +104,7 @@ def test_what_is_kept_stays(model):
     _, other = model.redraw(z, keep=np.array([True, False, False]), seed=3)
     np.testing.assert_allclose(other[0], z[0])
     assert np.all(np.any(other[1] != z[1], axis=(2, 3, 4)))
-    with pytest.raises(UserError, match=r"keep has the shape \(2,\); name 3"):
+    with pytest.raises(UserError, match=r"keep has the shape \(2,\); it must be \(3,\)"):
         model.redraw(z, keep=np.ones(2, bool))
     pictures, same = model.redraw(z, keep=np.ones(3, bool))
     np.testing.assert_array_equal(pictures, model.decode(z))

@@ -103,7 +103,7 @@ def test_file_of_something_else(arrays, tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(UserError, match="gaussian, mixture"):
+    with pytest.raises(UserError, match="fits gaussian or mixture"):
         fit_prior("vamp", correlated(10, 2), jax.random.key(0))
 
 

@@ -104,12 +104,8 @@ def bits_per_dim(nats: float, dimensions: int) -> float:
 class LatentMoments(NamedTuple):
     """Sums over pictures, from which `latent_usage` computes how each latent is used.
 
-    Attributes:
-      count: number of pictures.
-      mean: sum of the posterior means.
-      mean_squared: sum of their squares.
-      variance: sum of the posterior variances.
-      log_std: sum of the logs of the posterior standard deviations.
+    They are the number of pictures, and the sums of the posteriors' means, squared means, variances
+    and logs of the standard deviations.
     """
 
     # The field hides a method of tuples, which nobody calls.
