@@ -44,10 +44,10 @@ class Fault(NamedTuple):
     after: str
 
     @property
-    def room(self) -> str:
-        """The subpackage that it is in; the commands, which are in none, count as one: "doors"."""
+    def subpackage(self) -> str:
+        """The subpackage that it is in; "commands" for the modules beside the subpackages."""
         folder, dot, _ = self.module.partition(".")
-        return folder if dot else "doors"
+        return folder if dot else "commands"
 
     def source(self) -> str:
         """Returns the source of the whole module with the fault."""
@@ -111,17 +111,17 @@ def _unevaluated(node: ast.AST) -> Iterator[ast.AST]:
 def drawn(count: int, seed: int) -> list[Fault]:
     """Draws `count` faults at random, in turn from each subpackage."""
     rng = random.Random(seed)
-    rooms: dict[str, list[Fault]] = {}
+    by_subpackage: dict[str, list[Fault]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         if not module.startswith(LEFT_OUT):
             for fault in faults(path):
-                rooms.setdefault(fault.room, []).append(fault)
-    for some in rooms.values():
+                by_subpackage.setdefault(fault.subpackage, []).append(fault)
+    for some in by_subpackage.values():
         rng.shuffle(some)
     found: list[Fault] = []
-    while len(found) < count and any(rooms.values()):
-        found += [some.pop() for some in rooms.values() if some]
+    while len(found) < count and any(by_subpackage.values()):
+        found += [some.pop() for some in by_subpackage.values() if some]
     return found[:count]
 
 

@@ -38,7 +38,7 @@ def main() -> int:
         shutil.copytree(
             REPOSITORY, tree, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs", "_build")
         )
-        for module in {fault.room: fault.module for fault in chosen}.values():
+        for module in {fault.subpackage: fault.module for fault in chosen}.values():
             fails, test = is_caught(module, path_of(PACKAGE, module).read_text(), tree, **how)
             if fails:
                 raise UserError(f"a test fails without any fault: {test}; mend that first")

@@ -46,11 +46,11 @@ html_show_sphinx = False
 
 
 def _generate(app) -> None:
-    """Makes anew what is made from the code: the drawing of the rooms, and tables."""
+    """Writes what is generated from the code: the drawing of the subpackages, and tables."""
     generated = pathlib.Path(app.srcdir) / "_generated"
     generated.mkdir(exist_ok=True)
-    (generated / "rooms.svg").write_text(architecture.drawing())
-    (generated / "rooms.txt").write_text(architecture.table())
+    (generated / "subpackages.svg").write_text(architecture.drawing())
+    (generated / "subpackages.txt").write_text(architecture.table())
     (generated / "settings.txt").write_text(settings.tables())
 
 

@@ -165,26 +165,26 @@ def test_every_setting_that_a_page_names_exists():
 
 
 def test_the_drawing_shows_the_imports_of_the_code():
-    """As `test_imports.py` finds them, and with every room above what it imports."""
+    """As `test_imports.py` finds them, and with every subpackage above what it imports."""
     architecture = script("architecture")
-    rooms = architecture.rooms()
-    expected: dict[str, set[str]] = {room: set() for room in test_imports.FLOOR}
+    imports = architecture.subpackages()
+    expected: dict[str, set[str]] = {name: set() for name in test_imports.LAYER}
     for path in PACKAGE.rglob("*.py"):
-        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        if room != "__init__":
-            expected[room] |= {name.split(".")[0] for name in test_imports.imported(path)} - {room}
-    assert rooms == expected
-    height = {room: depth for depth, floor in enumerate(architecture.floors(rooms))
-              for room in floor}  # fmt: skip
-    assert all(height[room] < height[below] for room in rooms for below in rooms[room])
+        name = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if name != "__init__":
+            expected[name] |= {own.split(".")[0] for own in test_imports.imported(path)} - {name}
+    assert imports == expected
+    height = {name: depth for depth, layer in enumerate(architecture.layers(imports))
+              for name in layer}  # fmt: skip
+    assert all(height[name] < height[below] for name in imports for below in imports[name])
     drawing = architecture.drawing()
-    assert all(f">{room}</text>" in drawing for room in rooms)
+    assert all(f">{name}</text>" in drawing for name in imports)
 
 
-def test_the_page_tells_what_lives_in_every_room():
+def test_the_page_tells_what_every_subpackage_holds():
     told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGES["architecture"],
                                                          re.MULTILINE))))  # fmt: skip
-    assert told == set(test_imports.FLOOR)
+    assert told == set(test_imports.LAYER)
 
 
 # Commands and messages

@@ -34,7 +34,7 @@ def test_a_model_is_built_and_stepped_without_tensorflow():
     subprocess.run([sys.executable, "-c", STEP_A_MODEL], check=True, cwd=here, timeout=300)
 
 
-def test_only_their_rooms_import_tensorflow_and_orbax():
+def test_only_their_modules_import_tensorflow_and_orbax():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
         if path.parent.name != "data":
@@ -44,8 +44,8 @@ def test_only_their_rooms_import_tensorflow_and_orbax():
         assert not re.search(r"(jax\._src|orbax[.\w]*\._src|optax\._src)", text), path
 
 
-# From the ground up: what stands here imports nothing from above itself.
-FLOORS = [
+# From the bottom up: a subpackage imports only from the layers below it.
+LAYERS = [
     {"errors", "version"},
     {"files"},
     {"config"},
@@ -62,7 +62,7 @@ FLOORS = [
     {"cli"},
     {"main", "prepare", "sample", "evaluate", "fit", "explore", "aot"},
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
 def imported(path: pathlib.Path) -> set[str]:
@@ -80,25 +80,25 @@ def imported(path: pathlib.Path) -> set[str]:
 
 def test_a_floor_imports_only_what_stands_below_it():
     for path in PACKAGE.rglob("*.py"):
-        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        if room == "__init__":
+        name = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if name == "__init__":
             continue
         for module in imported(path):
             below = module.split(".")[0]
-            own_room = below == room and path.parent != PACKAGE
-            assert own_room or FLOOR[below] < FLOOR[room], f"{path} imports {module}"
+            own_folder = below == name and path.parent != PACKAGE
+            assert own_folder or LAYER[below] < LAYER[name], f"{path} imports {module}"
 
 
 def test_within_data_sources_stand_below_the_cache_and_the_feed_apart():
     above = {"pictures": {"sources", "synthetic", "cache", "feed"}, "sources": {"cache", "feed"},
              "synthetic": {"pictures", "sources", "cache", "feed"}, "cache": {"feed"},
              "feed": {"pictures", "sources", "cache", "synthetic"}}  # fmt: skip
-    for room, others in above.items():
-        for path in (PACKAGE / "data" / room).glob("*.py"):
-            rooms = {
+    for name, others in above.items():
+        for path in (PACKAGE / "data" / name).glob("*.py"):
+            names = {
                 module.split(".")[1] for module in imported(path) if module.startswith("data.")
             }
-            assert not rooms & others, path
+            assert not names & others, path
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3])

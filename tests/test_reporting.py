@@ -60,7 +60,7 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
         ({"active_units": 2.0}, "dead units: 4 of 6"),
         (
             {"kl_per_group": [9.0, 0.05, 3.0, 0.0]},
-            "of 4 groups of latents, counted from 0 at the top, 1, 3 tell",
+            "of 4 groups of latents, counted from 0 at the top, 1, 3 have a KL",
         ),
         ({"log_std": MIN_LOG_SCALE}, "saturated scale"),
         ({"effective_beta": 200.0}, "weighs 2e+02 times"),
@@ -83,14 +83,14 @@ def test_groups_are_called_quiet_when_training_ends():
     early, late = ({"kl_per_group": kl} for kl in ([9.0, 0.05, 3.0], [9.0, 2.0, 0.05]))
     assert health.training(1900, HEALTHY | early) == []
     (complaint,) = health.training(2000, HEALTHY | late)
-    assert "from 0 at the top, 2 tell" in complaint
+    assert "from 0 at the top, 2 have a KL" in complaint
 
 
 def test_overfitting_is_named():
     health = Health(tiny())
     assert health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.1}) == []
     (complaint,) = health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.4})
-    assert "overfitting" in complaint and "0.40 bits/dim behind" in complaint
+    assert "overfitting" in complaint and "0.40 bits/dim more" in complaint
 
 
 @pytest.mark.parametrize("channels", [1, 3])
