@@ -81,7 +81,7 @@ def test_the_devices_at_hand_are_told_of():
     [
         (["--topology=v5e-16"], "'v5e-16' is no TPU topology; name one such as v5e:2x2"),
         (["--compare=v5e:2x2,v9:2x2"], "'v9:2x2' is no TPU topology"),
-        (["--find_batch"], "what cpu has of memory"),
+        (["--find_batch"], "the memory of cpu is not known"),
         (["--topology=v5e:2x2", "--config.train.batch_size=0"], "must be at least 1"),
         pytest.param(["--topology=v5e:3x5"], "v5e:3x5 is no TPU topology", marks=needs_compiler),
     ],

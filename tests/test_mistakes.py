@@ -94,7 +94,7 @@ MISTAKES = {
     "faces in words": ("sample", ["--workdir={run}", "--count=many"], "--count=many must be a"),
     "neither yes nor no": ("sample", ["--workdir={run}", "--separate=x"], "must be true or false"),
     "negative temperature": ("sample", ["--workdir={run}", "--temperature=-1"], "temperature"),
-    "no temperature": ("sample", ["--workdir={run}", "--temperature="], "--temperature= is empty"),
+    "no temperature": ("sample", ["--workdir={run}", "--temperature="], "give one"),
     "two temperatures": ("sample", ["--workdir={run}", "--temperature=1,2"], "give one"),
     "no topologies": ("aot", [CONFIG, "--compare="], "--compare= is empty"),
     "found and named": (

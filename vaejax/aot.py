@@ -40,6 +40,8 @@ def main() -> None:
     """Compiles the step for each topology, prints the estimates, and writes them to `--out`."""
     if TOPOLOGY.value and COMPARE.value:
         raise UserError("--topology and --compare do not go together; name all in --compare")
+    if COMPARE.present and not COMPARE.value:
+        raise UserError("--compare= is empty; name topologies, or leave it out")
     config = resolve(CONFIG.value)
     out = OUT.value and local_path("--out", OUT.value)
     if out:

@@ -161,9 +161,9 @@ def _check_values() -> None:
             check_no_address(f"--{name}", value)
             if value.startswith("--"):
                 raise UserError(f"--{name} has no value; the next argument is {value}")
-        # An unset shell variable would otherwise mean the default, or this directory.
-        if isinstance(value, str | list) and not value and flags.FLAGS[name].present:
-            raise UserError(f"--{name}= is empty; give it a value, or leave it out")
+            # An unset shell variable would otherwise mean the default, or this directory.
+            if not value and flags.FLAGS[name].present:
+                raise UserError(f"--{name}= is empty; give it a value, or leave it out")
 
 
 def _end(status: int) -> NoReturn:
