@@ -15,7 +15,7 @@ from vaejax.likelihoods import DiscretizedLogistic
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.tasks.vae import task, vae_task
 from vaejax.training import step
-from vaejax.training.loop import Outcome, train
+from vaejax.training.loop import Outcome, Run, train
 from vaejax.training.state import shapes
 
 
@@ -144,6 +144,29 @@ def test_a_rollback_passes_over_what_was_saved_among_failing_updates(tmp_path, m
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
     assert checkpoints.steps() == [4]
     checkpoints.close()
+
+
+def test_a_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
+    tmp_path, monkeypatch, capsys
+):
+    """Every update from step 9 on fails, and the metadata of the checkpoint at 8 is damaged."""
+    spoil(monkeypatch, lambda at: at >= 9)
+    roll_back = Run._roll_back
+
+    def damage_first(run, trouble):
+        run._wait_for_checkpoints()
+        for file in (tmp_path / "checkpoints" / "00000008" / "meta").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"{")
+        roll_back(run, trouble)
+
+    monkeypatch.setattr(Run, "_roll_back", damage_first)
+    with pytest.raises(TrainingError):
+        train(
+            least(train={"log_every": 1, "max_skipped": 3, "eval_every": 12, "keep": 2}), tmp_path
+        )
+    said = capsys.readouterr().err
+    assert "00000008 is damaged" in said and "back to step 4 with 0.3 of" in said
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from tiny import CONFIG_FILE, LEAST, ONCE, metrics
 
 import vaejax
 from vaejax.errors import UserError
+from vaejax.trained.measuring import measure
 
 CONFIG = f"--config={CONFIG_FILE}"
 
@@ -81,6 +82,11 @@ def test_figures_that_cannot_be_kept_are_printed_all_the_same(trained, tmp_path)
     lines = result.stderr.splitlines()
     assert lines[0].startswith("the figures will be printed but not saved")
     assert any(line.startswith("elbo_bits_per_dim ") for line in lines)
+
+
+def test_importance_samples_below_none_are_refused(trained):
+    with pytest.raises(UserError, match="importance_samples=-1 must be a whole number from 0 on"):
+        measure(vaejax.load(trained), importance_samples=-1)
 
 
 def test_whoever_uses_a_model_is_told_of_flags_that_there_are(trained, tmp_path):

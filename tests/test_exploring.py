@@ -69,6 +69,17 @@ def test_it_encodes_decodes_and_samples(model):
     assert jax.tree.map(np.shape, model.sample_posterior(faces)) == jax.tree.map(np.shape, z)
 
 
+def test_latents_that_memory_cannot_hold_are_refused(model):
+    with pytest.raises(UserError, match=r"GB of memory; draw fewer"):
+        model.sample_codes(10**12)
+
+
+def test_the_last_seed_explores_too(model, run):
+    faces = model.sample(1)
+    sheet = exploring.resampled(model, faces, seed=2**32 - 1)
+    assert len(sheet) == 1 + 2 * exploring.CHOICES
+
+
 def test_temperatures_are_of_all_of_resolutions_or_of_groups(model):
     same = [model.sample(3, temperature=value) for value in (0.7, [0.7], [0.7] * 2, [0.7] * 3)]
     for other in same[1:]:

@@ -11,7 +11,7 @@ from tiny import tiny
 from vaejax.data import open_dataset
 from vaejax.likelihoods import MIN_LOG_SCALE
 from vaejax.models import build_model
-from vaejax.records import pictures, progress
+from vaejax.records import pictures, progress, tables
 from vaejax.records.goodput import Clock
 from vaejax.records.metric_log import MetricsFile, Reporter
 from vaejax.tasks.vae import NET, vae_task
@@ -131,3 +131,12 @@ def test_fewer_faces_than_a_row_holds_stand_above_their_reconstructions(faces, t
         left = pictures.GAP + place * cell
         original = sheet[pictures.GAP : cell : 3, left : left + 84 : 3]
         np.testing.assert_array_equal(original, dataset.splits["valid"].images[place])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0012345, "0.00123"), (12.345, "12.3"), (999.4, "999"), (999.7, "1,000"),
+     (-1234.5, "-1,234"), ([1.0, 2.5], "1 2.5"), (None, ""), (1234, "1234")],
+)  # fmt: skip
+def test_cells_of_a_table(value, text):
+    assert tables.cell(value) == text

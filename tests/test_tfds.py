@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import pathlib
 import shutil
 import sys
 
@@ -46,6 +47,17 @@ def prepared(records, tmp_path_factory):
         open_dataset(config, progress=False)
     prepare(config, progress=False)
     return config
+
+
+def test_the_files_may_be_named_from_the_home_directory(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(pathlib.Path(prepared.manual_dir).parent))
+    again = dataclasses.replace(
+        prepared,
+        path=str(tmp_path / "data"),
+        manual_dir="~/files",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert prepare(again, progress=False).fingerprint == open_dataset(prepared).fingerprint
 
 
 def test_same_pictures_splits_and_labels_as_the_official_layout(
