@@ -50,6 +50,8 @@ SHORT = {
 }
 # Words of a full disk, for messages that do not name its path.
 NO_ROOM = (NO_SPACE, os.strerror(errno.ENOSPC))
+# What a run prints when it begins to train.
+BEGAN = "training from step"
 # Bytes, more than any run takes.
 ROOM = 4 << 30
 WORK_ALONE = "full disk"
@@ -119,33 +121,39 @@ class Trial:
                 place, torn_in = self._new_run(self._root), []
 
     def fill(self, disks: int) -> None:
-        """Has `disks` runs end because their disk is full, and finish once there is room."""
+        """Has `disks` runs end because their disk fills up, and finish once there is room."""
         for number in range(disks):
             while not self._fill(DISKS[number % len(DISKS)]):
-                say("the disk had room enough; another one")
+                say("it did not fill up after the run had begun; trying another size")
 
     def _fill(self, name: str) -> bool:
-        """Trains on one small disk, which holds what `name` says; False if it did not fill up."""
+        """Trains on one small disk, which holds what `name` says, and again once it has room.
+
+        Returns whether the disk filled up after training had begun. One that is too small for that,
+        or large enough for the whole run, does not count, but its run must end in the same way.
+        """
         disk = self._root / f"disk{self._runs}"
         place = self._new_run(disk, self._root if name == WORK_ALONE else disk)
         # What the undisturbed run takes at its end; now and then it took more.
         held = sum(map(_bytes, self._whole[:1] if name == WORK_ALONE else self._whole))
-        # A run without room for one checkpoint does not start at all: most disks have more.
-        size = int(held * self._rng.uniform(0.05, 1.0))
+        # A run does not begin without room for a checkpoint, nearly half of what it takes at its end.
+        size = int(held * self._rng.uniform(0.4, 1.0))
         with small_disk(disk, size) as resize:
             try:
                 if self._attempt(place, full=disk) == 0:
                     return False
-                self.counts[name][KILLED] += 1
+                began = BEGAN in self._words().read_text()
                 say(f"{name}, of {size:,} bytes: {self._last_line()}")
                 resize(ROOM)
                 self._attempt(place)
-                self.counts[name][WENT_ON] += 1
                 self._compare(place)
             except Broken as broken:
                 self._tell(name, broken)
                 shutil.copytree(disk, f"{disk}-kept")
-        return True
+                return True
+        self.counts[name][KILLED] += began
+        self.counts[name][WENT_ON] += began
+        return began
 
     def _new_run(self, top: Path, caches: Path | None = None) -> Place:
         self._runs += 1
