@@ -136,7 +136,7 @@ class Trial:
         place = self._new_run(disk, self._root if name == WORK_ALONE else disk)
         # What the undisturbed run takes at its end; now and then it took more.
         held = sum(map(_bytes, self._whole[:1] if name == WORK_ALONE else self._whole))
-        # A run does not begin without room for a checkpoint, nearly half of what it takes at its end.
+        # A run begins only with room for a checkpoint, nearly half of what it takes at its end.
         size = int(held * self._rng.uniform(0.4, 1.0))
         with small_disk(disk, size) as resize:
             try:
