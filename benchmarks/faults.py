@@ -182,7 +182,9 @@ def is_caught(
     path.write_text(source)
     line = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--numprocesses=0",
             "-m", "not soak", *nearest_tests(module)[: files]]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    # Else each of the processes that the tests start compiles all sources anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(
         line, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,

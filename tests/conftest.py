@@ -62,8 +62,10 @@ LONGEST = ("benchmarks", "task_runs", "versus", "interruptions", "pods", "explor
            "feeds", "same_data", "training", "launch")  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the files: the longest first, the others as they are."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sorts the files, where workers share them: the longest first, the others as they are."""
+    if not hasattr(config, "workerinput"):
+        return
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
