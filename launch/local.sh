@@ -29,15 +29,17 @@ while (($#)); do
   esac
   shift
 done
-for number in "$processes" "$devices_per_process" "$port"; do
-  [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "error: '$number' is no number from 1 on; see --help" >&2; exit 2; }
+for flag in processes devices_per_process port; do
+  [[ ${!flag} =~ ^[1-9][0-9]*$ ]] || { echo "error: --$flag=${!flag} is no number from 1 on; see --help" >&2; exit 2; }
 done
 
 # JAX divides each process's CPU into this many devices.
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices_per_process" PYTHONUNBUFFERED=1
 
 pids=()
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
+stopping=
+# A process that starts afterwards gets the signal as soon as it is started.
+trap 'stopping=1; kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
 trap : INT # the terminal sends Ctrl-C to the processes as well
 
 for ((process = 0; process < processes; process++)); do
@@ -47,6 +49,7 @@ for ((process = 0; process < processes; process++)); do
   else
     "${command[@]}" &
     pids+=($!)
+    [[ ! $stopping ]] || kill -TERM $! 2>/dev/null || true
   fi
 done
 

@@ -184,7 +184,7 @@ train() {
 sudo rm -f /tmp/libtpu_lockfile
 find ~/launches -mindepth 1 -maxdepth 1 ! -name ${launch#*/} -exec rm -rf {} +
 cd ~/$launch/code
-JAX_COORDINATOR_PORT=$jax_port VAEJAX_PORT=$own_port PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline - SECONDS)) \
+JAX_COORDINATOR_PORT=$jax_port VAEJAX_PORT=$own_port PYTHONUNBUFFERED=1 timeout --preserve-status --kill-after=$((60 * save_minutes + 1)) $((deadline > SECONDS ? deadline - SECONDS : 1)) \
   ~/$launch/venv/bin/python -m vaejax.main $arguments
 echo vaejax exited with \$?"
 }

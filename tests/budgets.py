@@ -1,9 +1,9 @@
-"""What the compiled step may cost: `python tests/budgets.py` records it for the compiler at hand.
+"""Recorded costs of the compiled training step, which `test_aot.py` compares with present ones.
 
-A small model, so that a compiler needs seconds for it. Sizes may grow by `SLACK`; kinds of
-collectives may not change, nor their number where the state is not split. Compilers differ in how
-much memory their programs take, so each version has its own record; one without is held to the
-most generous.
+`python tests/budgets.py` records the costs for the installed compiler. The model is small, so that
+it compiles in seconds. Sizes may exceed the record by the factor `SLACK`; the kinds of collectives
+must not change. Compilers differ in the memory of their programs, so each version of libtpu has its
+own record; a version without a record may use as much as the most generous one.
 """
 
 import importlib.metadata
@@ -14,13 +14,13 @@ import sys
 from collections import Counter
 
 BUDGETS = pathlib.Path(__file__).with_name("budgets.json")
-# Chips, and those that share one copy of the state.
+# Topology of the chips, and the number of chips that share one copy of the state.
 PLACES = (("v5e:2x2", 1), ("v5e:2x2", 4), ("v6e:2x2", 1), ("v4:2x2x1", 1))
 SLACK = 1.15
 
 
 def step_cost(topology: str, fsdp: int):
-    """The `Estimate` of the small model's step."""
+    """Returns the `Estimate` of the small model's training step."""
     from tiny import tiny
 
     from vaejax.cost.compiled_step import estimate
@@ -32,7 +32,7 @@ def step_cost(topology: str, fsdp: int):
 
 
 def summary(cost) -> dict:
-    """What is kept of it."""
+    """Returns the figures of an `Estimate` that are recorded."""
     return {
         "memory": cost.memory,
         "collectives": dict(sorted(Counter(one.kind for one in cost.collectives).items())),
@@ -41,7 +41,7 @@ def summary(cost) -> dict:
 
 
 def budget(topology: str, fsdp: int) -> dict:
-    """What is recorded for the compiler that is installed."""
+    """Returns the record of the installed compiler, else the record with the most memory."""
     recorded, name = json.loads(BUDGETS.read_text()), _name(topology, fsdp)
     version = importlib.metadata.version("libtpu")
     return recorded.get(version, {}).get(name) or max(

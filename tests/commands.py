@@ -1,4 +1,4 @@
-"""The commands, run as a user runs them."""
+"""Helpers that run commands as a user does, and that find free ports for their processes."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ COMMAND_TIMEOUT = 300
 def start(
     module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
 ) -> subprocess.Popen | Forked:
-    """Starts `python -m vaejax.MODULE`, or of another module if vaejax has none of that name."""
+    """Starts `python -m vaejax.MODULE`, or `python -m MODULE` if vaejax has no such module."""
     module = f"vaejax.{module}" if (PACKAGE / f"{module}.py").exists() else module
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
     if can_fork(environment):
@@ -33,14 +33,14 @@ def start(
 def command(
     module: str, *flags: str, devices: int = 1, cwd: pathlib.Path | None = None
 ) -> subprocess.CompletedProcess:
-    """Runs `python -m vaejax.MODULE` as a user does, to its end."""
+    """Runs a command as `start` does and waits for its end; returns exit status and output."""
     process = start(module, *flags, devices=devices, cwd=cwd)
     out, err = process.communicate(timeout=COMMAND_TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def assert_one_line(result: subprocess.CompletedProcess, said: str) -> None:
-    """A command ended with one line of error, its last, in which `said` stands."""
+    """Asserts that a command failed with one error line, its last line, that contains `said`."""
     assert result.returncode == 2, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and said in errors[0], result.stderr
@@ -49,19 +49,19 @@ def assert_one_line(result: subprocess.CompletedProcess, said: str) -> None:
 
 
 def without_tensorflow() -> dict[str, str]:
-    """Variables for real processes that start without TensorFlow, in half the time."""
+    """Returns environment variables that hide TensorFlow, which halves the start of a process."""
     path = [str(pathlib.Path(__file__).parent / "light"), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def free_port() -> int:
-    """Of this machine, for processes to meet at."""
+    """Returns a free TCP port on localhost."""
     with socket.create_server(("localhost", 0)) as server:
         return server.getsockname()[1]
 
 
 def free_pair() -> int:
-    """A free port of this machine whose next one is free as well."""
+    """Returns a free TCP port on localhost whose next port is free as well."""
     while True:
         port = free_port()
         try:

@@ -1,4 +1,4 @@
-"""Strictness for every test, and the real faces where they lie beside the checkout."""
+"""Settings, hooks and fixtures for all tests: JAX, garbage collection, caches, real pictures."""
 
 import gc
 import os
@@ -6,15 +6,16 @@ import pathlib
 import shutil
 import signal
 
-# Before JAX is imported. Two devices on the CPU, so that what is sharded is seen to be.
+# Set before JAX is imported. With two CPU devices, tests can check how arrays are sharded.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As the package sets it, with the first batch: processes are forked only where nothing has changed.
+# The package sets this when it imports TensorFlow. It is also set here, because `forked.py` forks
+# processes only while such variables have the values that they had when it was imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-# Programs here run for moments: most of the tests' time goes into compiling them.
+# The programs of the tests run briefly: most of the time goes into compiling them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Nobody looks for where in Python an operation of a program comes from.
+# Operations of a program carry no Python traceback: no test needs it.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import hypothesis
@@ -24,14 +25,15 @@ from commands import command
 from tiny import CONFIG_FILE
 
 if jax.__version_info__ < (0, 11):
-    # XLA's older code generator, one module at a time: half the time again. Later it is no more.
+    # XLA's older code generator, without splitting modules for parallel code generation, halves the
+    # compile time. Newer versions of JAX no longer have it.
     os.environ.setdefault(
         "XLA_FLAGS",
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     )
 
-# Whoever runs the tests may ignore an interrupt or the end of a terminal, as `nohup` and background
-# jobs do. Children would inherit that, and a shell cannot trap what was ignored when it began.
+# pytest may run with SIGINT or SIGHUP ignored, as under `nohup` or as a background job. Child
+# processes would inherit that, and a shell cannot trap a signal that was ignored when it started.
 for number, usual in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
@@ -39,11 +41,12 @@ for number, usual in (
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)
 
-# As commands do: tracing makes many short-lived objects, and what was imported lives to the end.
+# As in the commands (`vaejax/cli/entry.py`): tracing creates many short-lived objects, and each
+# garbage collection would scan all imported modules, which live until the process ends.
 gc.freeze()
 gc.set_threshold(20_000)
 
-# An example's first run compiles, which no deadline foresees.
+# No deadline: the first example of a test compiles, and takes much longer than the others.
 hypothesis.settings.register_profile("compiled", deadline=None)
 hypothesis.settings.load_profile("compiled")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -51,11 +54,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 REAL_FACES = REPOSITORY.parent / "shared" / "data"
-# Bytes of compiled programs, of which one run of all tests makes some hundred million.
+# Limit for the compiled programs on disk, in bytes. One run of all tests writes about 1e8.
 MOST_COMPILED = 1 << 30
 
 
-# Files whose tests take minutes begin first, so that no worker is left alone with one at the end.
+# The slowest files start first; otherwise one worker might still run such a file when the others
+# have finished.
 LONGEST = ("benchmarks", "task_runs", "versus", "interruptions", "pods", "exploring", "commands",
            "flow_stage", "library_errors", "checkpoints", "ladder", "flags", "learning", "kills",
            "tpu_vm", "aot", "readme", "bad_updates", "mistakes", "old_runs", "divergence", "docs",
@@ -63,7 +67,7 @@ LONGEST = ("benchmarks", "task_runs", "versus", "interruptions", "pods", "explor
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sorts the files, where workers share them: the longest first, the others as they are."""
+    """Sorts the tests in xdist workers: files in `LONGEST` first, the others in their order."""
     if not hasattr(config, "workerinput"):
         return
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
@@ -71,19 +75,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three for two cores, for tests wait for what they start; each takes some 2 GiB of memory."""
+    """Returns the number of workers: three for two cores, but one for each 3 GiB of memory at most.
+
+    Tests often wait for processes that they start, so workers may outnumber the cores. A worker
+    takes about 2 GiB of memory.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(cores * 3 // 2, memory // (3 * 2**30)))
 
 
 def compiled_in(config: pytest.Config) -> pathlib.Path:
-    """Where compiled programs are kept, for all processes, workers and later runs of the tests."""
+    """Returns the directory of JAX's compilation cache, shared by all workers and later runs."""
     return pathlib.Path(config.cache.mkdir("compiled"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Forgets compiled programs where those of other code have become many."""
+    """Empties the compilation cache if it is too large: programs of older code accumulate in it."""
     if not hasattr(session.config, "workerinput"):
         directory = compiled_in(session.config)
         if sum(path.stat().st_size for path in directory.iterdir()) > MOST_COMPILED:
@@ -92,7 +100,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(request):
-    """Keeps compiled programs; `pytest --cache-clear` forgets them."""
+    """Turns on JAX's compilation cache here and in child processes; `--cache-clear` empties it."""
     directory = str(compiled_in(request.config))
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -102,13 +110,13 @@ def compiled_programs(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory):
-    """Keeps decoded pictures out of the user's own cache."""
+    """Redirects the cache of decoded pictures from the user's cache to a temporary directory."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def real_faces() -> pathlib.Path:
-    """The folder of real faces; skips where it is absent."""
+    """Returns the directory of real faces beside the checkout; skips the test if it is absent."""
     if not REAL_FACES.is_dir():
         pytest.skip(f"the real faces are not here: {REAL_FACES}")
     return REAL_FACES
@@ -116,7 +124,7 @@ def real_faces() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> pathlib.Path:
-    """A run of `tiny.py` that the command has trained to its end. Tests may add to it."""
+    """Returns the work directory of a finished run of `tiny.py`; tests may add files to it."""
     workdir = tmp_path_factory.mktemp("runs") / "trained"
     result = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr

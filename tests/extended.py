@@ -1,4 +1,7 @@
-"""`python -m extended`: checks what docs/extending.md adds, in a copy of the package."""
+"""Checks the likelihood and the prior of docs/extending.md, in a copy of the package that has them.
+
+Run as `python -m extended` with the copy on PYTHONPATH, as `test_extending.py` does.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from vaejax.priors import build_prior
 
 
 def check_likelihood() -> None:
-    """The probabilities of all levels sum to one, wherever the location and whatever the scale."""
+    """Checks that the probabilities of all levels sum to one and that gradients are finite."""
     likelihood = build_likelihood(changed(Config(), {"likelihood.name": "laplace"}))
     levels = jnp.arange(256, dtype=jnp.uint8).reshape(256, 1, 1, 1)
     for scale in (5e-3, 0.05, 1.0):
@@ -25,7 +28,7 @@ def check_likelihood() -> None:
 
 
 def check_prior() -> None:
-    """Codes and noise are each other's inverse, and the density is that of the noise's Gaussian."""
+    """Checks that `to_noise` inverts `from_noise`, and that `log_prob` is the Gaussian density."""
     prior = build_prior(changed(Config(), {"prior.name": "diagonal_normal"}).prior, 3)
     params = {"mean": jnp.array([1.0, -2.0, 0.5]), "log_std": jnp.array([0.3, -0.7, 0.0])}
     noise = jax.random.normal(jax.random.key(0), (5, 3))

@@ -1,4 +1,4 @@
-"""Flows trained on codes, by the updates of the loop and without it."""
+"""Trains flow priors on codes with the training step of a run, without its loop."""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,14 @@ from vaejax.training.step import make_train_step
 
 
 def no_picture(codes):
+    """Stands in for the function that decodes codes to pictures, and fails if it is called."""
     raise AssertionError("these codes are of no pictures")
 
 
 def train_flow(
     codes, steps: int, *, batch_size: int = 256, width: int = 64, blocks: int = 2, seed: int = 0
 ) -> FlowMatching:
-    """The average of the flow's parameters after `steps` updates."""
+    """Returns the prior with the averaged parameters of a flow after `steps` updates."""
     dispatch = 50 if steps % 50 == 0 else 1
     config = tiny(
         optimizer={"warmup_steps": 50, "final_fraction": 0.0, "b2": 0.999},

@@ -1,6 +1,6 @@
-"""Processes forked from a server that has imported everything: a start takes a moment.
+"""Forks processes from a server that has imported all libraries, because imports take seconds.
 
-Each still is a process of its own, with its own environment, streams, signals and JAX backend.
+A forked process has its own environment, streams, signals and JAX backend, like a new process.
 """
 
 import functools
@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-# Before the fork: what takes seconds to import, and starts neither threads nor a backend.
+# The modules that the server imports before it forks. Their import takes seconds, but starts no
+# threads and no JAX backend, so that it is safe to fork.
 PRELOADED = ["forked", "tensorflow", "vaejax.training.loop", "vaejax.stages.finishing"]
-# Libraries read such variables when they are imported.
+# Prefixes of the variables that libraries read when they are imported.
 READ_EARLY = ("JAX_", "XLA_", "TF_", "LIBTPU", "ORBAX_", "PYTHON")
-# Of these JAX lets itself be told later.
+# Variables with these prefixes that `_run` can set after the fork, as options of `jax.config`.
 OF_JAX = (
     "JAX_NUM_CPU_DEVICES",
     "JAX_PLATFORMS",
@@ -31,7 +32,7 @@ OF_JAX = (
 
 
 def read_early(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that are as they were when the server began, for all that it forks."""
+    """Returns the variables that a forked process cannot change: the imports have read them."""
     return {
         name: value
         for name, value in env.items()
@@ -39,22 +40,23 @@ def read_early(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-# The server's, which begins with the first process that may come from it.
+# The server's variables. It starts with the first forked process, and `can_fork` requires that they
+# have not changed since this module was imported.
 OF_SERVER = read_early(os.environ)
 
 
 def can_fork(env: Mapping[str, str]) -> bool:
-    """Whether a process in this environment may come from the server, which has its own."""
+    """Whether a process with this environment can be forked from the server."""
     return all(name in env for name in OF_JAX) and read_early(env) == OF_SERVER
 
 
 class Forked:
-    """A forked `python -m MODULE FLAGS`, with the part of `subprocess.Popen` that tests use."""
+    """A forked `python -m MODULE FLAGS` with those methods of `subprocess.Popen` that tests use."""
 
     def __init__(
         self, module: str, flags: Sequence[str], env: Mapping[str, str], cwd: pathlib.Path | None
     ):
-        """Starts it."""
+        """Starts the process, by default in the current directory."""
         self.args = [module, *flags]
         context = _server()
         pipes = [context.Pipe(duplex=False) for _ in range(2)]
@@ -73,18 +75,18 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """As of `Popen`; None while it runs."""
+        """The exit status as in `Popen`, None while the process runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Returns the exit status, None while the process runs."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end.
+        """Waits until the process has ended, and returns its exit status.
 
         Raises:
-          TimeoutExpired: it has not ended.
+          TimeoutExpired: it has not ended after `timeout` seconds.
         """
         self._process.join(timeout)
         if self.returncode is None:
@@ -92,23 +94,25 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Waits for its end, and gives what it has printed since it was last read."""
+        """Waits until the process has ended; returns what was not yet read of stdout and stderr."""
         if not self._readers:
             self._readers = [_Reader(stream) for stream in (self.stdout, self.stderr)]
         self.wait(timeout)
         return tuple(reader.result() for reader in self._readers)
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal, unless it has ended."""
+        """Sends a signal, unless the process has ended."""
         if self.returncode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Sends SIGKILL, unless the process has ended."""
         self.send_signal(signal.SIGKILL)
 
 
 class _Reader(threading.Thread):
+    """Reads a stream to its end in a thread, so that a full pipe does not block the process."""
+
     def __init__(self, stream):
         super().__init__(daemon=True)
         self._stream, self._text = stream, ""
@@ -131,12 +135,13 @@ def _server():
 
 
 def _run(module, flags, env, cwd, out, err):
-    """The forked process: a module run as `python -m` runs it."""
+    """Runs a module in the forked process as `python -m` does."""
     os.environ.clear()
     os.environ.update(env)
-    # Else it would begin anew for other pages of memory, and import all over again.
+    # Otherwise a command would restart itself to use huge pages, and import everything again.
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
-    # What was imported lives to the end: collections need not walk through it, and may be rare.
+    # Imported modules live to the end, so garbage collections need not scan them. Collections are
+    # also made rarer, because tracing creates many short-lived objects.
     gc.freeze()
     gc.set_threshold(20_000)
     os.chdir(cwd)

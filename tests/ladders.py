@@ -1,4 +1,4 @@
-"""What tests of ladders share: pictures, keys, and methods compiled."""
+"""Helpers for the tests of ladders: pictures, random keys and jitted methods."""
 
 import functools
 
@@ -15,7 +15,7 @@ COUNT = 3
 
 
 def apply(model: Ladder, params: dict, method: str, *inputs: PyTree) -> PyTree:
-    """What a method gives, compiled: one operation at a time would take minutes."""
+    """Calls a method of the model under jit, because its operations one by one take minutes."""
     return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *inputs)
 
 

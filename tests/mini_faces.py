@@ -1,4 +1,4 @@
-"""A data set of TFDS with the structure of its CelebA. Importing it registers it."""
+"""Defines a small TFDS data set like `celeb_a`; importing this module registers it with TFDS."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -8,7 +8,7 @@ RECORDS = celeba_records(24)
 
 
 class MiniFaces(tfds.core.GeneratorBasedBuilder):
-    """celeb_a's structure, from files in manual_dir."""
+    """Reads JPEG files from manual_dir; their splits and labels come from `RECORDS`."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "JPEG files in manual_dir."
@@ -19,11 +19,11 @@ class MiniFaces(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
-                    # Declared backwards: the order must come from the names.
+                    # In reverse order: the columns of the label must be sorted by name.
                     "attributes": {name: np.bool_ for name in reversed(ATTRIBUTES)},
                     "identity": {"Identity_No": np.int64},
                     "note": tfds.features.Text(),
-                    # Neither a list of any length nor a second picture makes a label.
+                    # Both are left out: ragged lists and further images cannot be labels.
                     "spots": tfds.features.Sequence(np.int64),
                     "mask": tfds.features.Image(shape=(None, None, 1)),
                 }
@@ -47,7 +47,8 @@ class MiniFaces(tfds.core.GeneratorBasedBuilder):
                         "attributes": dict(zip(ATTRIBUTES, bits.astype(bool))),
                         "identity": {"Identity_No": int(name[:6])},
                         "note": "a face",
-                        "spots": list(range(int(name[:6]) % 3)),
+                        # All of one length but in the training split.
+                        "spots": list(range(1 if number else int(name[:6]) % 3)),
                         "mask": np.zeros((int(name[:6]) % 3 + 1, 4, 1), np.uint8),
                     },
                 )

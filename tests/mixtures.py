@@ -1,4 +1,4 @@
-"""What tests of mixtures share: their parameters."""
+"""Shared helpers for tests of the mixture of logistics: parameters and decoder outputs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +7,19 @@ from vaejax.likelihoods import MixturePixels
 
 
 def pixels_of(parameters: np.ndarray) -> MixturePixels:
-    """Pixels whose parameters are given [batch, height, width, parameter]."""
+    """Returns the decoder output for mixture parameters [batch, height, width, parameter].
+
+    Its linear map is the identity without a bias, so its features are the parameters themselves.
+    """
     count = parameters.shape[-1]
     return MixturePixels(jnp.asarray(parameters), jnp.eye(count), jnp.zeros(count))
 
 
 def some_parameters(seed: int, channels: int, components: int, log_scale: float) -> np.ndarray:
-    """Of one pixel: locations beyond the range of values, scales about the given one."""
+    """Returns random mixture parameters of one pixel, [1, 1, 1, parameter].
+
+    Locations may lie outside the range of values, [-1, 1]. Log-scales vary around `log_scale`.
+    """
     rng = np.random.default_rng(seed)
     pairs = channels * (channels - 1) // 2
     rows = [

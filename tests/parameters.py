@@ -1,4 +1,4 @@
-"""Parameters of a model: fresh ones, and such as training might have made."""
+"""Parameters of a model for tests: newly initialised, or perturbed as if trained."""
 
 import functools
 
@@ -11,13 +11,17 @@ from vaejax.models import init_params
 
 
 def start(model: nn.Module, config: Config) -> dict:
-    """Fresh parameters."""
+    """Returns newly initialised parameters."""
     return jax.jit(functools.partial(init_params, model, config))(jax.random.key(0))
 
 
 def away_from_start(model: nn.Module, config: Config, by: float = 0.1) -> dict:
-    """Parameters at which all that starts at nothing, or small, shows."""
-    rng = np.random.default_rng(1)  # NumPy's: a program of as many draws takes long to compile
+    """Returns initial parameters plus Gaussian noise of standard deviation `by`.
+
+    Layers that are initialised at or near zero then affect the output, so that errors in them show.
+    """
+    # NumPy's generator, because a JAX program with so many random draws takes long to compile.
+    rng = np.random.default_rng(1)
 
     def moved(leaf: jax.Array) -> jax.Array:
         return leaf + by * rng.normal(size=leaf.shape).astype(np.float32)

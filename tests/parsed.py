@@ -1,4 +1,4 @@
-"""`python -m parsed MODULE FLAGS`: a command that reads its flags as always, and does nothing."""
+"""Parses and checks the flags of a command without running it: `python -m parsed MODULE FLAGS`."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Small picture collections on disk, made with Pillow and opened."""
+"""Writes small picture collections with Pillow, and opens them as data sets."""
 
 import io
 import pathlib
@@ -56,7 +56,7 @@ ATTRIBUTES = [
 
 
 def jpeg(seed: int, width: int = 178, height: int = 218) -> bytes:
-    """A smooth random picture."""
+    """Returns a smooth random picture as a JPEG file."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((width, height)).save(buffer, "JPEG", quality=90)
@@ -64,7 +64,7 @@ def jpeg(seed: int, width: int = 178, height: int = 218) -> bytes:
 
 
 def celeba_records(count: int = 12) -> dict[str, tuple[bytes, int, np.ndarray]]:
-    """File name -> (bytes, partition 0/1/2, attributes 0/1)."""
+    """Returns (JPEG bytes, partition 0 to 2, attributes 0 or 1) for each file name."""
     random = np.random.default_rng(1)
     return {
         f"{number:06d}.jpg": (
@@ -79,12 +79,22 @@ def celeba_records(count: int = 12) -> dict[str, tuple[bytes, int, np.ndarray]]:
 def write_celeba(
     root: pathlib.Path, records: dict, *, pictures: str = "zip", tables: str = "txt"
 ) -> pathlib.Path:
-    """CelebA's layout: pictures "zip", "folder" or "nested"; tables "txt" or "csv"."""
+    """Writes records in CelebA's layout.
+
+    Args:
+      root: directory to create.
+      records: records as `celeba_records` returns them.
+      pictures: `zip`, `folder`, or `nested` for a folder in a folder of the same name.
+      tables: `txt` for the official format, or `csv` for Kaggle's.
+
+    Returns:
+      `root`.
+    """
     root.mkdir(parents=True)
     if pictures == "zip":
         with zipfile.ZipFile(root / "img_align_celeba.zip", "w") as archive:
             archive.writestr("img_align_celeba/", "")
-            for name in reversed(records):  # the order inside must not matter
+            for name in reversed(records):  # the order in the archive must not matter
                 archive.writestr(f"img_align_celeba/{name}", records[name][0])
             archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"junk")
     else:
@@ -112,12 +122,12 @@ def write_celeba(
 
 
 def opened(tmp_path, **settings):
-    """The data set at 32x32, its cache in `tmp_path`."""
+    """Opens a data set, by default at 32x32 with its cache in `tmp_path`."""
     settings = {"cache_dir": str(tmp_path / "cache"), "image_size": (32, 32)} | settings
     return open_dataset(DataConfig(**settings), progress=False)
 
 
 def rgb(content, box, size=(32, 32)):
-    """What cropping a picture file to `box` must give."""
+    """Returns the expected pixels of a picture file cropped to `box` and resized."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
     return np.asarray(image.crop(box).resize(size, Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Commands that the README and the pages of the documentation show, run on small data."""
+"""Extracts commands from the README and the documentation pages, and runs them on small data."""
 
 import importlib.util
 import pathlib
@@ -14,49 +14,52 @@ from picture_trees import celeba_records, jpeg, write_celeba
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
-# Files of the repository that are pages too.
+# A directive by which a page includes a file of the repository, such as CONTRIBUTING.md.
 INCLUDED = re.compile(r"^```{include} (\.\./\S+)\n```", re.MULTILINE)
 PAGES = {
     path.stem: INCLUDED.sub(lambda found: (DOCS / found[1]).read_text(), path.read_text())
     for path in sorted(DOCS.glob("*.md"))
 }
-# The same run, made short: a command is not changed otherwise.
+# Flags that shorten a training run. Only these and the next two lists are added to a command.
 SHORT = [
     "--config.train.steps=4", "--config.train.eval_every=4", "--config.train.save_every=4",
     "--config.train.log_every=2", "--config.data.synthetic_counts=(80, 8, 8)",
     "--config.eval.importance_samples=2", "--config.eval.grid=4",
 ]  # fmt: skip
-# Of a network of levels,
+# Flags for two narrow levels; every model has these settings.
 NARROW = ["--config.model.widths=(8, 8)", "--config.model.blocks=(1, 1)"]
-# and of a flat z.
+# Flags for a small latent vector z and its prior; a ladder has neither.
 SMALL = ["--config.model.latent_size=4", "--config.prior.width=8", "--config.prior.layers=2"]
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The contents of a page's fenced blocks in a language."""
+    """Returns the contents of a page's fenced code blocks in a language."""
     return re.findall(rf"^ *```{language}\n(.*?)^ *```", page, re.DOTALL | re.MULTILINE)
 
 
 def lines(page: str, language: str = "bash") -> list[str]:
-    """The commands of a page's shell blocks, one a line whatever they are continued over."""
+    """Returns the non-empty lines of a page's code blocks, with continuation lines joined."""
     whole = "\n".join(blocks(page, language)).replace("\\\n", " ")
     return [line.strip() for line in whole.splitlines() if line.strip()]
 
 
 def commands(page: str) -> list[str]:
-    """Those that start a command of the package."""
+    """Returns the lines of a page's shell blocks that run a command of the package."""
     return [line for line in lines(page) if "python -m vaejax" in line]
 
 
 def words_of(line: str) -> tuple[str, list[str]]:
-    """A command's module, without the package's name, and its flags."""
+    """Splits a command into its module, without the package's name, and its flags."""
     words = shlex.split(line.split("&&")[-1])
     assert words[:2] == ["python", "-m"], line
     return words[2].removeprefix("vaejax."), words[3:]
 
 
 def run_short(line: str, home: pathlib.Path) -> subprocess.CompletedProcess:
-    """Runs a shown command in `home`, made short."""
+    """Runs a command of the documentation in `home`; a training run is shortened.
+
+    Skips the test if the command needs the TPU compiler and that is not installed.
+    """
     module, flags = words_of(line)
     if module == "aot" and not importlib.util.find_spec("libtpu"):
         pytest.skip("no TPU compiler: pip install -e '.[tpu]'")
@@ -69,7 +72,7 @@ def run_short(line: str, home: pathlib.Path) -> subprocess.CompletedProcess:
 
 
 def furnish(directory: pathlib.Path) -> pathlib.Path:
-    """Fills a directory with all that a page assumes its reader has, and returns it."""
+    """Fills a directory with the configs and data that the pages assume, and returns it."""
     shutil.copytree(REPOSITORY / "configs", directory / "configs")
     (directory / "data").mkdir()
     write_celeba(directory / "data" / "celeba", celeba_records(90))

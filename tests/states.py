@@ -1,4 +1,4 @@
-"""What runs left in their last checkpoints, read and compared."""
+"""Restores the training state from the last checkpoint of a run, and compares states."""
 
 import pathlib
 from collections.abc import Callable
@@ -18,7 +18,13 @@ from vaejax.training.state import Net, TrainState, Window, shapes
 
 
 class Final(NamedTuple):
-    """What training ended with: the state, its one network, and the window."""
+    """The last checkpoint of a run.
+
+    Attributes:
+      state: the training state.
+      net: the only network of `state`.
+      window: the sums over the updates since the last log.
+    """
 
     state: TrainState
     net: Net
@@ -26,7 +32,7 @@ class Final(NamedTuple):
 
 
 def final_state(workdir: pathlib.Path, config: Config) -> Final:
-    """That training ended with."""
+    """Restores and verifies the last checkpoint in `workdir`."""
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     like = shapes(vae_task(config))
     shardings = state_shardings(make_mesh(config.train.batch_size), like)
@@ -39,13 +45,13 @@ def final_state(workdir: pathlib.Path, config: Config) -> Final:
 
 
 def with_params(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
-    """`state` with its one network's parameters changed, leaf by leaf."""
+    """Returns `state` with `change` applied to each parameter array of its only network."""
     net = state.nets[NET]
     return state.replace(nets={NET: net.replace(params=jax.tree.map(change, net.params))})
 
 
 def assert_same(one: PyTree, two: PyTree) -> None:
-    """Bit for bit."""
+    """Asserts that each array in `one` equals the array at the same path in `two`."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(one):
         other = dict(jax.tree_util.tree_leaves_with_path(two))[path]
         np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))

@@ -1,4 +1,4 @@
-"""A command that is asked to stop in the middle of its work."""
+"""Runs a command and interrupts it with SIGTERM."""
 
 import signal
 import subprocess
@@ -7,7 +7,7 @@ from commands import COMMAND_TIMEOUT, start
 
 
 def stopped_at(line: str, module: str, *flags: str) -> subprocess.CompletedProcess:
-    """Runs `python -m vaejax.MODULE`, with SIGTERM as soon as it prints a line with `line`."""
+    """Runs `python -m vaejax.MODULE`; sends SIGTERM once a line on stderr contains `line`."""
     process = start(module, *flags)
     said = []
     for said_now in process.stderr:

@@ -1,4 +1,4 @@
-"""Signals that ask a run in this process to stop."""
+"""Stops a training run in this process with a signal."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from vaejax.records import progress
 
 @contextmanager
 def stopping_at(step: int) -> Iterator[None]:
-    """Sends SIGTERM, once, when the run has made its update `step`."""
+    """Sends SIGTERM to this process, once, after the run has made `step` updates or more."""
     advance, sent = progress.Training.advance, []
 
     def stopping(self: progress.Training, at: int) -> None:

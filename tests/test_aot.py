@@ -1,4 +1,4 @@
-"""What the step costs on devices that are not here, and that it keeps to its budgets."""
+"""`vaejax.aot` estimates the cost of a step on any devices; the step keeps to its budgets."""
 
 import importlib.util
 import json
@@ -29,7 +29,7 @@ def test_the_step_keeps_to_its_budget(topology, fsdp):
     for name in ("memory", "exchanged"):
         assert found[name] <= budgets.SLACK * recorded[name], name
     if fsdp == 1:
-        # Gradients are added up together, and one sum goes before: the loss tells what is finite.
+        # All gradients are combined into one all-reduce; some sums over the batch need another.
         assert found["collectives"] == {"all-reduce": 2}
     else:
         assert found["collectives"].keys() == recorded["collectives"].keys()

@@ -1,4 +1,4 @@
-"""Updates that would ruin a run: clipped, skipped, taken back, and at last explained."""
+"""Bad updates are scaled down, skipped or rolled back; if nothing helps, training fails."""
 
 import gc
 
@@ -20,7 +20,7 @@ from vaejax.training.state import shapes
 
 
 def spoil(monkeypatch, when):
-    """Makes the loss of some steps, and their gradients, no numbers."""
+    """Makes loss and gradients NaN at the steps for which `when(step)` is true."""
     good = task.kl_warmup
     monkeypatch.setattr(
         task, "kl_warmup", lambda c, at: jax.numpy.where(when(at), jax.numpy.nan, good(c, at))
@@ -39,7 +39,7 @@ def test_one_bad_update_is_skipped_and_counted(tmp_path, monkeypatch):
 
 
 def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
-    """No rollback follows, and a run that saved nothing would end the same however often it ran."""
+    """The last step is saved all the same; otherwise each new start would only repeat it."""
     spoil(monkeypatch, lambda at: at == 11)
     config = least()
     assert train(config, tmp_path) is Outcome.FINISHED
@@ -48,7 +48,7 @@ def test_a_bad_last_update_costs_no_other(tmp_path, monkeypatch):
 
 
 def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
-    """By the guard alone, without a fixed limit; the KL term makes the second gradient one."""
+    """Only `guard` limits the gradients; a huge KL term makes the second one an outlier."""
     good = task.beta_at
     monkeypatch.setattr(
         task, "beta_at", lambda c, at: good(c, at) * jax.numpy.where(at == 1, 1e6, 1)
@@ -64,13 +64,13 @@ def test_an_outlier_fades_before_an_update_takes_it(tmp_path, monkeypatch):
     norms = [line["gradient_norm"] for line in metrics(tmp_path / "2") if line["split"] == "train"]
     assert norms[1] > 100 * norms[0]
     assert nets[1].gradient_norm_ema == pytest.approx(norms[0] * 2.0**0.02, rel=1e-4)
-    # With b1 = 0 the first moment is the last gradient that was taken.
+    # With b1 = 0 the first moment is the last gradient, as it was scaled for the update.
     taken = [float(optax.tree.norm(net.moments.first)) for net in nets]
     np.testing.assert_allclose(taken, [norms[0], (2 * norms[0]) ** 2 / norms[1]], rtol=1e-4)
 
 
 def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
-    """Parameters turn to NaN once, after the checkpoint at step 8: every later update fails."""
+    """The parameters become NaN once, after the checkpoint at step 8: later updates all fail."""
     make, poisoned = step.make_train_step, []
 
     def make_poisoning(task, settings, mesh, **options):
@@ -94,7 +94,7 @@ def test_bad_parameters_roll_the_run_back(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(state.learning_rate_scale, 0.3)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(net.params))
     steps = [line["step"] for line in metrics(tmp_path) if line["split"] == "train"]
-    assert steps == [3, 6, 9, 12], "the lines of the steps taken back are gone"
+    assert steps == [3, 6, 9, 12], "the metrics of the steps that were rolled back must be dropped"
 
 
 def test_the_third_time_it_stops_and_names_the_cause(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_the_third_time_it_stops_and_names_the_cause(tmp_path, monkeypatch):
 
 
 def test_nothing_is_saved_among_skipped_updates(tmp_path, monkeypatch):
-    """Every update from step 5 on fails; the checkpoint at 8 would be a trap for the rollback."""
+    """Every update from step 5 on fails, so a rollback to a checkpoint at 8 would fail again."""
     spoil(monkeypatch, lambda at: at >= 5)
     with pytest.raises(TrainingError):
         train(least(train={"max_skipped": 6, "eval_every": 12}), tmp_path)
@@ -133,7 +133,7 @@ def test_a_stop_after_a_skipped_update_saves_and_resumes_exactly(tmp_path, monke
 
 
 def test_a_rollback_passes_over_what_was_saved_among_failing_updates(tmp_path, monkeypatch, capsys):
-    """Every update from step 5 on fails; a stop at 6 saves among them."""
+    """Every update from step 5 on fails; a stop at step 6 saves after the first of them."""
     spoil(monkeypatch, lambda at: at >= 5)
     config = least(train={"log_every": 1, "max_skipped": 3, "eval_every": 12})
     with stopping_at(6):
@@ -149,7 +149,7 @@ def test_a_rollback_passes_over_what_was_saved_among_failing_updates(tmp_path, m
 def test_a_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
     tmp_path, monkeypatch, capsys
 ):
-    """Every update from step 9 on fails, and the metadata of the checkpoint at 8 is damaged."""
+    """Every update from step 9 on fails; before the rollback the checkpoint at 8 is damaged."""
     spoil(monkeypatch, lambda at: at >= 9)
     roll_back = Run._roll_back
 
@@ -171,7 +171,7 @@ def test_a_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
 
 @pytest.mark.slow
 def test_a_rollback_holds_one_state_at_a_time(tmp_path, monkeypatch):
-    """While the checkpoint is read, nothing of the failed state is on the device any more."""
+    """The failed state is deleted from the device before the checkpoint is restored."""
     spoil(monkeypatch, lambda at: at >= 5)
     restore, held = Checkpoints.restore, []
 

@@ -1,4 +1,4 @@
-"""Many through a function, a few at a time."""
+"""Tests `in_batches` and `joined`, which apply a function batch by batch."""
 
 import jax
 import numpy as np

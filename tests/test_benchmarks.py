@@ -1,4 +1,4 @@
-"""Every benchmark at its smallest size: it runs, and says what it promises. No time is asserted."""
+"""Runs benchmarks at their smallest size and checks what they report; no time is asserted."""
 
 import json
 import pathlib
@@ -42,8 +42,8 @@ def test_step_throughput_measures_every_combination(throughput):
     assert [row["batch"] for row in kept["rows"]] == [4, 8, 16]
     for row in kept["rows"]:
         assert row["images/s"] > 0 and row["GFLOP/s"] > 0 and row["compile s"] > 0
-        assert "MFU %" not in row, "nobody knows this device's peak"
-    # Equal work for each picture, but for what a batch shares.
+        assert "MFU %" not in row, "the peak FLOP/s of a CPU are unknown"
+    # FLOPs per picture do not depend on the batch size, except for a small part per batch.
     costs = [row["MFLOP/image"] for row in kept["rows"]]
     assert max(costs) < 1.01 * min(costs)
     assert len([line for line in result.stdout.splitlines() if line.startswith("|")]) == 2 + 3
@@ -112,7 +112,7 @@ def test_startup_tells_where_the_seconds_go(tmp_path):
     for row in (cold, warm):
         parts = ("imports and settings", "pictures", "compilation and first step")
         assert sum(row[part] for part in parts) == pytest.approx(row["seconds"])
-    assert cold["pictures"] > 0 and warm["pictures"] == 0, "there was nothing to prepare"
+    assert cold["pictures"] > 0 and warm["pictures"] == 0, "only the first start prepares pictures"
 
 
 def test_a_start_that_fails_says_why():
@@ -179,7 +179,7 @@ def test_ablation_takes_parts_out(tmp_path):
 
 
 def test_a_rate_has_the_median_ratio_to_the_first():
-    # A machine that slows down, and once halts.
+    # Both rates fall while the machine becomes slower; the pair (5.0, 0.1) is an outlier.
     pairs = {"twice": [(9.0, 18.0), (8.0, 16.0), (5.0, 0.1)], "half": [(4.0, 2.0), (2.0, 1.0)]}
     assert timing.rates_of(pairs) == (5.0, {"twice": 10.0, "half": 2.5})
 
@@ -208,7 +208,7 @@ def test_one_width_costs_as_much_as_several():
     settings.model.hidden = (32, 32, 16)
     widths = variants(resolve(settings))["widths"].model.widths
 
-    # Of all 3 x 3 and 1 x 1 convolutions within residual branches.
+    # Multiply-adds of the 1 x 1 and 3 x 3 convolutions in residual branches, up to a factor.
     def cost(widths, hidden):
         return sum((2 * w * h + 18 * h * h) / 4**i for i, (w, h) in enumerate(zip(widths, hidden)))
 
@@ -230,10 +230,10 @@ def test_ablation_names_what_it_does_not_know():
     ("bits", "diverged"),
     [
         (np.linspace(8, 5, 50), False),
-        # The first tenth may go astray.
+        # Jumps within the first tenth do not count.
         ([8, 9, 7, 12, 8, *np.linspace(8, 5, 45)], False),
         ([*np.linspace(8, 5, 45), 6.1, 5, 5, 5, 5], True),
-        # It stays above what the first tenth had reached.
+        # The run never returns to the best value, which lies in the first tenth.
         ([8, 7, 6, 5.5, 5.4, *[8.0] * 45], True),
         (np.linspace(5, 8, 50), True),
         ([*np.linspace(8, 5, 45), *[np.nan] * 5], True),

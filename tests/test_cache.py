@@ -1,4 +1,4 @@
-"""The cache under the hazards of real machines: kills, races, full disks, changed files."""
+"""The cache of decoded pictures: kills, races, full disks, damaged and changed files."""
 
 import errno
 import json
@@ -36,11 +36,12 @@ print(json.dumps(dataset.fingerprint))
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
+    """Returns a directory of 1,500 JPEG files, enough to interrupt a build of their cache."""
     root = tmp_path_factory.mktemp("many") / "faces"
     root.mkdir()
     pictures = [jpeg(number) for number in range(50)]
     for number in range(1500):
-        # Bytes after the end of a JPEG are ignored by decoders, and make the files differ.
+        # Decoders ignore bytes after the end of a JPEG; they make each file unique.
         (root / f"{number:05d}.jpg").write_bytes(pictures[number % 50] + str(number).encode())
     return root
 
@@ -57,6 +58,7 @@ def settings_for(faces, tmp_path, **more):
 
 
 def start(settings):
+    """Starts a process that opens the data set, and prints its fingerprint as JSON."""
     command = [sys.executable, "-c", OPEN, json.dumps(settings)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -79,11 +81,11 @@ def test_killed_half_way_then_built_again(faces, tmp_path):
     assert list(folder.glob("*.building")), "killed too late for this test"
     assert not list(folder.glob("*/meta.json"))
 
-    # Another data set's build also clears up after the dead.
+    # The build of another data set removes what the killed build left.
     small = tmp_path / "small"
     small.mkdir()
     (small / "a.jpg").write_bytes(jpeg(0))
-    (folder / "house.building").mkdir()  # of the user
+    (folder / "house.building").mkdir()  # not named by a cache key, so it is kept
     open_dataset(
         DataConfig(**settings | {"path": str(small), "holdout": (0.0, 0.0)}), progress=False
     )
@@ -102,7 +104,7 @@ def test_two_processes_build_one_cache(faces, tmp_path):
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
-    assert sum("preparing:" in told for _, told in outputs) == 1, "one builds, the other waits"
+    assert sum("preparing:" in told for _, told in outputs) == 1, "exactly one process must build"
     left = {path.name.partition(".")[2] for path in (tmp_path / "cache").iterdir()}
     assert left <= {"", "lock"}
     assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 1
@@ -166,7 +168,7 @@ def test_key_changes_with_whatever_changes_the_pixels(tmp_path):
 
 
 def overwrite(path, start):
-    """Changes a file's beginning, and not its size."""
+    """Overwrites the beginning of a file; its size stays the same."""
     content = path.read_bytes()
     path.write_bytes(start + content[len(start) :])
 
@@ -220,7 +222,7 @@ def test_a_cache_that_cannot_be_opened_now_is_not_removed(tmp_path, monkeypatch,
         with pytest.raises(UserError, match="cannot be used") as said:
             open_dataset(config, progress=False)
     assert str(said.value).startswith("config.data.cache_dir=") and "\n" not in str(said.value)
-    monkeypatch.setattr(store, "build", None)  # nothing is built again
+    monkeypatch.setattr(store, "build", None)  # building again would fail
     assert open_dataset(config, progress=False).fingerprint == first.fingerprint
 
 
@@ -238,7 +240,7 @@ def test_too_little_memory_to_open_a_cache_does_not_remove_it(tmp_path, monkeypa
 
 
 def test_a_picture_that_is_set_aside_has_no_remark(tmp_path):
-    """Both are animations, of which one has a size that the crop does not take."""
+    """Opens two animations; the size of one does not fit the crop, so it is set aside."""
     for name, size in (("a", (178, 218)), ("b", (100, 100))):
         first, second = (Image.new("RGB", size, colour) for colour in ("red", "blue"))
         first.save(tmp_path / f"{name}.gif", save_all=True, append_images=[second])
@@ -339,7 +341,7 @@ def test_default_cache_directory(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
 def test_parting_rows_in_place(dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr(npy, "_CHUNK_BYTES", 64)  # several pieces
+    monkeypatch.setattr(npy, "_CHUNK_BYTES", 64)  # the rows are moved in several pieces
     random = np.random.default_rng(0)
     rows = random.integers(0, 256, (100, 4, 5)).astype(dtype)
     names = random.choice(["train", "valid", "test"], 100)
@@ -356,7 +358,11 @@ def test_parting_rows_in_place(dtype, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_stays_flat_while_building(faces, tmp_path):
-    """Building 115 MB adds little to the process's own memory (file pages not counted)."""
+    """Building a cache of 115 MB must not hold it in memory.
+
+    The peak of RssAnon, which does not count pages of files, is compared with that of a build of
+    one picture.
+    """
     one = tmp_path / "one"
     one.mkdir()
     (one / "a.jpg").write_bytes(jpeg(0))

@@ -1,4 +1,4 @@
-"""The caches listed and pruned as a user does it, and compiled programs that are damaged."""
+"""Listing and pruning of the caches by `vaejax.prepare`, and damaged compiled programs."""
 
 import os
 import pathlib
@@ -23,12 +23,16 @@ DAYS = 24 * 60 * 60
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
+    """Returns the path of a new cache directory, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     return tmp_path / "xdg" / "vaejax"
 
 
 def build(tmp_path, count: int, age: float) -> pathlib.Path:
-    """A cache that was last used so many days ago, by another process."""
+    """Builds a cache of `count` pictures, last used `age` days ago, and returns its directory.
+
+    Another process builds it: a process that has opened a cache marks it as in use until it ends.
+    """
     faces = tmp_path / f"faces{count}"
     faces.mkdir()
     for number in range(count):
@@ -45,6 +49,7 @@ def build(tmp_path, count: int, age: float) -> pathlib.Path:
 
 
 def length(folder: pathlib.Path) -> int:
+    """Returns the number of training pictures in a cache."""
     return len(np.load(folder / "train.npy", mmap_mode="r"))
 
 
@@ -54,6 +59,7 @@ def set_age(folder: pathlib.Path, days: float) -> None:
 
 
 def write_programs(root: pathlib.Path, **ages: float) -> None:
+    """Writes files like those of JAX's compilation cache, by name and days since the last use."""
     (root / "xla").mkdir(parents=True)
     for name, days in ages.items():
         for suffix in ("cache", "atime"):
@@ -154,7 +160,7 @@ def test_caches_elsewhere_are_those_of_the_config(tmp_path, root):
     assert "nothing is cached" in command("prepare", "--list").stdout
 
 
-# Compiled programs
+# --- compiled programs -----------------------------------------------------------------------
 
 COMPILE = """
 import jax
@@ -168,6 +174,11 @@ print(jax.jit(lambda x: x * 3 + 1)(2.0))
 
 
 def compile_once(before: str = "") -> str:
+    """Runs `COMPILE` in a new process with the default compilation cache; returns its stdout.
+
+    Args:
+      before: code to run first.
+    """
     environment = {name: os.environ[name] for name in os.environ if "COMPILATION_CACHE" not in name}
     done = subprocess.run(
         [sys.executable, "-c", before + COMPILE],

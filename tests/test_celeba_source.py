@@ -1,4 +1,4 @@
-"""CelebA in the layouts people have it in, and what is said of one that is damaged."""
+"""Tests the CelebA source: directory layouts, annotation tables, and errors about bad files."""
 
 import gzip
 import json
@@ -116,7 +116,7 @@ def test_a_name_that_fits_several_files_is_set_aside(tmp_path):
     pictures = root / "img_align_celeba"
     (pictures / "000001.jpg").rename(pictures / "000001.png")
     (pictures / "000001.webp").write_bytes(jpeg(1))
-    (pictures / "000002.png").write_bytes(jpeg(2))  # beside 000002.jpg, which is meant
+    (pictures / "000002.png").write_bytes(jpeg(2))  # 000002.jpg matches its row exactly
     dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
     several = "one of several files or rows of this name without the suffix"
     assert dataset.report["set_aside"] == {

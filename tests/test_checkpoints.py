@@ -1,7 +1,8 @@
-"""Checkpoints: what is read is what was saved, or it is said to be damaged."""
+"""Checkpoints: restoring returns exactly what was saved, or reports the damage."""
 
 import gc
 import shutil
+from contextlib import closing
 from unittest.mock import Mock
 
 import jax
@@ -15,6 +16,7 @@ from tiny import CONFIG_FILE, metrics, tiny
 import vaejax
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.runtime import quiet
 from vaejax.runtime.mesh import make_mesh
 from vaejax.runtime.processes import ALONE
 from vaejax.runtime.quiet import quiet_libraries
@@ -31,7 +33,7 @@ META = {"config": {"train": {"steps": 3}}, "evaluation_due": False}
 
 
 def flip(path):
-    """Turns one bit in the middle around."""
+    """Flips one bit in the middle of the file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
@@ -54,7 +56,11 @@ DAMAGES = (flip, truncate, empty, remove)
 
 @pytest.fixture(autouse=True)
 def late_complaints():
-    """On a busy machine, of reads that fail after the one that was reported."""
+    """Hides the output of libraries during each test.
+
+    When one read of a checkpoint fails, others may still run. On a busy machine they may fail only
+    after the package has reported the error and shows the output of libraries again.
+    """
     with quiet_libraries():
         yield
 
@@ -74,7 +80,7 @@ def save(checkpoints, meta, step=3, bits_per_dim=5.0):
 
 
 def read(directory, like=ITEMS):
-    """Items and meta of the only checkpoint."""
+    """Restores and verifies the only checkpoint; returns its items and metadata."""
     shardings = state_shardings(make_mesh(1, devices=jax.devices()[:1]), like)
     checkpoints = Checkpoints(directory, read_only=True)
     try:
@@ -121,12 +127,16 @@ def test_a_state_of_other_names_is_not_called_damaged(saved):
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.slow
 def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
-    """Each file in turn: some are copies or logs of which nothing is read."""
+    """Damages one file at a time: restoring must fail, or return exactly what was saved.
+
+    Damage to some files has no effect, because they are copies or logs that are not read.
+    """
     files = [path.relative_to(saved) for path in saved.rglob("*") if path.is_file()]
     refused = 0
     for number, name in enumerate(files):
         copy = tmp_path / str(number)
         shutil.copytree(saved, copy)
+        # An empty file has no bit to flip and nothing to cut off.
         if damage is not remove and not (copy / name).stat().st_size:
             continue
         damage(copy / name)
@@ -139,6 +149,28 @@ def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
             jax.tree.map(np.testing.assert_array_equal, items, ITEMS)
             assert meta == META
     assert refused >= 3
+
+
+def test_no_changed_bit_of_the_metadata_is_overlooked(saved, tmp_path, monkeypatch):
+    """The result may still be valid JSON, with another key or a value of another type."""
+    monkeypatch.setattr(quiet, "_SETTLING_SECONDS", 0.0)
+    run = shutil.copytree(saved, tmp_path / "run")
+    file = run / "00000003" / "meta" / "metadata"
+    content, items = file.read_bytes(), jax.tree.map(jnp.asarray, ITEMS)
+    changed = [
+        content[:at] + bytes([content[at] ^ 1 << at % 7]) + content[at + 1 :]
+        for at in range(len(content))
+    ]
+    renamed = content.replace(b'"digests": {', b'"another": {')
+    with closing(Checkpoints(run, read_only=True)) as checkpoints:
+        for damaged in (*changed, b"[]", b"3", b'{"step": 3}', renamed):
+            file.write_bytes(damaged)
+            with pytest.raises(DamagedCheckpoint):
+                checkpoints.meta(3)
+                checkpoints.verify(3, items)
+        file.write_bytes(content)
+        assert checkpoints.meta(3) == META
+        checkpoints.verify(3, items)
 
 
 def largest(folder):
@@ -159,7 +191,7 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next_start(s
 
 
 def test_one_that_is_saved_again_is_never_missing(saved, tmp_path, monkeypatch):
-    """Killed between setting the old aside and the end of saving the new, the old is taken back."""
+    """If a save that replaces a checkpoint is interrupted, the next start restores the old one."""
     shutil.copytree(saved, tmp_path / "checkpoints")
     checkpoints = open_checkpoints(tmp_path, "elbo_bits_per_dim", 1, ALONE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -198,7 +230,10 @@ def test_with_none_left_nothing_is_overwritten(trained, tmp_path):
 
 
 def test_a_model_is_loaded_without_the_rest_of_its_state(trained, monkeypatch):
-    """A device needs room for one copy of the parameters, where a state holds four."""
+    """Loading must not fill device memory with more than one copy of the parameters.
+
+    A training state holds four: the parameters, their average, and two moments of the optimizer.
+    """
     gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays())
     held = []
@@ -222,7 +257,7 @@ def test_no_damaged_file_loads_another_model(trained, tmp_path, damage):
     params = vaejax.load(trained, checkpoint=12).params
     refused = 0
     checkpoint = trained / "checkpoints" / "00000012"
-    # All but the items of which nothing is read to load a model.
+    # Loading a model does not read the items `train` and `window`.
     files = [path for path in checkpoint.rglob("*") if path.is_file()
              and path.relative_to(checkpoint).parts[0] not in ("train", "window")]  # fmt: skip
     for file in files:

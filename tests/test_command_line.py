@@ -1,4 +1,4 @@
-"""The command line's forms: each setting is taken as people write it, or refused in one line."""
+"""Command-line parsing: settings in the notations that users write, and one-line errors."""
 
 import json
 import typing
@@ -51,7 +51,7 @@ def test_a_value_is_taken_as_it_was_meant(written, read):
 
 def test_a_value_may_be_a_word_of_its_own():
     words = ["main", "--config.train.steps", "7", "--config", str(CONFIG_FILE)]
-    # The file comes first: the parser wants it before its settings.
+    # ml_collections requires the config file before its settings.
     assert config_flags_of(words) == [
         "main",
         f"--config={CONFIG_FILE}",

@@ -1,4 +1,4 @@
-"""What the commands do, run as a user runs them."""
+"""Tests the commands as a user runs them, and the Python API on the run that they trained."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def test_the_trained_model_is_usable_from_python(trained):
     mean, std = model.encode(faces)
     assert mean.shape == std.shape == (12, 6) and np.all(std > 0)
     np.testing.assert_array_equal(model.decode(mean), model.reconstruct(faces))
-    # A picture's noise is its own, whatever batch it is in.
+    # The noise of a picture depends on its index, and not on the batch.
     bound = model.log_likelihood(faces, samples=2)
     np.testing.assert_allclose(model.log_likelihood(faces[:5], samples=2), bound[:5], rtol=1e-5)
     twins = model.log_likelihood(np.repeat(faces[:1], 12, axis=0), samples=1)
@@ -90,7 +90,7 @@ def test_importance_samples_below_none_are_refused(trained):
 
 
 def test_whoever_uses_a_model_is_told_of_flags_that_there_are(trained, tmp_path):
-    """The run's own cache is gone for good, and a file lies in its place."""
+    """An unusable cache directory is reported by `--cache_dir`, the flag of these commands."""
     flags = (f"--workdir={tmp_path / 'run'}", f"--config.data.cache_dir={tmp_path / 'cache'}")
     assert command("main", CONFIG, *LEAST, *ONCE, *flags).returncode == 0
     shutil.rmtree(tmp_path / "cache")
@@ -104,7 +104,7 @@ def test_whoever_uses_a_model_is_told_of_flags_that_there_are(trained, tmp_path)
 
 
 def test_a_prior_of_another_run_is_not_taken_for_this_ones(trained, tmp_path):
-    """Both were fitted at the same step, which alone tells nothing."""
+    """Both priors were fitted at the same step, so the step alone cannot tell the runs apart."""
     other = tmp_path / "other"
     result = command("main", CONFIG, f"--workdir={other}", "--config.train.seed=9")
     assert result.returncode == 0, result.stderr
@@ -122,7 +122,7 @@ def test_the_tpu_compiler_does_not_complain_where_no_tpu_is(trained, tmp_path, m
 
 
 def test_evaluate_writes_numbers_with_their_protocol(trained):
-    """The same, however many devices share the pictures."""
+    """The results on two devices equal those that training logged on one device."""
     result = command("evaluate", f"--workdir={trained}", devices=2)
     assert result.returncode == 0, result.stderr
     report = json.loads((trained / "evaluations" / "valid_model_k4_00000012.json").read_text())
@@ -162,7 +162,7 @@ def test_prepare_says_what_there_is(tmp_path):
 @pytest.mark.parametrize("module", ["main", "sample", "evaluate", "fit", "prepare"])
 def test_help_is_there(module):
     result = command(module, "--help")
-    assert result.returncode in (0, 1)  # absl's own status for --help
+    assert result.returncode in (0, 1)  # absl chooses the exit status of --help
     assert "--workdir" in result.stdout or "--config" in result.stdout
 
 

@@ -1,4 +1,4 @@
-"""The presets against Pillow called by hand."""
+"""The crop presets give the same pixels as direct calls of Pillow."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_center_box_is_inside_centred_and_of_the_aspect(width, height, target_wi
     assert right - left == width or bottom - top == height
     assert abs((width - right) - left) <= 1
     assert abs((height - bottom) - top) <= 1
-    # The free side is within half a pixel of the exact aspect.
+    # Rounding changes a side by at most half a pixel from the exact aspect ratio.
     exact = min(width / target_width, height / target_height)
     assert abs((right - left) - exact * target_width) <= 0.5 + 1e-9
     assert abs((bottom - top) - exact * target_height) <= 0.5 + 1e-9

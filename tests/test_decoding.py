@@ -1,4 +1,4 @@
-"""Odd and broken pictures: each is used rightly or refused with its reason."""
+"""Tests the decoding of unusual and damaged pictures, which are used or refused with a reason."""
 
 import concurrent.futures
 import io
@@ -115,7 +115,7 @@ def test_palette_cmyk_and_one_bit():
 
 def test_exif_orientation_is_obeyed_before_the_crop():
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise to view
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to display
     picture = encoded(Image.fromarray(COLOUR[:20]), exif=exif)
     got = decoded(picture, size=(40, 20), crop="none")
     np.testing.assert_array_equal(got, np.rot90(COLOUR[:20], -1))
@@ -165,7 +165,7 @@ def test_large_pictures_are_refused_from_the_header_alone():
 
 
 def test_max_pixels_is_the_users_to_choose(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow would refuse 1600
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow would reject 1600 pixels
     with quiet_pillow():
         assert decoded(encoded(Image.fromarray(COLOUR))).shape == (40, 40, 3)
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -182,9 +182,9 @@ def test_arrays_take_the_same_road():
 
 
 def png_with(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
-    """A PNG of COLOUR with chunks before or behind its pixels."""
+    """Returns a PNG of COLOUR with chunks inserted before or after its pixel data."""
     picture = encoded(Image.fromarray(COLOUR))
-    at = picture.index(b"IEND") - 4 if behind else 33  # behind the header
+    at = picture.index(b"IEND") - 4 if behind else 33  # after signature and IHDR
     extra = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
@@ -192,7 +192,7 @@ def png_with(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
     return picture[:at] + extra + picture[at:]
 
 
-LONG = b"prompt " * 300_000  # two of Pillow's megabytes
+LONG = b"prompt " * 300_000  # 2.1 MB; Pillow allows 1 MiB per compressed text, 64 MiB in all
 XMP = b"XML:com.adobe.xmp"
 CHUNKS = {
     "compressed text": lambda: [(b"zTXt", b"parameters\0\0" + zlib.compress(LONG))],
@@ -271,7 +271,7 @@ def test_heic_is_used_where_its_reader_is_installed():
 
 
 def header_only(width: int, height: int) -> bytes:
-    """A PNG that promises a size and has no pixels."""
+    """Returns a PNG whose header declares a size that its pixel data does not have."""
     picture = bytearray(encoded(Image.new("L", (8, 8))))
     picture[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     picture[29:33] = zlib.crc32(bytes(picture[12:29])).to_bytes(4, "big")
@@ -295,7 +295,7 @@ def damaged(picture: bytes) -> bytes:
 
 
 RED = Image.new("RGB", (40, 40), "red")
-FOLDER = {  # file name -> (bytes, the pixels it gives, or the reason it is set aside)
+FOLDER = {  # file name -> (content, expected pixels or a pattern of the reason for refusal)
     "plain.png": (encoded(Image.fromarray(COLOUR)), COLOUR),
     "wrong_suffix.jpg": (encoded(Image.fromarray(COLOUR)), COLOUR),
     "upper.PNG": (encoded(Image.fromarray(COLOUR)), COLOUR),
@@ -330,7 +330,7 @@ FOLDER = {  # file name -> (bytes, the pixels it gives, or the reason it is set 
 
 
 def test_a_folder_of_everything(tmp_path, capsys):
-    """Each file is used as the table says, or set aside and reported with the table's reason."""
+    """Each file of `FOLDER` is used with the expected pixels, or set aside and reported."""
     root = tmp_path / "faces"
     root.mkdir()
     for name, (content, _) in FOLDER.items():

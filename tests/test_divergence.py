@@ -1,4 +1,4 @@
-"""Training that diverges though every number is finite, and runs that recover."""
+"""Tests of training that diverges although all numbers are finite, and of its rollbacks."""
 
 import math
 from contextlib import closing
@@ -19,7 +19,7 @@ from vaejax.training.loop import Outcome, train
 
 
 def window(bits: float, config, *, kl: float = 0.0, beta: float = 1.0) -> dict:
-    """Metrics of a window that costs `bits` per dimension, `kl` nats of them for the codes."""
+    """Returns metrics of a window: `kl` in nats and, at beta=1, a loss of `bits` bits/dim."""
     nats = bits * math.prod(config.data.shape) * math.log(2.0)
     return {"log_likelihood_nats": kl - nats, "kl_nats": kl, "beta": beta}
 
@@ -101,7 +101,7 @@ def test_a_diverged_run_is_called_so_and_offers_no_faces(flags, tmp_path):
 
 
 def disturb(monkeypatch, at: set[int]) -> None:
-    """Has the run find that it has diverged, once at each of these steps."""
+    """Makes the run report divergence once at each step in `at`, from which it is then removed."""
 
     def explain_more(config, step, values, lowest):
         if step in at:
@@ -114,7 +114,7 @@ def disturb(monkeypatch, at: set[int]) -> None:
 
 @pytest.mark.slow
 def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatch, capsys):
-    """Three troubles, which without forgetting would end the run."""
+    """Divergence is reported three times; without forgetting, the third would end the run."""
     disturb(monkeypatch, {6, 15, 24})
     config = tiny(
         train={"steps": 36, "rollback_memory": 6, "eval_every": 36},
@@ -130,7 +130,7 @@ def test_rollbacks_are_forgotten_after_a_long_clean_stretch(tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_what_is_forgotten_does_not_depend_on_stops(tmp_path, monkeypatch, capsys):
-    """The step of the last trouble is saved with the run, and so is the lowest loss."""
+    """Checkpoints contain the step of the last rollback, and the lowest loss."""
     config = tiny(train={"steps": 24, "rollback_memory": 9, "eval_every": 24})
     ends, lowest = [], []
     for stop in (30, 13):

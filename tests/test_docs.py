@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, and what its pages show is true."""
+"""The documentation builds without warnings; its links, commands, code and messages are valid."""
 
 import ast
 import html.parser
@@ -23,7 +23,7 @@ from vaejax.config import settings
 pytestmark = pytest.mark.slow
 
 PACKAGE = REPOSITORY / "vaejax"
-# Where each page's Python finds what it uses, these of its commands run first.
+# For each page with Python code, the commands of that page that must run before the code.
 PYTHON = {
     "first_faces": [],
     "reading_a_run": [],
@@ -32,8 +32,8 @@ PYTHON = {
 
 
 def every(kind: str) -> list:
-    """All commands of all pages that begin so, each once."""
-    # What extends the package is parsed, and run, in a package that is extended.
+    """Returns test parameters for all commands of the pages that begin with `kind`, each once."""
+    # The commands of `extending` need the package that it extends: test_extending.py runs them.
     found = {line: page for page, text in PAGES.items() if page != "extending"
              for line in lines(text)}  # fmt: skip
     return [pytest.param(line, id=f"{page}: {line[:60]}") for line, page in found.items()
@@ -41,7 +41,7 @@ def every(kind: str) -> list:
 
 
 def mistakes() -> list:
-    """All commands of all pages that are shown with the line they end with."""
+    """Returns test parameters for all commands that a page shows with their error line."""
     shown = [(page, *pair) for page, text in PAGES.items()
              for block in blocks(text, "console")
              for pair in re.findall(r"^\$ (.*)\n(error: .*)$", block, re.MULTILINE)]  # fmt: skip
@@ -49,7 +49,7 @@ def mistakes() -> list:
 
 
 def without_mistakes(page: str) -> str:
-    """A page without the commands that are shown for the line they end with."""
+    """Returns a page without its console blocks, whose commands may contain mistakes."""
     return re.sub(r"^```console.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -58,11 +58,11 @@ def without_mistakes(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> pathlib.Path:
-    """The site, built as its readers are told to build it."""
+    """Builds the site with the command of CONTRIBUTING.md, and returns its directory."""
     if not importlib.util.find_spec("sphinx"):
         pytest.skip("no Sphinx: pip install -e '.[docs]'")
     out = tmp_path_factory.mktemp("site")
-    # Doctrees of an older build would hide warnings.
+    # In a new directory: Sphinx does not repeat the warnings of pages it has built before.
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", out],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=COMMAND_TIMEOUT,
@@ -72,17 +72,17 @@ def site(tmp_path_factory) -> pathlib.Path:
 
 
 class Links(html.parser.HTMLParser):
-    """The links of an HTML page, and the anchors that others may link to."""
+    """Collects the links of an HTML page, and the anchors that others may link to."""
 
     def __init__(self, path: pathlib.Path):
-        """Reads the page."""
+        """Parses the page at `path`."""
         super().__init__()
         self.links: set[str] = set()
         self.anchors: set[str] = set()
         self.feed(path.read_text())
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Takes down one element's."""
+        """Adds the links and the anchor of one element."""
         for name, value in attributes:
             if name in ("href", "src") and value:
                 self.links.add(value)
@@ -134,14 +134,14 @@ def test_every_page_is_reachable_from_the_first():
 
 
 def script(name: str) -> types.ModuleType:
-    """A script that makes a part of a page from the code."""
+    """Imports a script of docs/ that generates part of a page from the code."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-# What is made from the code
+# Content generated from the code
 
 
 def test_the_list_of_settings_is_the_schema():
@@ -157,7 +157,7 @@ def test_the_list_of_settings_is_the_schema():
 
 def test_every_setting_that_a_page_names_exists():
     sections = "|".join({name.split(".")[0] for name in settings.names()})
-    # One page adds settings.
+    # The page `extending` adds settings.
     for text in (text for page, text in PAGES.items() if page != "extending"):
         named = rf"(?:`|config\.)((?:{sections})\.[a-z_]+)(?![\w.(])"
         for name in re.findall(named, without_mistakes(text)):
@@ -165,7 +165,7 @@ def test_every_setting_that_a_page_names_exists():
 
 
 def test_the_drawing_shows_the_imports_of_the_code():
-    """As `test_imports.py` finds them, and with every subpackage above what it imports."""
+    """Expects the imports that `test_imports.py` finds, and each subpackage above its imports."""
     architecture = script("architecture")
     imports = architecture.subpackages()
     expected: dict[str, set[str]] = {name: set() for name in test_imports.LAYER}
@@ -212,7 +212,7 @@ def test_every_launch_is_one_that_the_scripts_take(line):
 
 
 def test_no_other_command_is_shown_in_a_shell_block():
-    """Else it would not be checked."""
+    """Fails for a new kind of command, which no test would check."""
     known = ("python -m vaejax", "python -m benchmarks", "python -m sphinx", "launch/", "pytest",
              "pip install ", "ruff ")  # fmt: skip
     for page, text in PAGES.items():
@@ -230,7 +230,7 @@ def test_every_mistake_ends_with_the_line_that_is_shown(line, said, home):
 
 
 def texts(path: pathlib.Path) -> list[str]:
-    """The texts in a file, with … for what is put into them."""
+    """Returns the string literals of a file, with … in place of formatted values."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.JoinedStr):
@@ -243,7 +243,10 @@ def texts(path: pathlib.Path) -> list[str]:
 
 
 def said_by_the_code(message: str, code: list[str]) -> bool:
-    """Whether each piece of a message, between its …, stands in a text of the code."""
+    """Whether each piece of a message between its … is part of a string in the code.
+
+    Pieces of at most three characters are ignored.
+    """
     pieces = [piece.strip(" ;,.()") for piece in message.split("…")]
     return all(any(piece in text for text in code) for piece in pieces if len(piece) > 3)
 
@@ -260,7 +263,10 @@ def test_every_message_that_is_quoted_is_one_that_the_code_says():
 
 
 def test_every_health_message_is_explained():
-    """Each is a pair of a name and a text that says what is wrong, up to the first … or colon."""
+    """Searches the page for the start of each message, up to a formatted value or a colon.
+
+    health.py yields pairs of a name and a message.
+    """
     page = " ".join(re.findall(r"^> ?(.*)$", PAGES["reading_a_run"], re.MULTILINE))
     health = ast.parse((PACKAGE / "tasks" / "vae" / "health.py").read_text())
     yields = [node.value for node in ast.walk(health) if isinstance(node, ast.Yield)]
@@ -274,12 +280,12 @@ def test_every_health_message_is_explained():
             assert text.split("…")[0].strip() in page
 
 
-# What runs
+# Code and commands that run
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> pathlib.Path:
-    """Where a reader works, after the first command of the page for newcomers."""
+    """A reader's working directory, after the first command of the page `first_faces`."""
     directory = furnish(tmp_path_factory.mktemp("home"))
     (directory / "empty").mkdir()
     run_short(commands(PAGES["first_faces"])[0], directory)
@@ -298,7 +304,7 @@ def test_the_python_of_the_pages_works(page, home, monkeypatch):
         if words_of(line)[0] in PYTHON[page]:
             run_short(line, home)
     monkeypatch.chdir(home)
-    # One after the other, as a reader types them.
+    # All blocks share their variables, as in one session of a reader.
     names: dict = {}
     for block in blocks(PAGES[page], "python"):
         exec(block, names)

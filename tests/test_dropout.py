@@ -1,4 +1,4 @@
-"""Channels of a ladder are left out in training, and only there."""
+"""Dropout of a ladder's channels, which is used only in training."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from vaejax.training.step import make_train_step
 
 
 def test_dropout_is_for_training_alone():
-    """An update differs with it, a validation does not."""
+    """Dropout changes the loss of an update, but not the program of the validation."""
     losses, programs = [], []
     for dropout in (0.0, 0.5):
         config = tiny_ladder(model={"dropout": dropout, "widths": (6,), "blocks": (1,)})
@@ -38,7 +38,7 @@ def test_dropout_is_for_training_alone():
 
 
 def test_what_is_not_dropped_weighs_more():
-    """So that the mean stays: each channel is left out whole, at its share."""
+    """Whole channels are dropped; the others are scaled up, so that the mean stays the same."""
     x = jax.random.normal(jax.random.key(0), (2000, 2, 2, 6))
     block = Bottleneck(8, taps=1, dropout=0.25, dtype=jnp.dtype("float32"))
     params = block.init(jax.random.key(1), x)

@@ -1,4 +1,4 @@
-"""What a command says of an error, and what it may not hide."""
+"""Tests which errors a command prints as one line, and which keep their traceback."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def raised(error: Exception, *, behind: Exception, explicit: bool) -> Exception:
-    """`error`, raised from `behind` or while `behind` was handled."""
+    """Returns `error`, raised from `behind` if `explicit`, else while `behind` is handled."""
     try:
         try:
             raise behind
@@ -62,7 +62,7 @@ def test_a_bug_is_no_line():
 
 
 def run_command(body: str, *flags: str) -> subprocess.CompletedProcess:
-    """A process whose command does `body`."""
+    """Runs a process whose command executes the statement `body`."""
     script = f"import sys\nfrom vaejax import cli\ndef command():\n    {body}\ncli.run(command)\n"
     line = [sys.executable, "-c", script, *flags]
     return subprocess.run(line, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""An evaluation rounds nothing that it need not."""
+"""Evaluation and trained models compute in float32 with the highest matmul precision."""
 
 import pathlib
 
@@ -33,6 +33,7 @@ def test_so_is_all_that_is_shown_of_a_trained_model(of, monkeypatch):
     params = start(build_model(config), config)
     lowered = []
 
+    # Records the lowered program of each call.
     def jit(function):
         compiled = jax.jit(function)
 
@@ -53,7 +54,11 @@ def test_so_is_all_that_is_shown_of_a_trained_model(of, monkeypatch):
 
 
 def check_precise(lowered, products):
-    """There are more than so many products of matrices, and none rounds."""
+    """Asserts that a lowered program computes in full float32 precision.
+
+    It must have more than `products` matrix products and convolutions, all of them with precision
+    HIGHEST for both operands, and no bfloat16 arrays.
+    """
     lines = lowered.as_text().splitlines()
     found = [line for line in lines if "dot_general" in line or "convolution" in line]
     assert len(found) > products

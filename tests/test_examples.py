@@ -1,4 +1,4 @@
-"""The examples in docstrings say what really comes out."""
+"""Runs the examples in the docstrings of the package as doctests."""
 
 import doctest
 import importlib

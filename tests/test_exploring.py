@@ -1,4 +1,4 @@
-"""A ladder as its user meets it: trained, looked into, sampled, and measured."""
+"""A ladder is trained, explored, sampled and evaluated as a user does it."""
 
 import json
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trained ladder's work directory."""
+    """Trains a ladder, and returns its work directory."""
     workdir = tmp_path_factory.mktemp("ladder")
-    # Wide and long enough to learn; it compiles no slower for that.
+    # Wide enough, and trained for long enough, to learn; this does not slow down the compilation.
     sections = dict(
         data=LADDER["data"],
         model={"widths": (24, 24, 24), "blocks": (2, 0, 1), "dropout": 0.1},
@@ -133,7 +133,7 @@ def test_after_training_the_bounds_tighten(run, model):
 
     validations = [line["elbo_bits_per_dim"] for line in metrics(run) if line["split"] == "valid"]
     elbo, one, eight, all_of_them = min(validations), *map(bits_per_dim, (1, 8, 64))
-    assert elbo < metrics(run)[0]["elbo_bits_per_dim"] - 1.0, "not trained"
+    assert elbo < metrics(run)[0]["elbo_bits_per_dim"] - 1.0, "not trained enough"
     np.testing.assert_allclose(one, elbo, atol=0.01)
     assert all_of_them < eight < one
 
@@ -148,7 +148,7 @@ def test_no_prior_is_fitted_to_it(run, model):
 def test_commands(run, tmp_path):
     result = command("explore", f"--workdir={run}", f"--out={tmp_path}", "--faces=3")
     assert result.returncode == 0, result.stderr
-    # Cells of 80 + 2 x 100 + 2 (five times 20 x 16 pixels and a gap).
+    # A cell is 82 x 102 pixels: a face of 16 x 20 pixels, enlarged five times, and a gap of 2.
     rows_and_columns = {"progressive": (3, 3), "resampled": (3, 5), "temperatures": (6, 3)}
     for name, (rows, columns) in rows_and_columns.items():
         with Image.open(tmp_path / f"{name}.png") as picture:

@@ -1,4 +1,4 @@
-"""What docs/extending.md adds to the package, added to a copy of it as the page says."""
+"""The additions of docs/extending.md, applied to a copy of the package, work."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ from shown import PAGES, REPOSITORY, SHORT, blocks, commands
 pytestmark = pytest.mark.slow
 
 PAGE = PAGES["extending"]
-# What a block that is a whole file of the package looks like.
+# A block of the page that is a whole file: its caption, which is the path, and the code.
 TITLED = re.compile(
     r"^```{code-block} python\n:caption: (\S+)\n\n(.*?)^```", re.DOTALL | re.MULTILINE
 )
@@ -24,7 +24,7 @@ TITLED = re.compile(
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory) -> pathlib.Path:
-    """A copy of the package, changed as docs/extending.md says, to the letter."""
+    """Returns a copy of the package with all files and edits of docs/extending.md."""
     directory = tmp_path_factory.mktemp("extended")
     shutil.copytree(
         REPOSITORY / "vaejax", directory / "vaejax", ignore=shutil.ignore_patterns("__pycache__")
@@ -39,7 +39,7 @@ def extended(tmp_path_factory) -> pathlib.Path:
 
 
 def run_extended(directory: pathlib.Path, *words: str) -> str:
-    """What a process says on stderr that finds the changed copy in place of the package."""
+    """Runs Python with the changed copy in place of the package, and returns its stderr."""
     path = f"{directory}{os.pathsep}{pathlib.Path(__file__).parent}"
     done = subprocess.run(
         [sys.executable, *words], cwd=directory, env={**os.environ, "PYTHONPATH": path},
@@ -76,11 +76,11 @@ def test_the_files_of_the_page_pass_the_linter(extended):
 
 
 def apply_edit(root: pathlib.Path, edit: str) -> None:
-    """Replaces the ` ` and `-` lines of a shown edit by its ` ` and `+` lines, found once."""
+    """Replaces an edit's ` ` and `-` lines, which must occur once, by its ` ` and `+` lines."""
     first, *rest = edit.splitlines()
     path = root / first.removeprefix("--- ")
     old, new = ("".join(f"{line[1:]}\n" for line in rest if line[0] in marks)
                 for marks in (" -", " +"))  # fmt: skip
     text = path.read_text()
-    assert text.count(old) == 1, f"{path.relative_to(root)} does not hold once:\n{old}"
+    assert text.count(old) == 1, f"{path.relative_to(root)} must contain once:\n{old}"
     path.write_text(text.replace(old, new))

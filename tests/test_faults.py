@@ -1,4 +1,4 @@
-"""Faults made on purpose: each is one small change, and the tests nearest to it are run first."""
+"""Tests of mutation testing: which faults are made, and which tests are run for each."""
 
 import ast
 import shutil

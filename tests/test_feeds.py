@@ -1,4 +1,4 @@
-"""tf.data and threads load the same batches ahead, and let go of what they hold."""
+"""Tests that tf.data and threads prefetch the same batches, and release their threads."""
 
 import hashlib
 import importlib.util
@@ -42,7 +42,7 @@ def pictures(count, height=4, width=3, channels=2):
 
 
 def same(batch, want):
-    """Whether a batch is `want`: names in order, types, bytes; and nobody's to write to."""
+    """Asserts that a batch equals `want`, also in order and dtypes, and is read-only."""
     assert list(batch) == list(want)
     for name, array in batch.items():
         assert type(array) is np.ndarray and array.dtype == want[name].dtype
@@ -92,7 +92,7 @@ def test_evaluation_gets_its_rows(feed, size, local, processes):
 
 
 def test_bytes_never_change(feed):
-    """Whatever feeds, and on whatever machine."""
+    """The digest is a constant: batches depend neither on the feed nor on the platform."""
     digest = hashlib.sha256()
     train = train_batches(
         {"image": pictures(1000)}, seed=5, batch_size=24, first_step=123, feed=feed
@@ -177,7 +177,7 @@ def test_the_thread_ends_with_its_iterator(way):
 
 
 def test_the_reader_itself_may_drop_the_iterator():
-    """As Python's collector of garbage may have it; a thread cannot wait for its own end."""
+    """Garbage collection may run in the reader's thread, which cannot wait for its own end."""
     held, taken = [], threading.Event()
 
     def load(number):
@@ -201,7 +201,7 @@ def test_dropped_iterators_leave_no_threads(feed):
     def threads_after(count):
         for seed in range(count):
             next(train_batches({"image": images}, seed=seed, batch_size=32, feed=feed))
-        time.sleep(0.2)  # the system takes a moment to forget one that has ended
+        time.sleep(0.2)  # /proc may list a thread for a moment after its end
         return len(os.listdir("/proc/self/task"))
 
     before = threads_after(3)
@@ -236,7 +236,7 @@ def test_tensorflow_feeds_first_where_it_is():
 
 @pytest.fixture
 def no_tensorflow(tmp_path, monkeypatch):
-    """Processes started from here on find a TensorFlow that cannot be imported."""
+    """Makes the import of TensorFlow fail in new processes, until `undo` of what it yields."""
     broken = tmp_path / "broken" / "tensorflow"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('Failed to load the runtime')")
@@ -248,7 +248,7 @@ def no_tensorflow(tmp_path, monkeypatch):
 
 @needs_tensorflow
 def test_a_run_may_change_its_feed(tmp_path, no_tensorflow):
-    """Fed by threads, stopped, and gone on with tf.data, it ends as if tf.data had fed it all."""
+    """A run that starts with threads and resumes with tf.data equals one that uses only tf.data."""
     flags = [f"--config={CONFIG_FILE}", "--config.prior.fitted=()"]
     stopped = stopped_at("first step done", "main", *flags, f"--workdir={tmp_path / 'both'}")
     assert stopped.returncode == 75, stopped.stderr

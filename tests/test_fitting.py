@@ -1,4 +1,4 @@
-"""What fits: the search, and the ways out."""
+"""Tests the search for the largest batch, and the remedies for a step that does not fit."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ from vaejax.runtime.chips import CHIPS
     st.integers(1, 10**4),
 )
 def test_the_largest_batch_is_found_in_few_looks(room, state, picture, power, start):
-    """For needs that are nearly a straight line above what does not depend on the batch."""
+    """The memory needed is a constant plus a term that grows nearly linearly with the batch."""
     asked = []
 
     def size(batch):
@@ -49,7 +49,7 @@ def test_a_straight_line_takes_four_looks():
 
 @pytest.mark.parametrize(("on_device", "room"), [("never", 16), ("auto", 12), ("always", 12)])
 def test_the_largest_batch_leaves_room_for_the_pictures_on_the_device(on_device, room):
-    """Of a step that takes 1 GiB and 16 MiB for each picture; it is not compiled."""
+    """The step is simulated: it needs 1 GiB, and 16 MiB for each picture on a device."""
 
     def trial(config):
         need = 2**30 + config.train.batch_size // 4 * 2**24
@@ -65,7 +65,7 @@ def test_the_largest_batch_leaves_room_for_the_pictures_on_the_device(on_device,
 
 
 def fake_chips(memory):
-    """A step whose need is a fixed state and a share for every picture at once."""
+    """Returns a trial of a simulated step: FSDP splits its state, accumulation its batch."""
 
     def trial(config):
         train = config.train

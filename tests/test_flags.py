@@ -1,4 +1,4 @@
-"""Whatever is given for a command's flags, it does its work or says in one line what it needs."""
+"""Tests that any values of a command's flags end in success or in an error of one line."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import vaejax
 
 pytestmark = pytest.mark.slow
 
-# Commands that train or compile have little to do.
+# The fewest steps and the least to compile, for the commands that train or compile.
 CONFIG_FILE = f"{TINY}:least"
 PACKAGE = Path(vaejax.__file__).parent
 MODULES = ("main", "prepare", "sample", "evaluate", "fit", "explore", "aot")
@@ -24,7 +24,7 @@ NAMES = {
     module: ["".join(names) for names in DEFINED.findall((PACKAGE / f"{module}.py").read_text())]
     for module in MODULES
 }
-# What people write for another kind of value, for none, or by mistake.
+# Values of wrong types, missing values, typical mistakes, and paths in the directory `place`.
 WRITTEN = (
     *("", " ", "0", "1", "2", "-1", "12", "1.5", "1e3", "1e400", "nan", "inf", "9" * 25, "0x10"),
     *("1,000", "1_000", "²", "true", "yes", "None", "a,b", ",", "(", "=", "--", "%s", "{x}"),
@@ -33,14 +33,14 @@ WRITTEN = (
     *("file", "file/x", "directory", "new.png", "new.gif", "new/dir/", "pipe", "loop", "run"),
     *("no_checkpoint", "no_json", "~nobody/x", "/dev/null", "/dev/null/x", "/proc/1/x"),
 )
-# Without what leads out of the test's own directory.
+# Without the characters of paths that lead out of the test's directory.
 TEXT = st.text(st.characters(exclude_characters="\0/.~", codec="utf-8"), max_size=12)
 VALUES = st.sampled_from(WRITTEN) | TEXT
 
 
 @pytest.fixture(scope="module")
 def place(trained, tmp_path_factory):
-    """A directory with a run, and with what is none."""
+    """Returns a directory that holds a run, and paths that are not runs."""
     place = tmp_path_factory.mktemp("place")
     shutil.copytree(trained, place / "run")
     (place / "file").write_text("x")
@@ -68,7 +68,7 @@ def test_any_words_are_obeyed_or_refused_in_one_line(module, place, data):
     given_flags = st.dictionaries(st.sampled_from(NAMES[module]), VALUES, max_size=3)
     flags = right | data.draw(given_flags)
     words = [f"--{name}={value}" for name, value in flags.items()]
-    # In two words, in another order, or with more than there are flags for.
+    # Sometimes in another order and with an extra argument, sometimes as `--name value`.
     if data.draw(st.integers(0, 4)) == 0:
         words = data.draw(st.permutations(words)) + data.draw(st.lists(VALUES, max_size=1))
     if data.draw(st.integers(0, 4)) == 0:

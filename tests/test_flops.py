@@ -1,4 +1,4 @@
-"""Counted operations against the formulas, and against XLA's own count."""
+"""Tests the count of FLOPs against formulas and against the cost analysis of XLA."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def test_convolutions_cost_what_a_loop_over_their_taps_does(side, kernel, stride
             images, weights, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    # Every product contributes one to a sum of ones.
+    # All inputs are ones, so the sum of the output is the number of products.
     products = int(jnp.sum(convolve(images, weights)))
     assert matmul_flops(jax.make_jaxpr(convolve)(images, weights)) == 2 * products
 
@@ -65,7 +65,10 @@ def test_a_branch_counts_as_its_costliest_side():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_whole_step_costs_what_xla_says(accumulate):
-    """XLA also counts what is elementwise, and a loop's body once: both steps unrolled."""
+    """XLA's count is of the step without accumulation, because it counts a loop's body once.
+
+    It is larger than the count of `matmul_flops`, because XLA also counts elementwise operations.
+    """
     config = tiny(model={"widths": (32, 64)}, train={"accumulate": accumulate}, prior={"width": 64})
     task, mesh = vae_task(config), single_device_mesh()
     inputs = shapes(task), {"image": jax.ShapeDtypeStruct((1, 8, 28, 28, 3), np.uint8)}

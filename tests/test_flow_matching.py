@@ -1,4 +1,4 @@
-"""The flow fitted to codes by matching velocities."""
+"""The flow prior, trained on codes by flow matching."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from vaejax.tasks.flow_prior import FlowPriorTask
 
 
 def _energy_distance(a, b):
-    """Székely's 2 E|a-b| - E|a-a'| - E|b-b'|: zero for equal distributions."""
+    """Computes Székely's 2 E|a-b| - E|a-a'| - E|b-b'|, which is 0 for equal distributions."""
 
     def mean_gap(a, b):
         return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1)).mean()
@@ -25,7 +25,7 @@ def _energy_distance(a, b):
 
 @pytest.fixture(scope="module")
 def moons():
-    """Two interleaved half circles, and the flow fitted to them."""
+    """Codes on two interleaved half circles, and a flow trained on them."""
     angle, noise_a, noise_b = np.random.default_rng(0).normal(size=(3, 4000))
     angle = np.random.default_rng(1).uniform(0, np.pi, 4000)
     upper = np.arange(4000) % 2 == 0
@@ -92,7 +92,7 @@ def test_flow_training_follows_its_seed_alone():
 
 
 def test_the_times_of_a_batch_do_not_depend_on_its_noise():
-    """Drawn from one key, the first time would be a function of the first code's noise."""
+    """With the same key, the first time would be a function of the first code's noise."""
     task = FlowPriorTask(tiny(), {"train": correlated(20, 3)}, no_picture, {})
     seen = []
     task._errors = lambda params, white, keys, times: seen.append((keys, times)) or times

@@ -1,4 +1,4 @@
-"""The flow prior as a stage of a run: trained, stopped, gone on with, by one process and by two."""
+"""The flow prior as a stage of a run: trained, interrupted and resumed; by one process or two."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ WANTED = "--config.prior.fitted=('gaussian','flow_matching')"
 
 
 def copied(trained, tmp_path):
-    """The trained run, with no prior yet."""
+    """Copies the trained run without its fitted priors, and returns the copy."""
     run = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(run / "priors")
     return run
@@ -29,7 +29,7 @@ def prior_of(run):
 
 @pytest.fixture(scope="module")
 def fitted(trained, tmp_path_factory):
-    """The trained run with a flow, trained by one process that nothing stopped."""
+    """The trained run with a flow prior, fitted by one uninterrupted process."""
     run = copied(trained, tmp_path_factory.mktemp("fitted"))
     done = command("fit", f"--workdir={run}", "--prior=flow_matching")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,7 @@
-"""A disk that runs full: one line, nothing lost, and the same command goes on."""
+"""A full disk ends a command with a one-line error, and loses nothing.
+
+When there is space again, the same command resumes the run.
+"""
 
 import contextlib
 import os
@@ -19,7 +22,7 @@ CONFIG = f"--config={CONFIG_FILE}"
 
 @contextlib.contextmanager
 def small_disk(place: pathlib.Path, size: str) -> Iterator[None]:
-    """A file system of its own at `place`; skips where nobody may mount one."""
+    """Mounts a tmpfs of `size` at `place`; skips the test if this user may not mount one."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount).returncode:
@@ -30,7 +33,7 @@ def small_disk(place: pathlib.Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-# From the first checkpoint to the last.
+# Two sizes, so that the disk fills up early in the run and late in it.
 @pytest.mark.parametrize("size", ["400k", "1100k"])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(trained, size, tmp_path):
     disk = tmp_path / "disk"

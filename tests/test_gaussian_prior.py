@@ -1,4 +1,4 @@
-"""The Gaussian fitted to codes: moments, density, draws, and what it refuses."""
+"""The Gaussian prior fitted to codes: moments, density, samples, and rejected inputs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Where a run's time goes, over its starts."""
+"""The account of what a run's time is spent on, over all of its starts."""
 
 import json
 import time
@@ -18,7 +18,7 @@ def write(workdir, *lines):
 
 
 def test_steps_made_again_are_lost(tmp_path):
-    """Killed at step 30, gone on from 20 after 5 s, and finished."""
+    """The run is killed at step 30, resumes from step 20 after 5 s, and finishes."""
     write(
         tmp_path,
         {"start": 100.0, "time": 104.0, "first_step": 0, "step": 10, "seconds": {"steps": 3.0}},

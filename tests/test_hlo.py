@@ -1,11 +1,11 @@
-"""How the text of a compiled program is read."""
+"""Tests of parsing the HLO text of a compiled program."""
 
 import pytest
 
 from vaejax.cost.hlo import Collective, Program
 
-# A loop of three rounds around a gradient's sum, in which a part of the parameters is gathered,
-# cut into two by the compiler.
+# A loop of three iterations. Each all-reduces a gradient and all-gathers sharded parameters; the
+# compiler has split the all-gather into two instructions on one channel.
 LOOP = """HloModule jit_g
 
 %sum (a: f32[], b: f32[]) -> f32[] {
@@ -67,7 +67,7 @@ def test_a_loop_of_unknown_length_is_refused():
     ],
 )
 def test_transfers_to_the_host_are_found(line):
-    assert not Program(LOOP).host_transfers(), "slices send to each other, not to the host"
+    assert not Program(LOOP).host_transfers(), "a send between slices is not a transfer to the host"
     assert Program(LOOP.replace("%loop =", f"{line}\n  %loop =")).host_transfers() == ["%x"]
 
 

@@ -1,4 +1,4 @@
-"""What must not be imported, by whom."""
+"""Import rules: the layers of the package, and which modules import TensorFlow and Orbax."""
 
 import ast
 import pathlib
@@ -44,7 +44,7 @@ def test_only_their_modules_import_tensorflow_and_orbax():
         assert not re.search(r"(jax\._src|orbax[.\w]*\._src|optax\._src)", text), path
 
 
-# From the bottom up: a subpackage imports only from the layers below it.
+# From bottom to top: a module imports only from its own subpackage and from lower layers.
 LAYERS = [
     {"errors", "version"},
     {"files"},
@@ -66,7 +66,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
 def imported(path: pathlib.Path) -> set[str]:
-    """The modules of vaejax that a file imports, dotted, without the package's name."""
+    """Returns the vaejax modules that a file imports, such as `data.cache`, without `vaejax.`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vaejax":
@@ -90,6 +90,7 @@ def test_a_floor_imports_only_what_stands_below_it():
 
 
 def test_within_data_sources_stand_below_the_cache_and_the_feed_apart():
+    # For each subpackage of `vaejax.data`, those that it must not import.
     above = {"pictures": {"sources", "synthetic", "cache", "feed"}, "sources": {"cache", "feed"},
              "synthetic": {"pictures", "sources", "cache", "feed"}, "cache": {"feed"},
              "feed": {"pictures", "sources", "cache", "synthetic"}}  # fmt: skip
@@ -103,6 +104,7 @@ def test_within_data_sources_stand_below_the_cache_and_the_feed_apart():
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3])
 def test_a_run_may_end_while_tensorflow_is_coming(seconds):
+    """The exit must wait for the import: an interpreter that exits during it crashes."""
     code = (
         "import time\n"
         "from vaejax.data.lazy_tensorflow import import_tensorflow_meanwhile\n"

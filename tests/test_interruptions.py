@@ -1,4 +1,4 @@
-"""Signals, kills and lost terminals: nothing is lost, and the same command goes on."""
+"""Signals, kills and closed terminals lose nothing, and the same command resumes the run."""
 
 import random
 import signal
@@ -18,7 +18,7 @@ NOTHING_FITTED = "--config.prior.fitted=()"
 
 
 def test_under_the_compiler_flags_of_users_a_run_resumes_exactly(tmp_path, monkeypatch):
-    """The other tests compile with most optimisations off, for speed."""
+    """Runs with the default compiler flags: other tests disable most optimisations, for speed."""
     for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -65,7 +65,7 @@ def test_a_signal_before_training_ends_at_once(number, tmp_path):
 
 
 def test_an_interrupt_in_the_garbage_collector_is_not_lost():
-    """Python drops what is raised there; JAX has a callback there."""
+    """Python drops exceptions from garbage collector callbacks, and JAX has such a callback."""
     script = """
 import gc, os, signal, time
 from vaejax.runtime.signals import interrupt_on_signal
@@ -85,7 +85,7 @@ time.sleep(100)
 
 
 def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
-    """`kill -9` at random moments after training began; nothing but time may be lost."""
+    """Kills the run with SIGKILL at random moments after its first step; only time may be lost."""
     changes = (*LEAST, NOTHING_FITTED, "--config.train.steps=240", "--config.train.eval_every=120",
                "--config.train.save_every=20", "--config.train.log_every=10")  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
@@ -101,8 +101,8 @@ def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
         process.kill()
         process.communicate()
         if process.returncode == 0:
-            break  # it ended between two kills: what is left to tear is nothing
-    assert kills >= 2, "the run was too short to be torn"
+            break  # the run has finished, so no later kill can interrupt it
+    assert kills >= 2, "the run finished before it was killed twice"
     assert command("main", CONFIG, f"--workdir={torn}", *changes).returncode == 0
     config = least(train={"steps": 240, "eval_every": 120, "save_every": 20, "log_every": 10})
     assert_same(final_state(whole, config), final_state(torn, config))
@@ -111,8 +111,8 @@ def test_killed_at_random_it_ends_as_if_it_never_was(tmp_path):
 
 @pytest.mark.parametrize("streams", ["2>&1 | head -1", ">/dev/full 2>&1", "<&- >&- 2>&-"])
 def test_a_run_that_nobody_reads_goes_on(streams, trained, tmp_path, monkeypatch):
-    """A pipe whose reader has ended, a log on a full disk, streams that are closed."""
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # as `trained` had
+    """Writes to a pipe whose reader has exited, to a full device, and to closed streams."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # `trained` used one device
     for name, value in without_tensorflow().items():
         monkeypatch.setenv(name, value)
     line = f"{sys.executable} -m vaejax.main {CONFIG} --workdir={tmp_path} {streams}"
@@ -145,5 +145,5 @@ def test_under_nohup_a_closed_terminal_is_nothing(tmp_path):
 
 
 def _wait_for(process, words: str) -> bool:
-    """Reads the process's words until `words` come; False if it ended without them."""
+    """Reads stderr until a line has `words`; returns False if the process ends before."""
     return any(words in line for line in process.stderr)

@@ -1,4 +1,4 @@
-"""Runs that are killed anywhere, or whose disk runs full, end as if nothing had been."""
+"""Tests that kills and full disks do not change a run's result, and the comparison of runs."""
 
 import json
 import os
@@ -34,7 +34,7 @@ with tempfile.TemporaryDirectory() as directory:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> dict[str, dict]:
-    """What `python -m benchmarks.kills` finds, by phase."""
+    """Runs `python -m benchmarks.kills` and returns the rows of its table, by phase."""
     out = tmp_path_factory.mktemp("kills") / "kills.json"
     changes = [f"--config.train.{change}" for change in CHANGES]
     result = subprocess.run(
@@ -91,7 +91,7 @@ FOUR_STEPS = {"steps": 4, "eval_every": 4, "save_every": 4, "log_every": 2}
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory) -> Place:
-    """A run that was trained to its end."""
+    """Trains a run to its last step and returns its directories."""
     top = tmp_path_factory.mktemp("ended")
     place = Place(top / "run", top / "cache", top / "programs")
     flags = [f"--config.train.{name}={value}" for name, value in FOUR_STEPS.items()]
@@ -107,7 +107,7 @@ def config(place: Place):
 
 @pytest.fixture
 def copy(ended, tmp_path) -> Place:
-    """Another run, with all that the first has left."""
+    """Returns a copy of the work directory and the picture cache of `ended`."""
     copied = Place(tmp_path / "run", tmp_path / "cache", tmp_path / "programs")
     shutil.copytree(ended.workdir, copied.workdir)
     shutil.copytree(ended.cache, copied.cache)
@@ -162,7 +162,7 @@ def test_the_last_bit_of_a_parameter_counts(ended, copy):
     items = to_items(Carry(state.replace(nets={NET: changed}), window))
     checkpoints = Checkpoints(copy.workdir / "checkpoints")
     checkpoints.save(4, items, checkpoints.meta(4), None)
-    checkpoints.wait()  # until it has replaced the first
+    checkpoints.wait()  # until the new checkpoint has replaced the old one
     checkpoints.close()
     (found,) = differences(ended, copy)
     assert found.startswith("items['train']['nets']['vae']['params']") and found.endswith("differs")

@@ -1,4 +1,4 @@
-"""The ladder against closed forms, and against itself done another way."""
+"""Tests of the ladder against closed forms, and against equivalent computations."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from vaejax.training.step import make_train_step
 
 @pytest.fixture(scope="module")
 def ladder() -> tuple[Config, Ladder, dict]:
-    """A config, its model and parameters."""
+    """Returns a config, its model, and parameters away from their initial values."""
     config = tiny_ladder()
     model = build_model(config)
     return config, model, away_from_start(model, config)
@@ -40,7 +40,7 @@ def evidence_of(
     images: jax.Array | None = None,
     dropout: jax.Array | None = None,
 ) -> Evidence:
-    """The terms for `pictures`, or for `images`; compiled."""
+    """Returns the terms of the ELBO for `images`, by default `pictures(config)`, under jit."""
     images = pictures(config) if images is None else images
     terms = functools.partial(evidence, model, likelihood=build_likelihood(config))
     return jax.jit(lambda params: terms(params, images=images, keys=keys, dropout=dropout))(params)
@@ -56,7 +56,7 @@ def test_shapes(ladder):
 
 
 def test_the_encoders_last_block_meets_the_decoders_first(ladder):
-    """Features lie in the decoder's order: what the first of two blocks leaves comes second."""
+    """Features are in the decoder's order: a level's last encoder block comes first."""
     config, model, params = ladder
     bias = params["bottom_up_0"]["Conv1x1_0"]["Dense_0"]["bias"]
     for block, moved in ((0, [True, False]), (1, [True, True])):
@@ -70,7 +70,7 @@ def test_a_decoder_block_sees_its_own_encoder_block_or_the_levels_last(ladder):
     _, model, params = ladder
     own = apply(model, params, "features", pictures(ladder[0]))
     last = apply(model.clone(skips="level"), params, "features", pictures(ladder[0]))
-    # The decoder's first block of a level meets the encoder's last.
+    # The first decoder block of a level sees its last encoder block, whose features come first.
     np.testing.assert_array_equal(last[1], np.stack([own[1][0]] * 2))
     assert np.any(own[1][0] != own[1][1])
 
@@ -119,7 +119,7 @@ def test_kl_in_closed_form_is_the_mean_of_what_samples_say(ladder):
     closed, sampled = (np.asarray(x, np.float64) for x in terms)
     error = (sampled - closed).std(0) / np.sqrt(len(closed))
     assert np.all(np.abs(sampled.mean(0) - closed.mean(0)) < 4 * error)
-    assert np.all(error < 0.02 * closed.mean(0)), "too few samples to tell"
+    assert np.all(error < 0.02 * closed.mean(0)), "too few samples for a precise estimate"
 
 
 def _both_kls(terms: Evidence) -> tuple[jax.Array, jax.Array]:
@@ -133,7 +133,7 @@ def test_with_one_group_it_is_a_plain_vae():
     images, likelihood = pictures(config), build_likelihood(config)
     (mean,), (std,) = apply(model, params, "posterior", images)
     (z,), _ = apply(model, params, "posterior", images, keys_of())
-    # The prior is one Gaussian for all pictures: what noise 0 and 1 become.
+    # The prior is the same Gaussian for all pictures: noise 0 maps to its mean, 1 to mean + std.
     (prior_mean,) = apply(model, params, "from_noise", (jnp.zeros_like(z),))
     (prior_end,) = apply(model, params, "from_noise", (jnp.ones_like(z),))
     np.testing.assert_allclose(prior_mean[0], prior_mean[1], atol=1e-6)
@@ -205,12 +205,12 @@ def test_sampling_group_by_group_is_sampling_at_once(ladder):
 
 
 def test_noise_of_the_prior_is_not_that_of_the_posterior(ladder):
-    """Else what is drawn anew from a seed would be what the same seed drew before."""
+    """Otherwise latents redrawn from the prior would repeat posterior noise of the same seed."""
     _, model, params = ladder
     keys = keys_of(100)
     z, std = apply(model, params, "posterior", pictures(ladder[0], 100), keys)
     mean, _ = apply(model, params, "posterior", pictures(ladder[0], 100))
-    # The top group's mean depends on no sample.
+    # The posterior mean of the top group depends on no sample, so its noise can be computed.
     of_posterior = np.ravel((z[0] - mean[0]) / std[0])
     of_prior = np.ravel(apply(model, params, "noise", keys)[0])
     assert abs(np.corrcoef(of_posterior, of_prior)[0, 1]) < 0.15
@@ -256,7 +256,7 @@ def test_bfloat16_stays_inside_the_networks():
 
 
 def test_a_step_in_bfloat16_looped_and_computed_again():
-    """As accelerators train."""
+    """The larger ladder configs, for accelerators, train with these settings."""
     config = tiny_ladder(
         model={
             "dtype": "bfloat16",
@@ -280,7 +280,7 @@ def test_a_step_in_bfloat16_looped_and_computed_again():
 
 
 def test_parameters_fit_every_size(ladder):
-    """No number belongs to a position, so what was trained on one size can see another."""
+    """No parameter belongs to a position, so the same ones apply to pictures of another size."""
     config, _, params = ladder
     data = dataclasses.replace(config.data, image_size=(24, 16))
     larger = dataclasses.replace(config, data=data)

@@ -1,4 +1,7 @@
-"""The launch scripts but for Cloud TPU's: their commands, and what they do with real processes."""
+"""The launch scripts: the commands they print, and the processes they start.
+
+test_tpu_vm.py has most tests of tpu_vm.sh.
+"""
 
 import os
 import pathlib
@@ -55,9 +58,9 @@ def test_the_environment_chooses_the_port(monkeypatch):
         (tpu_vm(), "JAX_COORDINATOR_PORT=5000 VAEJAX_PORT=5001 "),
     ):
         assert done.returncode == 0 and port in done.stdout, done.stderr
-    monkeypatch.setenv("JAX_COORDINATOR_PORT", "no")
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "abc")
     for done in (run(LOCAL, "--dry_run", "--", words), gke("--topology=4x4"), tpu_vm()):
-        assert done.returncode == 2 and "no" in done.stderr and not done.stdout
+        assert done.returncode == 2 and "abc" in done.stderr and not done.stdout
 
 
 def tpu_vm():
@@ -69,11 +72,11 @@ def tpu_vm():
 def test_a_wrong_flag_is_named(flag):
     done = run(LOCAL, flag, "--", "--config=configs/quickstart.py")
     assert done.returncode == 2
-    assert flag.partition("=")[2] in done.stderr
+    assert flag in done.stderr
 
 
 def test_the_command_of_the_readme_stops_and_goes_on(tmp_path, monkeypatch):
-    """Stopped by a signal to the script, as a machine's owner would."""
+    """Sends SIGTERM to the script, not to the processes that it has started."""
     for name, value in without_tensorflow().items():
         monkeypatch.setenv(name, value)
     (line,) = re.findall(r"^launch/local.sh .*$", (REPOSITORY / "README.md").read_text(), re.M)
@@ -100,7 +103,10 @@ def test_the_command_of_the_readme_stops_and_goes_on(tmp_path, monkeypatch):
 
 
 def slurm(directory, *flags, status=0, **variables):
-    """The batch script outside of SLURM, with stand-ins that print what they are asked."""
+    """Runs the batch script outside SLURM, with stand-ins for SLURM's commands.
+
+    They print their arguments, or the names of two nodes; srun exits with `status`.
+    """
     stand_ins = {
         "srun": f'printf "%s\\n" "$@"; exit {status}',
         "scontrol": '[ "$1" = requeue ] && echo "$@" || printf "node7\\nnode8\\n"',
@@ -176,7 +182,7 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
     assert "pip install --quiet -c launch/constraints.txt '.[tpu]'" in script
     assert any(line.startswith("gcloud storage cp launch/constraints.txt ") for line in words)
     (code,) = set(re.findall(r"\bcode/faces/[\d-]+", done.stdout))
-    assert code not in gke("--topology=4x4", "--dry_run").stdout, "each launch has its own"
+    assert code not in gke("--topology=4x4", "--dry_run").stdout, "launches share a code directory"
     assert shlex.split(script.splitlines()[-1]) == [
         "exec", "python", "-m", "vaejax.main", "--config=a b.py", "--workdir=/bucket/runs/faces",
         "--distributed",

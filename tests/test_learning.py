@@ -1,4 +1,4 @@
-"""Every likelihood trains and draws, and a short run learns as much as it ever did."""
+"""Every likelihood trains and samples, and a short run reaches its recorded validation loss."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from tiny import metrics, tiny
 import vaejax
 from vaejax.training.loop import Outcome, train
 
-# Bits/dim over the validation faces of `test_a_short_run_learns_what_it_did`, and how far other
-# versions of JAX and other machines may be from it: a change that costs 0.1 fails.
+# Validation loss in bits/dim that `test_a_short_run_learns_what_it_did` expects. The tolerance
+# covers other versions of JAX and other machines; a change that costs 0.1 bits/dim fails.
 EXPECTED, TOLERANCE = 6.63, 0.05
 
 

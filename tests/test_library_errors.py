@@ -1,4 +1,4 @@
-"""Whatever a library raises where it is entered, its user reads one line with a remedy."""
+"""Exceptions that libraries raise reach the user as one line, whatever their type."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ from vaejax.runtime.shards import state_shardings
 
 ITEMS = {"model": {"layer": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}}
 META = {"config": {}, "evaluation_due": False}
-# What Orbax, TensorStore, the file system and parsers document, and more.
+# Exceptions that Orbax, TensorStore, the file system and parsers may raise, and an unknown one.
 ERRORS = [
     OSError(errno.ENOSPC, "No space left on device"),
     OSError(errno.EDQUOT, "Disk quota exceeded"),
@@ -53,7 +53,7 @@ EACH = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__
 
 @pytest.fixture(autouse=True, scope="module")
 def at_once():
-    """None of these failures leaves anything behind that would have to settle."""
+    """Removes the wait after a failure: these failures leave no reads running in the background."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quiet, "_SETTLING_SECONDS", 0.0)
         yield
@@ -105,7 +105,7 @@ def test_where_orbax_reads(opened, where, error):
         with pytest.raises(UserError) as said:
             opened.meta(3) if where == "meta" else opened.restore(3, ITEMS, shardings)
         assert_one_line(said.value)
-        # What is only out of reach must not be moved aside as if it were lost.
+        # If only the storage is out of reach, the checkpoint must not be moved aside as damaged.
         away = getattr(error, "errno", None) in (errno.EIO, errno.EACCES)
         assert isinstance(said.value, DamagedCheckpoint) is not away
         assert str(opened.path(3)) in str(said.value)

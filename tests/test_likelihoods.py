@@ -1,4 +1,4 @@
-"""Likelihoods: they sum to one, agree with independent references, and have finite gradients."""
+"""Likelihoods sum to one, match independent references, and have finite gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def test_logistic_matches_scipy(location, log_scale):
     edges[0], edges[-1] = -np.inf, np.inf
     scale = np.exp(np.float64(np.float32(log_scale)))
     masses = np.diff(scipy.stats.logistic.cdf(edges, np.float64(np.float32(location)), scale))
-    likely = masses > 1e-12  # below, scipy's own difference has no digits left
+    likely = masses > 1e-12  # smaller ones are lost to rounding in scipy's CDFs
     np.testing.assert_allclose(
         log_masses("logistic", location, log_scale)[likely], np.log(masses[likely]), atol=2e-3
     )
@@ -80,7 +80,7 @@ def test_logistic_slopes_match_the_closed_form(location, log_scale):
     edges[0], edges[-1] = -np.inf, np.inf
     scale = np.exp(np.float64(np.float32(log_scale)))
     below = scipy.special.expit((edges - np.float64(np.float32(location))) / scale)
-    # d/dm log(F(b) - F(a)) with F' = F (1 - F) / scale.
+    # d/dm log(F(b) - F(a)) = (F(a) + F(b) - 1) / scale, because F' = F (1 - F) / scale.
     np.testing.assert_allclose(slopes, (below[1:] + below[:-1] - 1.0) / scale, atol=1e-3 / scale)
 
 
@@ -126,7 +126,8 @@ def test_gradients_are_finite_everywhere(name, location, log_scale):
 
 @pytest.mark.parametrize("name", ["logistic", "gaussian"])
 def test_variance_is_the_distributions_own(name):
-    # Wide against a level, narrow against the range: cutting into levels changes nothing.
+    # The scale is much larger than a level and much smaller than the range of values, so that
+    # discretisation hardly changes the variance.
     log_scale = np.log(8 * LEVEL)
     masses = np.exp(log_masses(name, 0.0, log_scale))
     levels = np.arange(256) - 127.5
@@ -151,7 +152,7 @@ def test_scaling_is_inverted():
 
 @pytest.mark.parametrize("bits", [5, 8])
 def test_what_was_drawn_of_a_likelihood_is_as_far_from_its_mean_as_its_variance_says(bits):
-    """In the sums of which reports are made, whatever bits of a value count."""
+    """For samples of the likelihood, `squared_z` is 1 on average, for any number of bits."""
     rng = np.random.default_rng(0)
     location, scale, top = 0.1, 0.08, 2**bits - 1
     drawn = np.clip(rng.logistic(location, scale, (4, 64, 64, 1)), -1.0, 1.0)

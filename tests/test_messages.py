@@ -1,4 +1,4 @@
-"""What processes say to each other: nothing is obeyed that is not well formed."""
+"""Messages between the processes of a run: those that are not well formed are rejected."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_a_greeting_says_nothing_else(words, name, value):
 @given(well)
 def test_a_greeting_is_one_whole_short_line(words):
     line = words.line()
-    assert greeting(line[:-1]) is None, "its end has not come"
+    assert greeting(line[:-1]) is None, "a line without a newline is incomplete"
     assert greeting(line + line) is None
     assert greeting(line[:-1] + b" " * LONGEST_GREETING + b"\n") is None
 
@@ -96,7 +96,7 @@ def test_a_greeting_is_one_whole_short_line(words):
 @example({"goodbye": True, "gone": 1}, True)
 @example({"all": ["a"]}, False)
 def test_what_is_known_has_what_it_is_asked_for(message, to_coordinator):
-    """So that whoever hears it never stumbles."""
+    """Checks that an accepted message has the fields that its receiver reads, of valid types."""
     if is_known(message, 2, to_coordinator=to_coordinator) and message != GOODBYE:
         if "gone" in message:
             assert isinstance(message["gone"], str)

@@ -1,4 +1,4 @@
-"""Image metrics against scikit-image, closed forms and SciPy."""
+"""Compares the image metrics with scikit-image, closed forms and SciPy."""
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ def test_psnr_equals_scikit_image(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_ssim_equals_scikit_image(name):
     a, b = PAIRS[name]
-    # In float64, as scikit-image computes in float32 if given that.
+    # In float64, because scikit-image computes float32 inputs in float32.
     expected = [
         skimage.metrics.structural_similarity(x, y, data_range=255, channel_axis=-1)
         for x, y in zip(a.astype(np.float64), b.astype(np.float64))
@@ -74,7 +74,7 @@ def test_thumbnails_are_block_means():
 @pytest.mark.parametrize("shape", [(28, 20), (30, 17), (5, 8)])
 def test_thumbnails_weigh_pixels_by_area(shape):
     images = np.random.default_rng(0).integers(0, 256, (2, *shape, 1), np.uint8)
-    # Every pixel repeated 8 × 8 times makes sides that eight divides.
+    # With every pixel repeated 8 × 8 times, both sides are multiples of eight.
     fine = images.repeat(8, axis=1).repeat(8, axis=2).astype(np.float64)
     expected = fine.reshape(2, 8, shape[0], 8, shape[1]).mean(axis=(2, 4)).reshape(2, -1) / 255
     np.testing.assert_allclose(thumbnail_features(images), expected, atol=1e-6)
@@ -88,7 +88,7 @@ def test_thumbnails_of_another_size():
 
 
 def _with_moments(mean, covariance, count, seed=0):
-    """Features whose mean and N - 1 covariance are exactly those given."""
+    """Returns features whose mean and unbiased (N - 1) covariance are exactly those given."""
     x = np.random.default_rng(seed).normal(size=(count, len(mean)))
     x -= x.mean(axis=0)
     white = np.linalg.solve(np.linalg.cholesky(x.T @ x / (count - 1)), x.T).T
@@ -99,7 +99,7 @@ def test_frechet_of_commuting_covariances():
     std_a, std_b = np.array([1.0, 2.0, 0.5]), np.array([0.3, 2.0, 4.0])
     a = _with_moments(np.zeros(3), np.diag(std_a**2), 50)
     b = _with_moments(np.array([1.0, -2.0, 0.0]), np.diag(std_b**2), 80, seed=1)
-    # |m|² + Σ (s_a - s_b)².
+    # |m_a - m_b|² + Σ (s_a - s_b)².
     assert frechet_distance(a, b) == pytest.approx(5 + np.sum((std_a - std_b) ** 2), rel=1e-9)
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
@@ -118,7 +118,7 @@ def test_frechet_equals_scipy():
 def test_frechet_with_fewer_pictures_than_features():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(10, 192)), rng.normal(size=(7, 192))
-    # The trace of the root in the small space that the pictures span.
+    # The trace of the root is a sum of singular values, here of the 10 × 7 inner products.
     centred_a, centred_b = a - a.mean(axis=0), b - b.mean(axis=0)
     overlap = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt(9 * 6)
     spread = np.sum(centred_a**2) / 9 + np.sum(centred_b**2) / 6

@@ -1,4 +1,4 @@
-"""Mistakes of users, each of which gets one line that names it and its remedy."""
+"""A mistake of the user ends a command with one line that names what is wrong."""
 
 import pytest
 from commands import assert_one_line, command
@@ -34,7 +34,9 @@ def test_two_processes_cannot_train_in_one_place(tmp_path):
         )
 
 
-# The command, its flags, and what its one line says; {run} is a run, {tmp} an empty directory.
+# The command, its flags, and a part of its one-line error. {run} is the work directory of a trained
+# run. {tmp} has two directories: `torn`, whose config.json is cut off, and `blocked`, which has a
+# file in the place of its directory of checkpoints.
 MISTAKES = {
     "no config": ("main", [], "--config is missing"),
     "settings of no config": ("main", ["--config.train.steps=3"], "changes a setting of --config"),

@@ -1,4 +1,4 @@
-"""The mixture of logistics sums to one, has the slopes of its closed form, and takes any size."""
+"""The mixture of logistics: masses sum to one, gradients are right, strips change no result."""
 
 import functools
 from collections.abc import Callable
@@ -28,13 +28,13 @@ LEVELS = np.arange(256, dtype=np.uint8)
 
 @functools.partial(jax.jit, static_argnames="bits")
 def grey_log_prob(images: np.ndarray, parameters: np.ndarray, *, bits: int) -> jax.Array:
-    """Of grey pictures, given the parameters of each pixel."""
+    """Returns the log-probability of each grey picture, given the parameters of each pixel."""
     return MixtureOfLogistics(1, bits).log_prob(images, pixels_of(parameters))
 
 
 @functools.partial(jax.jit, static_argnames="bits")
 def log_mass_of_all(images: np.ndarray, parameters: np.ndarray, *, bits: int = 8) -> jax.Array:
-    """Of the colours of all pixels, whose parameters are the same."""
+    """Returns the log of the summed masses of all pixels' colours; the parameters are shared."""
     likelihood = MixtureOfLogistics(3, bits)
     pixels = pixels_of(jnp.broadcast_to(parameters, (*images.shape[:-1], parameters.shape[-1])))
     return jax.nn.logsumexp(likelihood.log_masses(images, likelihood.components(pixels)))
@@ -56,7 +56,7 @@ def test_grey_masses_sum_to_one(bits, count, seed, log_scale):
 @pytest.mark.parametrize("log_scale", [MIN_LOG_SCALE, -3.0, MAX_LOG_SCALE])
 @pytest.mark.parametrize("red", [0, 100, 255])
 def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
-    """All 65536 colours of 8 bits with one red."""
+    """The sum is over all 65536 colours of 8 bits that have this red."""
     grid = np.stack(np.meshgrid([red], LEVELS, LEVELS, indexing="ij"), -1)
     parameters = some_parameters(red, 3, 5, log_scale)
     total = log_mass_of_all(grid.astype(np.uint8), parameters)
@@ -68,7 +68,7 @@ def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
 
 
 def test_colour_masses_sum_to_one_over_all_colours():
-    """All 32768 colours of 5 bits, under five components."""
+    """The sum is over all 32768 colours of 5 bits; the mixture has five components."""
     grid = np.stack(np.meshgrid(*[np.arange(32) << 3] * 3, indexing="ij"), -1)
     images = grid.reshape(1, 32, 1024, 3).astype(np.uint8)
     for seed, log_scale in [(0, -2.0), (1, -5.0), (2, 0.0)]:
@@ -78,12 +78,12 @@ def test_colour_masses_sum_to_one_over_all_colours():
 
 
 def unit_of(level: int, bits: int) -> float:
-    """A level on the scale from -1 to 1, of its highest bits."""
+    """Maps the highest `bits` bits of a level to the scale from -1 to 1."""
     return (level >> (8 - bits)) * 2 / (2**bits - 1) - 1
 
 
 def log_mass_in_float64(level: int, location: float, log_scale: float, bits: int) -> float:
-    """log(F(b) - F(a)) of one logistic, without a difference of numbers near one."""
+    """Computes log(F(b) - F(a)) of a logistic, mirrored if F(a) and F(b) might be close to 1."""
     top, middle, scale = 2**bits - 1, unit_of(level, bits), np.exp(log_scale)
     k = level >> (8 - bits)
     low = -np.inf if k == 0 else (middle - 1 / top - location) / scale
@@ -94,7 +94,7 @@ def log_mass_in_float64(level: int, location: float, log_scale: float, bits: int
 
 
 def log_prob_in_float64(colour: np.ndarray, parameters: np.ndarray, bits: int) -> float:
-    """Of one pixel, as PixelCNN++ has it: green sees red, blue sees red and green."""
+    """Computes a pixel's log-probability as in PixelCNN++: green depends on red, blue on both."""
     weight, *locations, s_red, s_green, s_blue, a, b, c = parameters.reshape(10, -1)
     red, green, _ = (unit_of(level, bits) for level in colour)
     a, b, c = np.tanh([a, b, c])
@@ -122,7 +122,7 @@ def _slopes_of_mass(level: jax.Array, location: jax.Array, log_scale: jax.Array,
 )
 def test_slopes_of_a_mass_match_finite_differences_in_float64(seed, level, log_scale, bits):
     rng = np.random.default_rng(seed)
-    # Where the mass is not lost to rounding in the reference.
+    # Farther away, rounding in the reference would leave nothing of the mass.
     location = unit_of(level, bits) + rng.uniform(-4, 4) * np.exp(log_scale)
     at = np.float64(np.float32(location)), np.float64(np.float32(log_scale))
     slopes = _slopes_of_mass(np.uint8(level), *map(np.float32, at), bits)
@@ -147,7 +147,7 @@ def _value_and_slopes(parameters: jax.Array, image: jax.Array, bits: int) -> jax
 @settings(max_examples=15)
 @given(seed=seeds, colour=st.tuples(*[st.integers(0, 255)] * 3), log_scale=st.floats(-3.5, -2.0))
 def test_mixture_and_its_slopes_match_a_reference_in_float64(bits, seed, colour, log_scale):
-    """Value, and finite differences by every weight, location, scale and colour."""
+    """The reference gradient has finite differences for every parameter of the mixture."""
     parameters = some_parameters(seed, 3, 3, log_scale)
     image = jnp.asarray(colour, jnp.uint8).reshape(1, 1, 1, 3)
     value, slopes = _value_and_slopes(jnp.asarray(parameters), image, bits)
@@ -200,21 +200,21 @@ def test_one_component_is_the_logistic_itself():
 
 
 def test_strips_of_no_pictures_have_no_moments():
-    """As between one face and no other."""
+    """A gallery of a single face decodes such a batch: it has no other face to interpolate to."""
     count, likelihood = parameters_per_pixel(3, 10), MixtureOfLogistics(3)
     pixels = MixturePixels(jnp.zeros((0, 128, 128, 4)), jnp.zeros((4, count)), first_bias(3, 10))
     assert [part.shape for part in likelihood.moments(pixels)] == [(0, 128, 128, 3)] * 2
 
 
 def memory_of_slopes(function: Callable, *arguments: jax.Array) -> int:
-    """Bytes that the compiled gradient works in."""
+    """Returns the bytes of temporary memory of the compiled gradient."""
     slopes = jax.jit(jax.grad(function, argnums=range(len(arguments))))
     return slopes.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.parametrize("height", [120, 127])
 def test_strips_of_a_large_picture_make_no_difference(height):
-    """Neither where all have 40 rows nor where some are left over."""
+    """A strip has 40 rows; a height of 127 leaves a last strip of 7."""
     rng = np.random.default_rng(0)
     count, width = parameters_per_pixel(3, 10), 128
     images = jnp.asarray(rng.integers(0, 256, (2, height, width, 3), np.uint8))
@@ -222,7 +222,7 @@ def test_strips_of_a_large_picture_make_no_difference(height):
     kernel = 0.3 * rng.normal(size=(4, count)).astype(np.float32)
     bias = first_bias(3, 10)
     likelihood = MixtureOfLogistics(3)
-    assert height * width * count > 2**19, "else there is one strip"
+    assert height * width * count > 2**19, "the picture must not fit into one strip"
 
     def total(hidden, kernel):
         return jnp.sum(likelihood.log_prob(images, MixturePixels(hidden, kernel, bias)))

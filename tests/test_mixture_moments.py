@@ -1,4 +1,4 @@
-"""The mixture's mean and variance are those of its levels and of its samples."""
+"""The moments of the mixture of logistics agree with sums over its levels and with samples."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,10 @@ seeds = st.integers(0, 10_000)
 @settings(max_examples=15)
 @given(seed=seeds, log_scale=st.floats(MIN_LOG_SCALE, MAX_LOG_SCALE))
 def test_the_mean_of_a_grey_value_is_that_of_its_levels(bits, count, seed, log_scale):
-    """To half a level, by which a narrow component's values are rounded; also beyond the ends."""
+    """Allows an error of half a level, because levels round the values of narrow components.
+
+    Locations may lie outside [-1, 1].
+    """
     likelihood = MixtureOfLogistics(1, bits)
     parameters = np.repeat(some_parameters(seed, 1, 5, log_scale), count, axis=0)
     pixels = pixels_of(parameters)
@@ -32,7 +35,7 @@ def test_the_mean_of_a_grey_value_is_that_of_its_levels(bits, count, seed, log_s
 
 
 def sampled_values(mixture: Components, count: int) -> np.ndarray:
-    """Values [channel, sample] of one pixel's mixture, those beyond the ends as the ends."""
+    """Returns samples [channel, sample] of one pixel's mixture, clipped to [-1, 1]."""
     rng = np.random.default_rng(0)
     weight = np.exp(np.float64(mixture.log_weight))
     which = rng.choice(len(weight), count, p=weight / weight.sum())
@@ -55,7 +58,7 @@ def test_mean_and_variance_are_those_of_its_samples(channels, reach):
     own = sampled_values(mixture, 400_000)
     mean, variance = likelihood.moments(pixels)
     np.testing.assert_allclose(mean.ravel(), own.mean(1), atol=0.5 * LEVEL)
-    # Near the ends the variance is only kept within what they allow.
+    # Where clipping to [-1, 1] matters, `moments` computes only a bound of the variance.
     tolerance = 0.05 if reach < 1 else 0.3
     np.testing.assert_allclose(variance.ravel(), own.var(1), rtol=tolerance)
 
@@ -64,7 +67,7 @@ def test_mean_and_variance_are_those_of_its_samples(channels, reach):
 @pytest.mark.parametrize("log_scale", [MIN_LOG_SCALE, np.log(2**-6), -3.3])
 @pytest.mark.parametrize("location", [-3.0, -1.5, 1.5, 3.0])
 def test_values_far_beyond_an_end_still_have_a_variance(channels, log_scale, location):
-    """A calibration divides by it, and takes its logarithm."""
+    """Metrics divide by the variance and take its logarithm."""
     parameters = some_parameters(0, channels, 4, log_scale)
     parameters[..., 4 : 4 + 4 * channels] = location
     parameters[..., 4 + 4 * channels : 4 + 8 * channels] = log_scale

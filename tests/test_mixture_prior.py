@@ -1,4 +1,4 @@
-"""The mixture of Gaussians fitted to codes by EM."""
+"""Tests the mixture of Gaussians that EM fits to codes."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from vaejax.priors.mixture import em_step, initial_mixture, penalised_log_likeli
 
 
 def _three_clusters(count, seed=0):
-    """Codes of three unlike Gaussians in the plane, and the mixture they come from."""
+    """Returns samples of a mixture of three different 2-D Gaussians, and the mixture."""
     mixture = Mixture(
         jnp.log(jnp.asarray([0.5, 0.3, 0.2])),
         jnp.asarray([[-4.0, 0.0], [4.0, 1.0], [0.0, 6.0]]),
@@ -91,7 +91,7 @@ def test_em_recovers_a_mixture():
 
 
 def test_superfluous_components_stay_regular():
-    # Three distinct codes for eight components: most are left with none.
+    # Three distinct codes for eight components: most components start without codes.
     codes = jnp.asarray(np.repeat(np.eye(3, dtype=np.float32), 20, axis=0))
     mixture = fit_mixture(codes, jax.random.key(0), components=8)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(mixture))

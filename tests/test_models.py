@@ -1,4 +1,4 @@
-"""Networks: every shape a user may have, exact inverses, and no surprise in the parameters."""
+"""The networks: picture shapes, sub-pixel shuffles, dtypes, and the gradients of parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_sub_pixel_shuffles_are_inverse(block, rows, columns, c):
     assert folded.shape == (2, rows, columns, block * block * c)
     np.testing.assert_array_equal(jax.jit(depth_to_space, static_argnums=1)(folded, block), x)
     folded = np.asarray(folded)
-    # A position holds exactly its own square.
+    # The first position holds exactly the values of the first square.
     square = np.asarray(x)[0, :block, :block]
     np.testing.assert_array_equal(np.sort(folded[0, 0, 0]), np.sort(square.ravel()))
 
@@ -56,7 +56,10 @@ def test_convolutions_have_the_gradients_that_jax_derives(rows, columns, channel
 
 
 def encoded_and_decoded(model, config, images):
-    """q(z|x), the pixels at its mean and log p(x|z) of fresh parameters; compiled at once."""
+    """Returns q(z|x), the parameters of p(x|z) at its mean, and log p(x|z), at initialisation.
+
+    One compiled program computes all three, which saves time.
+    """
 
     @jax.jit
     def run(params, images):
@@ -117,7 +120,7 @@ def test_every_parameter_gets_a_gradient(name, prior):
     scale = {"scale": "shared"} if name in ("logistic", "gaussian") else {}
     config = tiny(likelihood={"name": name, **scale}, prior={"name": prior})
     model = build_model(config)
-    # The zero start hides the layers before a zero.
+    # At initialisation some weights are zero, and the layers before them get no gradient.
     params = away_from_start(model, config, by=0.05)
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), np.uint8)
     keys = jax.random.split(jax.random.key(2), 4)

@@ -1,4 +1,4 @@
-"""Where numbers stopped being finite is told, and why."""
+"""Tests that `explain_not_finite` names the first tensor of an update that is not finite."""
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ def test_the_block_where_numbers_overflow_is_named(stack, branch, block, named):
     config = tiny_ladder()
     task = vae_task(config)
     params = away_from_start(task.model, config)
-    # Three layers, one after the other.
+    # A bottleneck has three layers in a row: 1e15 in each of them overflows float32.
     enlarged = jax.tree.map(lambda leaf: leaf.at[block].multiply(1e15), params[stack][branch])
     params[stack][branch] = enlarged
     images = np.asarray(pictures(config, 30))

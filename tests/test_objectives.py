@@ -1,4 +1,4 @@
-"""The ELBO and its relatives against closed forms and numerical integration."""
+"""Tests the terms of the ELBO and related bounds against closed forms and SciPy."""
 
 import functools
 
@@ -41,14 +41,14 @@ def test_log_density_and_entropy_match_scipy(mean, log_std, z):
 
 
 def test_bounds_are_ordered_on_a_model_with_known_evidence():
-    """x = W z + noise with z ~ N(0, I): log p(x) is that of N(0, W W' + s^2 I)."""
+    """The model is x = W z + s e with z, e ~ N(0, I), so that x ~ N(0, W W' + s^2 I)."""
     rng = np.random.default_rng(0)
     dimensions, latent, noise_std, batch, draws = 5, 3, 0.5, 16, 4096
     weights = rng.normal(size=(dimensions, latent))
     covariance = weights @ weights.T + noise_std**2 * np.eye(dimensions)
     x = rng.multivariate_normal(np.zeros(dimensions), covariance, size=batch)
     exact = scipy.stats.multivariate_normal(np.zeros(dimensions), covariance).logpdf(x)
-    # A posterior near the true one and yet not it, so that the gaps are open.
+    # An approximate posterior near the true one; it differs, so that the bounds are not tight.
     true_covariance = np.linalg.inv(np.eye(latent) + weights.T @ weights / noise_std**2)
     mean = x @ weights @ true_covariance.T / noise_std**2 + 0.1
     log_std = np.tile(np.log(1.2 * np.sqrt(np.diag(true_covariance))), (batch, 1))
@@ -68,14 +68,14 @@ def test_bounds_are_ordered_on_a_model_with_known_evidence():
         for k in (1, 4, 16, 256)
     ]
     assert bounds == sorted(bounds)
-    assert bounds[0] < bounds[-1] - 0.1, "the gap must be open for the order to mean something"
+    assert bounds[0] < bounds[-1] - 0.1, "the bounds are too close to test their order"
     assert bounds[-1] <= exact.mean() + 0.01
     np.testing.assert_allclose(bounds[-1], exact.mean(), atol=0.02)
     np.testing.assert_allclose(bounds[0], float(jnp.mean(weights_of)), rtol=1e-5)
 
 
 def test_reparameterised_gradient_matches_finite_differences():
-    """d/d(mean, log_std) of E[f(z)] with the noise held fixed, in float64 differences."""
+    """Differentiates the mean of f(z) over fixed noise; the differences are computed in float64."""
     noise = np.random.default_rng(1).normal(size=(256, 3)).astype(np.float32)
     centre = np.array([0.3, -0.7, 1.1], np.float32)
 
@@ -137,7 +137,7 @@ def test_latents_of_any_rank_count_as_their_values_in_a_row():
 
 
 def test_bits_per_dim():
-    # Uniform over 256 levels costs 8 bits for every value.
+    # A uniform distribution over 256 levels costs 8 bits per value.
     nats = -12 * np.log(256.0)
     np.testing.assert_allclose(objectives.bits_per_dim(np.float64(nats), 12), 8.0)
 
@@ -156,5 +156,5 @@ def test_latent_usage_counts_what_carries_information():
     ]
     usage = objectives.latent_usage(jax.tree.map(jnp.add, *parts))
     assert usage.active == 1
-    # A unit Gaussian seen through noise of a tenth: half of log(1.01 / 0.01).
+    # Means from N(0, 1) and a posterior std of 0.1: 0.5 * log(1.01 / 0.01) nats.
     np.testing.assert_allclose(usage.information, [0.5 * np.log(101.0), 0.0], atol=0.03)

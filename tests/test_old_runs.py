@@ -1,4 +1,4 @@
-"""Runs of version 0.1, as it stood when it was stored, still load, sample, evaluate and go on."""
+"""Runs that version 0.1 trained still load, sample, evaluate and resume."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from vaejax.errors import UserError
 pytestmark = pytest.mark.slow
 
 STORED = pathlib.Path(__file__).parent / "fixtures" / "runs_0_1.zip"
-# Other machines and compilers round otherwise.
+# Rounding differs between machines and compilers.
 CLOSE = {"rtol": 2e-3, "atol": 2e-3}
 
 
@@ -37,7 +37,7 @@ def test_an_old_run_loads_and_samples_as_it_did(stored, model_name):
     model = vaejax.load(stored / model_name, checkpoint=8)
     expected = np.load(stored / "expected" / model_name / "samples.npz")
     faces = model.sample(8, seed=3).astype(int)
-    # One grey level of rounding, here and there.
+    # Rounding differs, and may change a few values by one or two grey levels.
     assert np.abs(faces - expected["samples"]).max() <= 2
     images = np.load(stored / "pictures.npz")["images"][:8]
     np.testing.assert_allclose(model.log_likelihood(images, samples=4), expected["nats"], rtol=2e-4)

@@ -1,4 +1,4 @@
-"""AdamW and Adamax are Optax's, a skipped update leaves no trace, a guard never locks."""
+"""Tests of the optimizer: AdamW and Adamax as in Optax, skipped updates, gradient scaling."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def params():
 
 
 def gradients_at(step: int, like: dict) -> dict:
-    """Some below the clipping norm, some above."""
+    """Returns random gradients, whose norm is below `clip_norm` at step 0 and above it later."""
     keys = iter(jax.random.split(jax.random.key(step), 10))
     return jax.tree.map(lambda x: (step + 1) * 0.3 * jax.random.normal(next(keys), x.shape), like)
 
@@ -103,11 +103,11 @@ def test_a_guard_follows_the_run_and_never_locks():
         left = norm * gradient_scale(settings, jnp.float32(norm), average_norm)
         np.testing.assert_allclose(left, 4.0**2 / norm, rtol=1e-4)
     after = gradient_norm_ema(settings, jnp.float32(1e6), average_norm)
-    assert 1.0 < after < 1.1, "one outlier moves it by little"
+    assert 1.0 < after < 1.1, "one outlier changes the mean only a little"
     for _ in range(600):
         average_norm = gradient_norm_ema(settings, jnp.float32(1e4), average_norm)
     assert gradient_scale(settings, jnp.float32(1e4), average_norm) == 1.0, (
-        "what stays large passes"
+        "gradients that stay large must pass unscaled"
     )
 
 

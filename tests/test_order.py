@@ -1,4 +1,4 @@
-"""The order of the pictures: a permutation for every epoch, and always the same one."""
+"""The order of training pictures: a permutation in every epoch, which no release may change."""
 
 import importlib.util
 
@@ -12,14 +12,14 @@ from vaejax.data.feed.order import batch_indices
 from vaejax.data.lazy_tensorflow import tensorflow
 
 SEEDS = st.integers(-1, 2**64)
-# As many of the powers of two that a size lies between as of sizes.
+# Uniform in the number of bits, so that small and large sizes are equally likely.
 SIZES = st.integers(0, 42).flatmap(lambda bits: st.integers(2**bits, 2 ** (bits + 1)))
-# Where TensorFlow's op forgets the last picture.
+# Sizes for which TensorFlow's op never returns the last picture (see `order._word_bits`).
 ONE_MORE_THAN_A_BLOCK = {2**bits + 1 for bits in range(16, 64, 2)}
 
 
 def order_of(seed, first, count, size):
-    """The pictures at `count` positions from `first` on."""
+    """Returns the pictures at `count` positions, starting at position `first`."""
     return batch_indices(seed, np.arange(first, first + count), size)
 
 
@@ -39,7 +39,7 @@ def test_every_epoch_is_a_permutation_about_the_sizes_of_blocks(base, more):
 
 @given(SEEDS, st.integers(1, 40), st.integers(1, 50), st.integers(0, 200))
 def test_order_is_a_function_of_the_position(seed, size, batch, first):
-    # A batch, even one that spans several epochs, is the run of its single positions.
+    # A batch, even one that spans several epochs, equals its positions looked up one at a time.
     together = order_of(seed, first, batch, size)
     alone = [order_of(seed, first + row, 1, size)[0] for row in range(batch)]
     assert list(together) == alone
@@ -57,17 +57,17 @@ def test_an_epoch_at_once_and_positions_alone_are_one_order(seed, size, first):
 def test_epochs_and_seeds_differ_and_look_random():
     size = 1000
     orders = [order_of(seed, e * size, size, size) for seed in (0, 1) for e in range(10)]
-    # The cipher with these small seeds for keys gives nearly the identity.
+    # The identity is compared too: if keys were not hashed, small seeds would give nearly that.
     orders.append(np.arange(size))
     correlation = np.corrcoef(orders)[np.triu_indices(len(orders), 1)]
     assert np.abs(correlation).max() < 5 / np.sqrt(size)
     neighbours = np.mean([(np.abs(np.diff(order)) == 1).mean() for order in orders[:-1]])
-    assert neighbours < 0.004  # 2 / size by chance
+    assert neighbours < 0.004  # for a random order, 2 / size is expected
     of_three = {tuple(order_of(7, e * 3, 3, 3)) for e in range(60)}
     assert len(of_three) == 6
 
 
-# Seed, first position, size, and the pictures there by TensorFlow 2.21's op.
+# (seed, first position, size, pictures from that position on, by TensorFlow 2.21's op)
 GOLDEN = [
     (0, 0, 1, [0, 0, 0, 0]),
     (1, 5, 2, [0, 1, 0, 0]),

@@ -1,4 +1,4 @@
-"""What vaejax has written among a user's pictures is never taken for data."""
+"""Files that vaejax wrote among a user's pictures are never used as data."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_a_run_among_the_pictures_trains_and_goes_on(photos):
     assert done.returncode == 0, done.stderr
     assert "not used: 1 × vaejax run; their names are in" in done.stderr
     assert (photos / "runs" / "tiny" / "samples.png").is_file()
-    # From elsewhere the same pictures are found.
+    # A command in another working directory finds the same pictures.
     told = prepared(photos.parent, f"--config.data.path={photos}")
     assert "train: 34 pictures" in told and "1 × vaejax run" in told
     done = command("sample", "--workdir=runs/tiny", "--count=4", "--out=faces.jpg", cwd=photos)
@@ -70,13 +70,15 @@ def test_a_run_is_known_from_its_first_moment_to_its_remains(photos):
         assert left_out() == {"run/": "vaejax run"}
     (run / ".vaejax").unlink()
     assert "run/" not in left_out()
-    # Of a version without the mark.
+    # Some versions wrote no mark: their runs are recognised by the config.
     save_json(run / "config.json", tiny())
     assert left_out() == {"run/": "vaejax run"}
+    # Other versions may have other sections.
     old = json.loads((run / "config.json").read_text())
     old["ladder"] = {}
     (run / "config.json").write_text(json.dumps(old))
     assert left_out() == {"run/": "vaejax run"}
+    # Without a config, metrics and checkpoints together make a run.
     (run / "config.json").unlink()
     (run / "metrics.jsonl").write_text("{}\n")
     assert "run/" not in left_out()

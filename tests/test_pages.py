@@ -1,4 +1,4 @@
-"""Commands ask for large pages, once, and leave alone what the user has asked for."""
+"""Tests that commands ask for huge memory pages, and respect a setting of the user."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ raise ValueError(os.environ.get("GLIBC_TUNABLES"))
 
 
 def tunables_of_a_command(directory, **environment: str) -> str:
-    """What GLIBC_TUNABLES is when a command reads its config."""
+    """Returns the value of GLIBC_TUNABLES at the time when a command reads its config."""
     config = directory / "config.py"
     config.write_text(CONFIG)
     inherited = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}

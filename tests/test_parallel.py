@@ -1,4 +1,4 @@
-"""What lies where: meshes, the batch's rows, and a state in shards."""
+"""Placement on devices: meshes, rows of a batch, and a sharded state."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from vaejax.runtime.mesh import make_mesh, split_batch
 from vaejax.runtime.shards import state_shardings
 
 HERE = pathlib.Path(__file__).parent
-# A configuration for 256 x 256 pictures with 103 M parameters; their places, not their numbers.
+# Computes the shardings of a model for 256 x 256 pictures with 103 M parameters, from shapes alone.
 PLACE_A_LARGE_STATE = """
 import json
 import math
@@ -58,7 +58,7 @@ def test_eight_devices_hold_an_eighth_each():
     assert done.returncode == 0, done.stderr
     sizes = json.loads(done.stdout)
     assert sizes["parameters"] > 100e6
-    # Biases and counters lie whole everywhere, and so does a kernel with nothing to divide by 8.
+    # Biases and counters are replicated, and so is a kernel without an axis that 8 divides.
     remainder = sizes["held"] - sizes["whole"] / 8
     assert 0 <= remainder < sizes["whole_on_each"] + 0.001 * sizes["whole"]
     assert sizes["whole_on_each"] < 0.005 * sizes["whole"]
@@ -85,7 +85,7 @@ def test_kernels_are_split_by_outputs_else_by_inputs():
 
 @pytest.mark.parametrize("fsdp", [1, 2])
 def test_rows_of_a_batch_follow_the_devices(fsdp):
-    """Whatever the mesh, device i has the i-th part: a process reads one run of rows."""
+    """Device i has part i of the batch on any mesh, so that each process reads adjacent rows."""
     mesh = make_mesh(6, fsdp)
     rows = split_batch(mesh).devices_indices_map((6,))
     starts = [rows[device][0].start or 0 for device in sorted(jax.devices(), key=lambda d: d.id)]
@@ -107,7 +107,7 @@ def test_what_does_not_divide_is_named(batch_size, fsdp, accumulate, words):
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler")
 def test_copies_of_the_state_stay_within_a_slice():
-    """Devices of two slices, named in any order: each row of the mesh has but one slice."""
+    """Each row of the mesh has devices of one slice, although they are passed in reverse order."""
     devices = topology_devices("v5e:2x4*2")
     mesh = make_mesh(64, fsdp=8, devices=devices[::-1])
     for row in mesh.devices:

@@ -1,4 +1,4 @@
-"""Addresses are not paths: each is refused in one line, before anything is made."""
+"""URLs given as paths are refused with a one-line message, before any file is created."""
 
 import pathlib
 

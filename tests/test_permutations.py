@@ -1,4 +1,4 @@
-"""The coupling flow's permutations belong to every trained model and must never change."""
+"""The coupling flow's fixed permutations: trained models depend on them, so they never change."""
 
 import hashlib
 

@@ -1,4 +1,7 @@
-"""Whatever zipfile, Pillow and NumPy raise: a picture is set aside, or one line says why."""
+"""Errors of zipfile, Pillow, NumPy and `os` while pictures are listed or read.
+
+The pictures are set aside, or a message of one line names the reason.
+"""
 
 import errno
 import lzma
@@ -38,10 +41,10 @@ ERRORS = [
     Image.DecompressionBombError("bomb"),
     SyntaxError("not a PNG file"),
 ]
-# Where the package enters a library while it reads a picture, and where while it lists them.
+# Library functions that the package calls while it reads a picture, and while it lists a zip.
+READING_BYTES = [(zipfile.ZipFile, "open"), (zipfile.ZipExtFile, "read")]
 READING = [
-    (zipfile.ZipFile, "open"),
-    (zipfile.ZipExtFile, "read"),
+    *READING_BYTES,
     (Image, "open"),
     (Image.Image, "resize"),
     (Image.Image, "crop"),
@@ -74,9 +77,26 @@ def settings_of(path):
 def test_reading(tmp_path, monkeypatch, entry, error):
     path = write_zip(tmp_path / "a.zip")
     monkeypatch.setattr(*entry, failing(error))
-    with pytest.raises(UserError, match=r"all 3 pictures had to be set aside \(3 × ") as caught:
+    says = r"all 3 pictures had to be set aside \(3 × "
+    if isinstance(error, MemoryError) and entry in READING_BYTES:
+        says = "cannot be read now"
+    with pytest.raises(UserError, match=says) as caught:
         opened(tmp_path, **settings_of(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()], ids=["EMFILE", "memory"]
+)
+def test_a_limit_of_the_system_sets_no_picture_aside(tmp_path, monkeypatch, error):
+    """A cache without that picture would be used from then on."""
+    path = write_zip(tmp_path / "a.zip")
+    with monkeypatch.context() as patched:
+        patched.setattr(*READING[0], failing(error))
+        with pytest.raises(UserError, match=r"cannot be read now \(.*raise the limit") as caught:
+            opened(tmp_path, **settings_of(path))
+    assert "\n" not in str(caught.value)
+    assert len(opened(tmp_path, **settings_of(path)).splits["train"].images) == 3
 
 
 @by_name

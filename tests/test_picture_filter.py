@@ -1,4 +1,4 @@
-"""Every file in a folder or zip is used, or told by exactly one reason."""
+"""Each file in a folder or zip is either used or reported with exactly one reason."""
 
 import importlib.util
 import io
@@ -28,7 +28,7 @@ from vaejax.data.sources.picture_filter import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError
 from vaejax.records import pictures
 
-# What files hold, and what is to become of them
+# File contents and their expected outcomes
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 HEIC_REASON = "HEIC picture (to read it: pip install 'vaejax[heic]')"
@@ -40,7 +40,7 @@ def picture(form: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-CONTENTS = {  # kind -> (bytes, the reason not to use it, or "" where it is a picture)
+CONTENTS = {  # kind -> (content, the reason why it is not used; "" if it is used)
     "jpeg": (picture("JPEG"), ""),
     "png": (picture("PNG"), ""),
     "webp": (picture("WEBP"), ""),
@@ -58,7 +58,8 @@ if importlib.util.find_spec("pillow_heif") is None:
     CONTENTS["heic"] = (HEIC, HEIC_REASON)
 
 
-# A tree is a dict: path -> kind. Some names mean something, whatever lies in them.
+# A tree is a dict: path -> kind. Names in SYSTEM and HIDDEN are left out whatever their content;
+# a file in MARKERS causes its folder to be left out, unless that is the root.
 
 SYSTEM = [
     "@eaDir",
@@ -69,7 +70,7 @@ SYSTEM = [
     ".Trash-1",
 ]
 HIDDEN = [".git", ".hidden.jpg"]
-MARKERS = {  # file -> what it says of its folder
+MARKERS = {  # file name -> (content, the reason why its folder is left out)
     "config.json": (to_json(tiny()).encode(), "vaejax run"),
     ".vaejax": (b"", "vaejax run"),
     CACHE_TAG: (CACHE_TAG_CONTENT.encode() + b"# made by a test", "cache folder"),
@@ -94,7 +95,7 @@ def trees(draw) -> dict[str, str]:
         marker = draw(st.sampled_from([""] * 6 + sorted(MARKERS)))
         if marker:
             tree["/".join([*folder, marker])] = marker
-    # No file may be called like a folder, nor two alike where names are written differently.
+    # A path cannot be both a file and a folder, so such files are dropped.
     taken = {path.rpartition("/")[0] for path in tree}
     taken |= {"/".join(folder.split("/")[:n]) for folder in taken for n in range(1, 9)}
     return {path: kind for path, kind in tree.items() if path not in taken}
@@ -119,11 +120,16 @@ def write_zip(path: pathlib.Path, tree: dict[str, str], start: str = "") -> path
     return path
 
 
-# What is expected, by another road than the package's: from each file up, not from the root down.
+# The expected outcomes, computed in another way than in the package: it walks the tree from the
+# root, while these functions start from each file and look at its folders.
 
 
 def outcome(tree: dict[str, str], path: str) -> tuple[str, str, bool]:
-    """What a file is told by (itself or a folder), the reason, and whether it is listed."""
+    """Returns the expected outcome of a file: (name that is reported, reason, whether listed).
+
+    The reported name is the file's own, or that of the folder with which it is left out. The reason
+    is "" if the file is used. A listed file counts as a picture, but decoding may still reject it.
+    """
     parts = path.split("/")
     for depth in range(1, len(parts)):
         folder = "/".join(parts[:depth]) + "/"
@@ -143,7 +149,10 @@ def outcome(tree: dict[str, str], path: str) -> tuple[str, str, bool]:
 
 
 def expected(tree: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Split -> names, and name -> reason; without the folders that all listed files share."""
+    """Returns the expected names by split, and the expected reasons by name.
+
+    Names are relative to the innermost folder that all listed files share.
+    """
     outcomes = {path: outcome(tree, path) for path in tree}
     listed = [path for path, (_, _, is_listed) in outcomes.items() if is_listed]
     start = posixpath.commonpath([posixpath.dirname("/" + path) for path in listed] or ["/"])
@@ -194,7 +203,7 @@ def test_whatever_pillow_reads_is_used_whatever_it_is_called(tmp_path, form):
     if form not in Image.SAVE:
         pytest.skip(f"Pillow does not write {form}")
     root = write_pictures(tmp_path / "faces", 1)
-    # Of two formats the first bytes say nothing.
+    # PCX and TGA files have no signature: they are recognised by their suffix.
     name = f"picture.{form.lower()}" if form in ("PCX", "TGA") else "picture"
     (root / name).write_bytes(picture(form))
     dataset = opened(tmp_path, source="folder", path=str(root), crop="center", holdout=(0.0, 0.0))
@@ -202,7 +211,7 @@ def test_whatever_pillow_reads_is_used_whatever_it_is_called(tmp_path, form):
     assert np.abs(dataset.splits["train"].images[1].astype(int) - 90).max() < 5
 
 
-# Things that only a directory can hold
+# Directories: links, special files, unreadable folders, and messages
 
 
 def write_pictures(root: pathlib.Path, count: int = 3) -> pathlib.Path:
@@ -345,7 +354,7 @@ def test_splits_by_folder_are_said_and_win_over_holdout(tmp_path, capsys):
         holdout=(0.5, 0.4),
         cache_dir=str(tmp_path / "cache"),
     )
-    for _ in range(2):  # also when nothing is built
+    for _ in range(2):  # the second time, the cache is not built again
         dataset = open_dataset(config)
         sizes = {name: len(split.images) for name, split in dataset.splits.items()}
         assert sizes == {"train": 9, "valid": 3, "test": 2}

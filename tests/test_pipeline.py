@@ -1,4 +1,4 @@
-"""Batches made of the order of the pictures."""
+"""Tests the batches for training and evaluation: contents, order, resuming, processes."""
 
 import itertools
 import subprocess
@@ -17,7 +17,7 @@ few = settings(max_examples=15)  # each example builds several pipelines
 
 
 def order_of(seed, first, count, size):
-    """The pictures at `count` positions from `first` on."""
+    """Returns the rows at `count` positions of the training order, starting at `first`."""
     return batch_indices(seed, np.arange(first, first + count), size)
 
 

@@ -1,4 +1,4 @@
-"""Several processes train as one: real processes, real signals, on this machine."""
+"""Training with several processes: real processes and real signals on this machine."""
 
 import contextlib
 import itertools
@@ -21,12 +21,12 @@ from vaejax.trained.loading import load
 
 pytestmark = pytest.mark.slow
 
-# Little to compile, which all but the first process do anew each time, and nothing fitted.
+# Little to compile, because all processes but the first do so at each start; no fitted priors.
 BRIEF = (*LEAST, "--config.prior.fitted=()", "--config.train.eval_every=12")
 
 
 def one_of(workdir, *flags, port, processes, index, devices=1):
-    """One process of a run."""
+    """Starts one process of a run."""
     return start(
         "main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", "--start_timeout=60", *BRIEF,
         f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={index}",
@@ -36,7 +36,7 @@ def one_of(workdir, *flags, port, processes, index, devices=1):
 
 @contextlib.contextmanager
 def pod(workdir, *flags, processes, devices=1):
-    """The processes of a run, as a launcher starts them."""
+    """Starts the processes of a run as a launcher does; kills them at the end of the block."""
     given = {"port": free_port(), "processes": processes, "devices": devices}
     members = [one_of(workdir, *flags, index=index, **given) for index in range(processes)]
     try:
@@ -48,7 +48,7 @@ def pod(workdir, *flags, processes, devices=1):
 
 
 def ends(members):
-    """What each process said on stderr, and its status."""
+    """Waits for all processes; returns their output on stderr and their exit statuses."""
     said = [member.communicate(timeout=COMMAND_TIMEOUT)[1] for member in members]
     return said, [member.returncode for member in members]
 
@@ -61,7 +61,7 @@ def run_pod(workdir, *flags, processes, devices=1):
 
 
 def wait_for_step(workdir, step, members):
-    """Returns when these members, just started, have logged something and `step` is in the log."""
+    """Waits until `members`, just started, have logged metrics, and `step` is in the log."""
     deadline = time.monotonic() + COMMAND_TIMEOUT
     path = pathlib.Path(workdir, "metrics.jsonl")
     before = log = path.read_text() if path.exists() else ""
@@ -73,7 +73,7 @@ def wait_for_step(workdir, step, members):
 
 
 def assert_same_run(one, other, **tolerance):
-    """The same losses at the same examples, and the same parameters at the end."""
+    """Checks that two runs have the same metrics and final parameters, up to rounding."""
     tolerance = tolerance or {"rtol": 2e-4, "atol": 1e-5}
     for line, twin in zip(metrics(one), metrics(other), strict=True):
         assert line.keys() == twin.keys()
@@ -92,7 +92,7 @@ def assert_same_parameters(one, other, **tolerance):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run of one process, never interrupted."""
+    """A run of one process that is not interrupted."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     done = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}", *BRIEF)
     assert done.returncode == 0, done.stderr
@@ -103,9 +103,9 @@ def test_several_processes_train_as_one(alone, tmp_path):
     said = run_pod(tmp_path, "--config.train.fsdp=4", processes=2, devices=2)
     assert_same_run(alone, tmp_path)
     assert "new faces" in said[0]
-    assert all("step" not in words for words in said[1:]), "one speaks for all"
+    assert all("step" not in words for words in said[1:]), "a process other than 0 reports progress"
 
-    # What only process 1 reads cannot be read: both go on from the one before.
+    # Damage what only process 1 reads: both must resume from the checkpoint before.
     damage_part_of_device(3, tmp_path / "checkpoints" / "00000012" / "train")
     said = run_pod(tmp_path, "--config.train.fsdp=4", processes=2, devices=2)
     assert "00000012 is damaged" in said[0] and "training from step 8 to 12" in said[0]
@@ -113,17 +113,17 @@ def test_several_processes_train_as_one(alone, tmp_path):
 
 
 def damage_part_of_device(device, item):
-    """Spoils, in a saved item, the part of an array that this device alone holds."""
+    """Overwrites with zeros, in a saved item, a part of an array that only `device` holds."""
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{item}/"}).result()
     names = [name for name in store.list().result() if name.endswith(f".{device}".encode())]
-    # Small ones lie packed among the names.
+    # The largest part, because OCDBT stores small values inline in the nodes of its index.
     part = max((store.read(name).result().value for name in names), key=len)
     (path,) = [path for path in item.glob("ocdbt.*/d/*") if part in path.read_bytes()]
     path.write_bytes(path.read_bytes().replace(part, bytes(len(part))))
 
 
 def test_a_signal_to_one_stops_all_and_other_devices_go_on(alone, tmp_path):
-    """Two processes of two devices, then one of four, then four of one that share the state."""
+    """Runs on two processes of two devices, then on one of four, then on four of one (fsdp=4)."""
     with pod(tmp_path, processes=2, devices=2) as members:
         wait_for_step(tmp_path, 3, members)
         members[1].send_signal(signal.SIGTERM)
@@ -159,7 +159,10 @@ def test_the_others_say_who_was_killed_and_the_next_start_goes_on(alone, tmp_pat
 
 @contextlib.contextmanager
 def port_scanner(port):
-    """Connects to a port again and again: says nothing and stays, or what no process says."""
+    """Connects to a port again and again, and sends nothing or an invalid greeting.
+
+    Yields the list of its connections, which stay open.
+    """
     words = (b"", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\n", b"x" * 10**5,
              b'{"process": true, "processes": 2, "host": "scanner"}\n')  # fmt: skip
     connected, over = [], threading.Event()
@@ -197,7 +200,7 @@ def test_a_port_scanner_does_not_keep_them_apart(tmp_path):
 
 
 def test_what_fails_on_one_process_ends_all_with_its_status(tmp_path):
-    """At once: none waits for the other's good-bye. Here the disk of process 0 is full."""
+    """Simulates a full disk on process 0. No process waits for the other to disconnect."""
     (tmp_path / "goodput.jsonl").symlink_to("/dev/full")
     with pod(tmp_path, processes=2) as members:
         said, statuses = ends(members)
@@ -210,7 +213,7 @@ def test_what_fails_on_one_process_ends_all_with_its_status(tmp_path):
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_twenty_random_kills_lose_nothing_but_unsaved_steps(tmp_path):
-    """At any moment, that of meeting, compiling, saving and evaluating too."""
+    """Kills processes at random moments: while they connect, compile, train, save or evaluate."""
     flags = ("--config.train.steps=1500", "--config.train.save_every=40",
              "--config.train.eval_every=200", "--config.train.log_every=20")  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
@@ -224,16 +227,16 @@ def test_twenty_random_kills_lose_nothing_but_unsaved_steps(tmp_path):
             members[victim].kill()
             said, statuses = ends(members)
         if statuses == [0, 0]:
-            break  # it ended between two kills: what is left to tear is nothing
-        # 75: gone while they trained. 2: gone before they had met. 0: all was done but the end.
-        # While a library loads, nothing in Python runs, and JAX may be the first to see it.
+            break  # the run has finished, so there is nothing left to kill
+        # 75: killed during training. 2: killed before all had connected. 0: killed after training.
+        # While a library is being imported, no other Python thread runs, and JAX may notice first.
         other, words = statuses[1 - victim], said[1 - victim]
         assert other in (75, 2, 0) or "JAX distributed service detected fatal" in words, said
         assert "Traceback" not in words, said
         steps = [int(path.name) for path in torn.glob("checkpoints/[0-9]*") if path.name.isdigit()]
-        assert max(steps, default=0) >= saved, "what was saved is lost"
+        assert max(steps, default=0) >= saved, "a saved checkpoint is lost"
         saved = max(steps, default=0)
-    assert kills >= 10, "the run was too short to be torn"
+    assert kills >= 10, "the run finished after too few kills"
     run_pod(torn, *flags, processes=2)
     assert metrics(whole) == metrics(torn)
     assert_same_parameters(whole, torn, rtol=0, atol=0)
@@ -246,7 +249,7 @@ def test_a_start_that_lacks_somebody_names_them(tmp_path):
     assert statuses == [75, 75]
     for words in said:
         assert "2 of 3 processes came within 4 s; missing: 1" in words
-    assert not any(tmp_path.iterdir()), "nothing is begun"
+    assert not any(tmp_path.iterdir()), "the work directory is not empty"
 
 
 def test_without_a_coordinator_its_address_is_named(tmp_path):
@@ -259,7 +262,10 @@ def test_without_a_coordinator_its_address_is_named(tmp_path):
 
 
 def unlike(workdir, *flags):
-    """What two processes say that are started with these flags, one each; both end with 2."""
+    """Starts two processes with different flags; returns their output on stderr.
+
+    Both must exit with status 2.
+    """
     port = free_port()
     members = [
         start(
@@ -293,6 +299,7 @@ def test_one_process_with_another_setting_stops_all(tmp_path):
     [
         (["--coordinator=localhost:1"], "--processes and --process go together"),
         (["--coordinator=here", "--processes=2", "--process=0"], "is no address"),
+        (["--coordinator=here:²", "--processes=2", "--process=0"], "is no address"),
         (["--coordinator=a:1", "--processes=2", "--process=2"], "they count from 0"),
         (["--distributed"], "finds neither Cloud TPU nor SLURM nor Kubernetes"),
     ],

@@ -1,4 +1,4 @@
-"""The ladders that configs/ names are of the sizes that they say."""
+"""The ladders of configs/ have the expected parameter counts, latent groups and picture sizes."""
 
 import pathlib
 

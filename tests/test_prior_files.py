@@ -1,4 +1,4 @@
-"""Fitted priors by name, and their files."""
+"""Priors are fitted by name, saved to files and loaded; damaged files are reported."""
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,23 @@ def test_altered_byte(tmp_path):
     path.write_bytes(whole)
     with pytest.raises(UserError, match="damaged"):
         load_prior(path)
+
+
+def test_no_changed_bit_gives_another_prior(tmp_path):
+    """Bits of the zip's directory too, such as the one that says that a member is encrypted."""
+    path = tmp_path / "prior.npz"
+    prior = _small_prior("gaussian")
+    save_prior(path, prior, {"step": 1})
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            found, meta = load_prior(path)
+        except UserError:
+            continue
+        np.testing.assert_array_equal(found.mean, prior.mean)
+        np.testing.assert_array_equal(found.cholesky, prior.cholesky)
+        assert meta == {"step": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The priors trained with the model: their densities, inverses, gradients and draws."""
+"""Priors that are trained with the model: densities, inverses, gradients and training."""
 
 import functools
 
@@ -15,13 +15,13 @@ from vaejax.priors import CouplingFlow, StandardNormal, build_prior
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(flow, method, params, *arguments):
-    """Compiled: op by op a flow takes seconds."""
+    """Applies a method of a flow, compiled: one operation at a time would take seconds."""
     return flow.apply(params, *arguments, method=method)
 
 
 def _perturbed(flow, spread=0.3, seed=0):
-    """Parameters far enough from the identity for every layer to matter."""
-    # Drawn with NumPy, which has nothing to compile.
+    """Draws random parameters, far enough from zero for every layer to have an effect."""
+    # NumPy draws them without compiling a program.
     rng = np.random.default_rng(seed)
     z = jax.ShapeDtypeStruct((1, flow.latent_size), jnp.float32)
 
@@ -58,7 +58,7 @@ def test_flow_starts_as_the_standard_normal(latent_size):
 def test_flow_density_integrates_to_one(layers):
     flow = CouplingFlow(2, layers=layers, width=16)
     params = _perturbed(flow)
-    # A grid over all that a hundred thousand draws reach, and half as much again.
+    # The grid spans the range of 100,000 samples, extended by a quarter on each side.
     noise = jax.random.normal(jax.random.key(0), (100_000, 2))
     draws = _apply(flow, "from_noise", params, noise)
     low, high = draws.min(axis=0), draws.max(axis=0)
@@ -116,7 +116,7 @@ def test_flow_step_moves_nothing_between_host_and_device():
 
 
 def test_flow_learns_a_bent_density():
-    # z2 = z1² + noise: the conditional a single coupling can state exactly.
+    # z2 = z1² + noise: given z1, z2 is Gaussian, which one affine coupling can model.
     first, noise = jax.random.normal(jax.random.key(0), (2, 2000))
     z = jnp.stack([first, first**2 + 0.3 * noise], axis=1)
     flow = CouplingFlow(2, layers=4, width=32)

@@ -1,4 +1,7 @@
-"""How processes meet and fail together; each is a thread here, the sockets are real."""
+"""Tests of how processes connect, agree and fail together.
+
+Most tests use a thread for each process; the sockets are real.
+"""
 
 import os
 import socket
@@ -40,7 +43,7 @@ Group(Rendezvous(sys.argv[1], 2, 0, 60.0)).agree("")
 
 
 def meet(*members, timeout=10.0):
-    """What becomes of processes given as (index, count), of whom the first coordinates."""
+    """Connects processes, given as (index, count); returns a `Group` or error message for each."""
     coordinator = f"localhost:{free_port()}"
 
     def join(member):
@@ -54,7 +57,7 @@ def meet(*members, timeout=10.0):
 
 
 def at_once(groups, function):
-    """`function` of every group, all at the same time."""
+    """Returns `function` of every group, called in concurrent threads."""
     with ThreadPoolExecutor(len(groups)) as pool:
         return list(pool.map(function, groups))
 
@@ -113,7 +116,7 @@ def test_all_hear_why_they_cannot_start(members, words):
 
 
 def test_strangers_at_the_port_hold_up_nobody(capsys):
-    """Those that stay connected and say nothing, or never end what they say, too."""
+    """Some connections stay open and send nothing, or a line without its end."""
     coordinator = f"localhost:{free_port()}"
     rendezvous = [Rendezvous(coordinator, 2, index, 20.0) for index in (0, 1)]
     greetings = [
@@ -146,14 +149,14 @@ def test_many_idle_strangers_use_up_nothing():
     with ThreadPoolExecutor(2) as pool, ExitStack() as strangers:
         first = pool.submit(Group, rendezvous[0])
         lines = [strangers.enter_context(call(rendezvous[0].address, b"")) for _ in range(300)]
-        # The oldest were let go of, without a word.
+        # The oldest connections were closed, and nothing was sent to them.
         assert lines[0].recv(1) == b""
         groups = [pool.submit(Group, rendezvous[1]).result(), first.result()]
     at_once(groups, Group.part)
 
 
 def test_a_stranger_alone_is_nobody():
-    """One that stays silent is not waited for beyond the timeout."""
+    """A silent connection does not count as a process, and does not extend the timeout."""
     coordinator = f"localhost:{free_port()}"
     rendezvous = Rendezvous(coordinator, 2, 0, 1.0)
     with ThreadPoolExecutor(1) as pool:
@@ -163,7 +166,7 @@ def test_a_stranger_alone_is_nobody():
 
 
 def call(address, greeting):
-    """Connects as anybody may, as soon as somebody listens; says something and stays."""
+    """Connects as soon as the port is open, sends `greeting`, and returns the open connection."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
@@ -171,7 +174,7 @@ def call(address, greeting):
         except ConnectionRefusedError:
             time.sleep(0.01)
             continue
-        with suppress(OSError):  # dropped in the middle of it
+        with suppress(OSError):  # the coordinator may close it meanwhile
             stranger.sendall(greeting)
         return stranger
     raise AssertionError("nobody listens")
@@ -198,7 +201,7 @@ def test_another_program_in_place_of_the_coordinator_is_named(answer):
     ],
 )  # fmt: skip
 def test_one_that_talks_nonsense_later_counts_as_gone(words):
-    """Nobody waits for ever for what it should have said."""
+    """Otherwise process 0 would wait for ever for the missing message."""
     coordinator = f"localhost:{free_port()}"
     process = subprocess.Popen(
         [sys.executable, "-c", WAIT_FOR_WORDS, coordinator], stderr=subprocess.PIPE, text=True
@@ -212,7 +215,7 @@ def test_one_that_talks_nonsense_later_counts_as_gone(words):
 
 
 def slurm(port, index):
-    """A process of two in the surroundings that SLURM makes."""
+    """Starts one of two processes with the environment variables that SLURM sets."""
     surroundings = {
         "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost",
         "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
@@ -226,7 +229,7 @@ def slurm(port, index):
 
 
 def test_slurm_brings_processes_together():
-    """JAX's own detection of SLURM, at the two ports that were chosen."""
+    """JAX detects SLURM itself. JAX uses `port`, and vaejax the next one."""
     port = free_pair()
     members = [slurm(str(port), index) for index in (0, 1)]
     for index, member in enumerate(members):
@@ -244,7 +247,7 @@ def test_a_port_of_the_coordinator_that_is_taken_is_named():
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_port_that_is_taken_is_named_with_the_remedy(which):
-    """JAX's own port, and the next one."""
+    """`which` is 0 for the port of JAX, and 1 for the next one, that of vaejax."""
     port = free_pair()
     with socket.create_server(("", port + which)):
         member = slurm(str(port), 0)
@@ -256,7 +259,7 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(which):
 
 
 def test_the_ports_are_fixed(monkeypatch):
-    monkeypatch.setenv("SLURM_PROCID", "1")  # whose ports need not be free
+    monkeypatch.setenv("SLURM_PROCID", "1")  # only process 0 checks that the ports are free
     monkeypatch.delenv("JAX_COORDINATOR_PORT", raising=False)
     monkeypatch.delenv("VAEJAX_PORT", raising=False)
     assert ports.choose_port() == 8477 and os.environ["JAX_COORDINATOR_PORT"] == "8476"

@@ -1,8 +1,9 @@
-"""Libraries' noise is kept away, their errors are not, and nobody else's state is changed."""
+"""Tests that the output of libraries is hidden, errors are not, and global state is kept."""
 
 import logging
 import subprocess
 import sys
+import threading
 
 import pytest
 from commands import command
@@ -77,6 +78,18 @@ def test_levels_and_handlers_are_as_before():
         raise KeyError
     assert logging.getLogger("absl").level == level
     assert logging.root.handlers == handlers
+
+
+def test_blocks_of_threads_may_overlap():
+    """The block that began first ends first: what it restores is not what the other began with."""
+    state = lambda: (logging.getLogger("absl").level, sys.unraisablehook, threading.excepthook)  # noqa: E731
+    before, first, second = state(), quiet_libraries(), quiet_libraries()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logging.getLogger("absl").level == logging.CRITICAL
+    second.__exit__(None, None, None)
+    assert state() == before
 
 
 def test_what_is_kept_quiet_stays_so_where_signals_interrupt():

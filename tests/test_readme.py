@@ -1,4 +1,4 @@
-"""Every command of the README does what it says, on small data that looks like the real."""
+"""Commands and Python code of the README run without errors, on small stand-in data."""
 
 import re
 
@@ -13,7 +13,7 @@ README = (REPOSITORY / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A directory with all that the README assumes its reader has."""
+    """Returns a directory with the configs and data that the README's commands read."""
     return furnish(tmp_path_factory.mktemp("home"))
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files are replaced atomically: they have their old content or their new one."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a run tells: lines that survive a kill, a bar on a terminal, complaints said once."""
+"""Reports of a run: metrics.jsonl after a kill, progress, warnings, picture grids and tables."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Data that changed beside a run: the run ends all the same, and a resume names what changed."""
+"""Tests of data that changes during a run: the run finishes, a resume names the changes."""
 
 import gzip
 import shutil
@@ -116,5 +116,5 @@ DAMAGED = {
 def test_a_damaged_list_of_names_stops_no_message(photos, trained_on, tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     photographs(photos, [77])
-    with pytest.raises(UserError, match="21 pictures, 20 were trained on"):
+    with pytest.raises(UserError, match="21 pictures, 20 were trained on; mend it"):
         check_same_data(tmp_path, trained_on, opened(photos), "mend it")

@@ -1,4 +1,4 @@
-"""The schema: it accepts its own defaults, keeps what it is given, and names what is wrong."""
+"""The schema of the settings accepts its defaults, keeps given values, and reports mistakes."""
 
 import contextlib
 import dataclasses

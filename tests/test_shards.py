@@ -1,4 +1,4 @@
-"""A network whose parameters are in shards learns what it does whole."""
+"""A ladder with sharded parameters learns the same as with replicated ones."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from vaejax.training.step import make_train_step
 
 
 def trained(fsdp: int, **model: bool) -> tuple[list[float], Net]:
-    """The losses of three updates of a ladder on two devices, and the network after them."""
+    """Trains a ladder for three updates on two devices; returns the losses and the network."""
     config = tiny_ladder(
         model={"widths": (4, 6, 6), "blocks": (2, 0, 1), **model}, train={"batch_size": 4}
     )

@@ -1,4 +1,4 @@
-"""Whole data sets from every kind of source, and what is said when something is missing."""
+"""Opens data sets of several kinds of sources, and checks the messages about mistakes."""
 
 import os
 import zipfile
@@ -122,7 +122,7 @@ def test_arrays_of_every_layout(tmp_path):
         assert list(split.labels) == ["identity"]
         assert [int(name) for name in split.names] == list(rows)
         np.testing.assert_array_equal(split.images[..., 0], grey[rows])
-    # The same pictures in another form are the same data.
+    # Another shape or dtype of the array gives the same pictures.
     for number, form in enumerate(
         [grey[..., None], grey / 255.0, grey.astype(np.float32), (grey / 255).astype(np.float16)]
     ):
@@ -174,7 +174,7 @@ def test_array_files_called_anything(tmp_path, name, save):
     grey = np.random.default_rng(0).integers(0, 256, (9, 28, 20), np.uint8)
     with open(tmp_path / name, "wb") as file:
         save(file, grey)
-    # What savez calls arr_0 is the only array of pictures there.
+    # `np.savez` calls the array arr_0; it is used as the only one with 3 or 4 axes.
     dataset = opened(
         tmp_path,
         source="array",
@@ -207,7 +207,7 @@ def test_labels_are_part_of_the_fingerprint(tmp_path):
     assert list(hashed) == ["train", "valid", "test"]
     assert all(list(split) == sorted(labels) for split in hashed.values())
     assert len({digest for split in hashed.values() for digest in split.values()}) == 15
-    # Neither the order nor the width of numbers is data.
+    # Neither the order of the labels nor the width of an integer changes the fingerprint.
     narrow = dict(reversed(labels.items())) | {"who": np.arange(30, dtype=np.int16)}
     assert fingerprint(**narrow) == first
     for key in labels:
@@ -249,7 +249,7 @@ def test_synthetic_splits_are_disjoint_ranges(tmp_path):
     assert few.splits["train"].images.shape == (9, 32, 32, 1)
 
 
-# What is missing is named with what to do
+# Mistakes: the message names the problem and the remedy
 
 
 @pytest.mark.parametrize(

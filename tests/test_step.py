@@ -1,4 +1,4 @@
-"""One update: the loss that its settings ask for, the rate, the pictures mirrored."""
+"""One update: its loss under the objective's settings, the learning rate, the mirroring."""
 
 import functools
 
@@ -13,7 +13,7 @@ from vaejax.likelihoods import build_likelihood
 from vaejax.models import build_model
 from vaejax.runtime.mesh import single_device_mesh
 from vaejax.tasks.augmentation import mirror
-from vaejax.tasks.vae import NET, vae_task
+from vaejax.tasks.vae import NET, task, vae_task
 from vaejax.tasks.vae.evidence import evidence
 from vaejax.tasks.vae.task import beta_at
 from vaejax.training.state import Carry, starting
@@ -24,11 +24,11 @@ def test_beta_grows_in_a_line():
     config = tiny(objective={"beta": 0.5, "warmup_steps": 4})
     for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
         np.testing.assert_allclose(beta_at(config.objective, jnp.int32(step)), 0.5 * share)
-    assert beta_at(tiny().objective, jnp.int32(0)) == 1.0, "without a warm-up it is whole at once"
+    assert beta_at(tiny().objective, jnp.int32(0)) == 1.0, "no warm-up: beta is at its full value"
 
 
 def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing():
-    """At half of the warm-up, with free bits for all groups but those that tell most."""
+    """Half of the KL warm-up is over; the free bits are the median KL per latent of the groups."""
     plain = tiny_ladder(data={"image_size": (20, 16), "channels": 1, "flip": False})
     model, params = build_model(plain), away_from_start(build_model(plain), plain)
     images, at = pictures(plain, 8), jnp.int32(1)
@@ -55,6 +55,19 @@ def test_the_loss_is_what_the_objective_says_and_a_rate_of_nothing_moves_nothing
     np.testing.assert_allclose(loss, expected / (20 * 16), rtol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, state.nets[NET].params, before)
     assert state.skipped() == 0
+
+
+def test_without_free_bits_the_loss_is_the_negative_elbo_whatever_the_sign_of_the_kl(monkeypatch):
+    """Under a learned prior, the KL is estimated from samples, which may be negative."""
+    vae = vae_task(tiny())
+    images, keys = pictures(vae.config, 2), jax.random.split(jax.random.key(1), 2)
+    params = vae.init(jax.random.key(0))
+    terms = evidence(vae.model, params[NET], build_likelihood(vae.config), images, keys)
+    below = terms._replace(inference=terms.inference._replace(kl=-terms.inference.kl))
+    for each in (terms, below):
+        monkeypatch.setattr(task, "evidence", lambda *_, found=each, **__: found)
+        loss, _ = vae.loss(NET, params, {"image": images}, keys, jnp.int32(0))
+        np.testing.assert_allclose(loss, -np.mean(each.elbo()) / images[0].size, rtol=1e-5)
 
 
 def test_half_of_the_pictures_are_mirrored_left_to_right_with_what_has_a_side():

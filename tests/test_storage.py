@@ -1,4 +1,4 @@
-"""What is written: strict JSON, digests of any type, and places that can be written."""
+"""Tests strict JSON, digests of arrays, atomic writes, and checks that a path can be written."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def test_any_numbers_make_strict_json(value):
 
 
 def replaced(value):
-    """An independent statement of what should be read back."""
+    """Returns what must be read back from `dumps(value)`, computed independently."""
     match value:
         case dict():
             return {key: replaced(item) for key, item in value.items()}
@@ -81,7 +81,7 @@ def test_a_digest_notices_every_changed_number_of_any_type(name):
 
 @pytest.mark.parametrize("name", TYPES)
 def test_host_and_device_compute_the_same_digest(name):
-    """Of whole and of sharded arrays, of none, one and more numbers than are mixed at once."""
+    """The arrays are whole or sharded; one is larger than what the host hashes at a time."""
     split = NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec(None, "x"))
     for shape in ((), (0, 2), (7,), (3, 4, 5), (70, 1024)):
         array = jax.random.bits(jax.random.key(1), shape, np.uint8).astype(name)
@@ -97,8 +97,8 @@ def test_a_digest_takes_keys_and_empty_arrays():
 
 
 def test_digests_are_those_of_the_first_version():
-    """Else every checkpoint that was ever written would be called damaged."""
-    # Numbers without rounding: JAX's releases make other ones of a linspace.
+    """If digests changed, every existing checkpoint would count as damaged."""
+    # Exact in float32; the rounding of `jnp.linspace` differs between releases of JAX.
     numbers = np.arange(-30, 30, dtype=np.float32).reshape(5, 12) / 32
     state = {"a": jnp.asarray(numbers), "b": jnp.int32(3)}
     assert digest(state) == GOLDEN

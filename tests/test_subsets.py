@@ -1,4 +1,4 @@
-"""Some of many: a sample, and not the first ones of a sorted folder."""
+"""Tests `random_rows`, which draws a fixed random sample of the rows of a split."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ GOLDEN = [10, 35, 42, 66, 98]
 
 @pytest.mark.parametrize("count", [400, 1000])
 def test_a_folder_sorted_by_person_is_sampled_fairly(count):
-    """The distance of real faces to real faces, which the first pictures of few would inflate."""
+    """The first pictures are of few people, which would inflate their distance to all pictures."""
     rng = np.random.default_rng(0)
     people = rng.integers(0, 256, (100, 1, 4, 4, 3), np.uint8)
     images = np.repeat(people, 20, axis=1).reshape(-1, 4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)

@@ -1,4 +1,4 @@
-"""The procedural faces: pure functions of (seed, index), and every factor does what it says."""
+"""The procedural faces: pure functions of (seed, index), and the effect of each factor."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from vaejax.errors import UserError
 
 NAMES = [factor.name for factor in FACTORS]
 
-# A neutral sitter, so that nothing hides the factor under test.
+# Values of a neutral face, in which nothing hides the effect of the factor under test.
 PLAIN = {
     "hair_style": 2,
     "hair_colour": 2,
@@ -33,7 +33,10 @@ PLAIN = {
 
 
 def sitters(**factors):
-    """Factors of as many plain faces as the given ones have values."""
+    """Returns the factors of neutral faces that differ only in the given factors.
+
+    There are as many faces as a given factor has values, and one if none is given.
+    """
     count = max((len(np.atleast_1d(values)) for values in factors.values()), default=1)
     columns = {}
     for factor in FACTORS:
@@ -45,9 +48,10 @@ def sitters(**factors):
 
 
 def extremes(factor):
+    """Returns all values of a categorical factor, or the ends of the range of a continuous one."""
     if factor.kind == "categorical":
         return np.arange(len(factor.categories))
-    # A hue comes round to where it began.
+    # Both ends of the hue circle are the same colour, so its middle is compared instead.
     high = 0.5 if factor.name.endswith("_hue") else factor.high
     return np.array([factor.low, high])
 
@@ -64,12 +68,12 @@ def test_a_picture_does_not_depend_on_its_batch(height, width):
 
 
 def test_pictures_go_through_in_batches_of_one_shape():
-    # More than one full batch and a rest; the seams must not show.
+    # One full batch and a partial one: a picture must not depend on which of them it is in.
     batch = _PIXELS_PER_BATCH // 64**2
     several, _ = faces(np.arange(batch + 3), 64, 64)
     last, _ = faces(np.arange(batch - 1, batch + 3), 64, 64)
     np.testing.assert_array_equal(several[-4:], last)
-    assert _paint_batch._cache_size() <= 6  # one a size of picture and default device
+    assert _paint_batch._cache_size() <= 6  # one program for each picture size and default device
 
 
 def test_drawn_on_the_first_cpu_device_whatever_the_default():
@@ -104,7 +108,7 @@ def test_people_look_different():
     other = faces(np.arange(200), 64, 64, seed=1)[0].astype(np.float32)
     assert np.abs(pictures - other).mean((1, 2, 3)).min() > 5
     spread = pictures.std(0)
-    assert spread.min() > 15  # no pixel is the same for all
+    assert spread.min() > 15  # every pixel varies between the faces
 
 
 @pytest.mark.parametrize("factor", FACTORS, ids=NAMES)
@@ -113,12 +117,12 @@ def test_each_factor_changes_the_picture(factor):
     for row, picture in enumerate(pictures):
         for other in pictures[:row]:
             change = np.abs(picture - other)
-            assert change.max() > 24, "nowhere visible"
-            assert change.mean() > 0.05, "hardly visible"
+            assert change.max() > 24, "no value changes by more than 24"
+            assert change.mean() > 0.05, "the mean change is too small to be visible"
 
 
 def centre_of(change):
-    """Row and column of the middle of a change, from 0 to 1."""
+    """Returns the row and column of the centre of a change, each from 0 to 1."""
     weight = change.sum(-1)
     rows, columns = np.indices(weight.shape)
     return np.array([(rows * weight).sum(), (columns * weight).sum()]) / weight.sum() / 64
@@ -168,7 +172,7 @@ def test_turning_moves_the_features_further_than_the_head():
 
 
 def test_mirrored_factors_make_a_mirrored_picture():
-    # Bald: hair has a parting and strands, which mirror nothing.
+    # A bald head, because the parting and the strands of hair are not mirrored.
     turned = dict(yaw=20, gaze=0.5, light=0.7, shift_x=0.03, roll=5)
     both = {name: [value, -value] for name, value in turned.items()}
     pictures = render(sitters(hair_style=0, **both), 64, 64)
@@ -178,6 +182,7 @@ def test_mirrored_factors_make_a_mirrored_picture():
 
 
 def shrunk(pictures, factor):
+    """Downsamples pictures by averaging squares of `factor` x `factor` pixels."""
     count, height, width, channels = pictures.shape
     tiles = pictures.reshape(count, height // factor, factor, width // factor, factor, channels)
     return tiles.astype(np.float32).mean((2, 4))
@@ -197,7 +202,7 @@ def test_another_aspect_adds_background_only():
     square = faces(np.arange(6), 64, 64)[0]
     tall = faces(np.arange(6), 96, 64)[0]
     assert tall.shape == (6, 96, 64, 3)
-    # Equal but for rounding: the coordinates are computed from other numbers.
+    # Equal up to rounding: the coordinates are computed from another height.
     assert np.abs(tall[:, 16:-16].astype(int) - square).max() <= 1
 
 
@@ -214,14 +219,14 @@ def test_any_factors_in_range_make_a_smooth_picture(data):
             value = data.draw(st.floats(low, high, width=32), factor.name)
             factors[factor.name] = np.array([value], np.float32)
     picture = render(factors, 64, 64)[0].astype(np.float32)
-    # Neighbouring pixels resemble each other: soft regions, no noise (which would give 85). Of
-    # 4,000 drawn faces the liveliest gives 16; corners of the factors' ranges go a little further.
+    # The mean difference of neighbouring pixels. Noise would give 85. The maximum over 4,000 drawn
+    # faces is 16, and combinations of extreme factors go a little higher.
     assert np.abs(np.diff(picture, axis=0)).mean() < 24
     assert np.abs(np.diff(picture, axis=1)).mean() < 24
     assert picture.std() > 4
 
 
-# --- mistakes --------------------------------------------------------------------------------
+# --- invalid arguments -----------------------------------------------------------------------
 
 
 def test_clear_errors():

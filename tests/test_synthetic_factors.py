@@ -1,4 +1,4 @@
-"""What is drawn of a procedural face: a pure function of (seed, index), in the declared ranges."""
+"""Tests of the factors of procedural faces: a function of (seed, index), in declared ranges."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_labels_cover_the_declared_range(factor):
     else:
         assert values.dtype == np.float32
         assert values.min() >= np.float32(factor.low) and values.max() <= np.float32(factor.high)
-        # Each tenth of a range is drawn as often as its power says.
+        # With the power undone, values are uniform: each tenth of the range is about as frequent.
         place = (values.astype(np.float64) - factor.low) / (factor.high - factor.low)
         uniform = np.clip(place, 0, 1) ** (1 / factor.power)
         assert np.histogram(uniform, 10, (0, 1))[0].min() > 0.07 * len(MANY)
@@ -58,14 +58,14 @@ def test_seeds_draw_different_people():
     first, second = draw_factors(MANY, 0), draw_factors(MANY, 1)
     for factor in FACTORS:
         same = np.mean(first[factor.name] == second[factor.name])
-        assert same < 0.6  # by chance: most people have neither glasses nor beard
-    # Neighbouring seeds are not neighbouring parts of one sequence.
+        assert same < 0.6  # equal by chance: most faces have neither glasses nor beard
+    # Adjacent seeds must not yield overlapping parts of one sequence.
     yaw, other = first["yaw"], second["yaw"]
     assert len(np.intersect1d(yaw, other)) < 10
 
 
 def test_factors_of_a_face_never_change():
-    # Labels are ground truth that others have stored: a new factor goes to the end of FACTORS.
+    # Users may have stored labels as ground truth: a new factor must go to the end of FACTORS.
     labels = draw_factors(np.array([0, 123456789]), seed=7)
     found = [round(float(labels[name][row]), 4) for name in ("skin_tone", "yaw") for row in (0, 1)]
     assert found == [0.7916, 0.5433, 27.4118, -3.2275]

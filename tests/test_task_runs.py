@@ -1,4 +1,4 @@
-"""Runs of any task, in stages: killed, stopped, rolled back, on several devices and processes."""
+"""Runs of a task other than a VAE: kills, stops, rollbacks, stages, several devices, processes."""
 
 import pathlib
 import shutil
@@ -31,7 +31,12 @@ HERE = pathlib.Path(__file__).parent
 
 
 def kernels(workdir, part="params"):
-    """The parameters in a run's last checkpoint, or their average."""
+    """Returns the kernel of each network in a run's last checkpoint.
+
+    Args:
+      workdir: the work directory.
+      part: "params", or "average" for the averaged parameters.
+    """
     with closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
         at, like = checkpoints.steps()[-1], shapes(Adversaries())
         places = state_shardings(make_mesh(8, devices=jax.devices()[:1]), like)
@@ -42,7 +47,10 @@ def kernels(workdir, part="params"):
 
 @pytest.mark.parametrize("other", ["missing", "of other metrics"])
 def test_a_run_goes_on_without_its_window(tmp_path, other):
-    """Its state is as it would have been; the metrics begin anew."""
+    """Resumes from a checkpoint whose metrics window is missing, or is of other metrics.
+
+    The final state must be that of an uninterrupted run.
+    """
     config = tiny(train={"log_every": 6})
     train(config, tmp_path / "whole")
     with stopping_at(4):
@@ -62,30 +70,37 @@ def test_a_run_goes_on_without_its_window(tmp_path, other):
 
 
 def play(workdir, *meeting, devices=1):
-    """A process of a run over a task that is no VAE."""
+    """Starts a process that trains the toy task of `toy.py`.
+
+    Args:
+      workdir: the work directory.
+      *meeting: for several processes: the coordinator's address, their number, and this one's
+        index.
+      devices: number of CPU devices of the process.
+    """
     return start("toy", str(workdir), *meeting, devices=devices, cwd=HERE)
 
 
 def pod(workdir):
-    """Two processes of such a run."""
+    """Starts two processes that train the toy task together."""
     coordinator = f"localhost:{free_port()}"
     return [play(workdir, coordinator, "2", str(index)) for index in range(2)]
 
 
 def ends(members):
-    """What they say from here on, and their statuses."""
+    """Waits for processes to end; returns the rest of each one's stderr, and the exit statuses."""
     said = [member.communicate(timeout=COMMAND_TIMEOUT)[1] for member in members]
     return said, [member.returncode for member in members]
 
 
 def hear(member, words):
-    """Reads what it says until `words` come."""
-    assert any(words in line for line in member.stderr), f"it has ended without {words!r}"
+    """Reads a process's stderr up to the first line that contains `words`."""
+    assert any(words in line for line in member.stderr), f"stderr ended without {words!r}"
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of one device that nothing interrupts; once it goes back."""
+    """Returns the work directory of an uninterrupted run on one device; it rolls back once."""
     workdir = tmp_path_factory.mktemp("toy") / "run"
     (said,), statuses = ends([play(workdir)])
     assert statuses == [0], said
@@ -94,7 +109,11 @@ def whole(tmp_path_factory):
 
 
 def test_the_loop_trains_any_task(tmp_path):
-    """With the labels that it asks for, mirrored with their pictures, in the order of the data."""
+    """Compares the final parameters with a reference in NumPy.
+
+    The reference sees the task's labels in the order of the data, and mirrors them by the same
+    random draws.
+    """
     config = toy_config()
     assert train(config, tmp_path, task=Adversaries()) is Outcome.FINISHED
     expected = played(means_of_a_run(config))
@@ -112,7 +131,7 @@ def test_the_loop_trains_any_task(tmp_path):
 
 
 def metrics_of_average(workdir, config):
-    """The validation's distance of the averaged player, by hand."""
+    """Computes the validation distance of the averaged player with NumPy."""
     labels = open_dataset(config.data).splits["valid"].labels
     at = np.stack([labels["yaw"] / 30.0, labels["smile"]], axis=1)
     return np.mean(np.sum((at - kernels(workdir, part="average")["player"]) ** 2, axis=1))
@@ -120,7 +139,7 @@ def metrics_of_average(workdir, config):
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_killed_and_stopped_it_ends_the_same(whole, tmp_path, devices):
-    """On other devices but for the order of sums."""
+    """On one device results are bit-identical; with more devices sums have another order."""
     process = play(tmp_path, devices=devices)
     hear(process, "step 8/24")
     process.kill()
@@ -154,7 +173,13 @@ def test_two_processes_play_as_one(whole, tmp_path):
 
 
 def assert_same_play(one, other, exactly):
-    """In each of three stages."""
+    """Asserts that all three stages of two runs have equal distances, parameters and averages.
+
+    Args:
+      one: a work directory.
+      other: a work directory.
+      exactly: whether they must be bit-identical.
+    """
     near = {"rtol": 0.0 if exactly else 1e-5}
     for stage in ("", "stages/second", "stages/third"):
         for mine, its in zip(metrics(one / stage), metrics(other / stage), strict=True):

@@ -1,4 +1,4 @@
-"""One update of any task: two networks against each other, one that is frozen, their checkpoint."""
+"""Tests of updates and checkpoints of a task with two adversarial networks and a frozen one."""
 
 import dataclasses
 import re
@@ -42,7 +42,7 @@ def batches(count: int, nan_at: int = -1):
 
 
 def steps(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1, devices: int = 1):
-    """So many updates without the loop."""
+    """Makes `count` updates without the training loop; returns the carry and the last loss."""
     mesh = make_mesh(8, loop.fsdp or 1, devices=jax.devices()[:devices], accumulate=loop.accumulate)
     carry = jax.device_put(
         jax.jit(starting(task))(jax.random.key(0)), state_shardings(mesh, shapes(task))
@@ -66,7 +66,7 @@ def test_two_networks_learn_against_each_other_and_the_frozen_one_stays():
         np.testing.assert_allclose(net.params["kernel"], expected[name], rtol=1e-4, err_msg=name)
     assert state.nets["fixed"].moments is None
     assert isinstance(Adversaries(), Task) and isinstance(VAETask(tiny()), Task)
-    # Of the window since the log after four updates.
+    # The window restarts after the log at step 4, so it sums the last two of six updates.
     assert window.updates == 2 and window.sums["adversary"]["count"] == 16
     assert state.parameters() == 4
 

@@ -1,4 +1,4 @@
-"""TFDS and the official layout give the same CelebA from the same JPEG files."""
+"""Data sets of TFDS: the same CelebA as in the official layout, and one-line errors."""
 
 import dataclasses
 import importlib.util
@@ -23,13 +23,16 @@ for package in ("tensorflow", "tensorflow_datasets"):
 
 @pytest.fixture(scope="module")
 def records():
-    """What the mini data set holds. Only this registers it: other tests need no TensorFlow."""
+    """The records of the mini data set, whose import registers it with TFDS.
+
+    It is imported here, so that collecting the tests does not import TensorFlow.
+    """
     return importlib.import_module("mini_faces").RECORDS
 
 
 @pytest.fixture(scope="module")
 def prepared(records, tmp_path_factory):
-    """A config of the mini data set, prepared from hand-downloaded files."""
+    """The settings of the mini data set, prepared from files in `manual_dir`."""
     root = tmp_path_factory.mktemp("tfds")
     files = root / "files"
     files.mkdir()
@@ -92,7 +95,7 @@ def test_same_pictures_splits_and_labels_as_the_official_layout(
         )
         assert len(ours) == len(split.images)
         assert ours == theirs
-        # TFDS has its own order; the identity says which file each picture was.
+        # TFDS has another order; the label `identity` is the number of each picture's file.
         files = [f"{number:06d}.jpg" for number in split.labels["identity"][:, 0]]
         rows = [list(want.names).index(file) for file in files]
         np.testing.assert_array_equal(split.images, want.images[rows])
@@ -161,7 +164,7 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 def test_altered_files_are_refused_in_one_line(tmp_path):
-    """Kaggle's repacked zip fails TFDS's checksum; nothing is fetched instead."""
+    """TFDS refuses files with another checksum, such as Kaggle's repacked zip."""
     files = tmp_path / "files"
     files.mkdir()
     for name in CELEBA_FILES:
@@ -179,7 +182,8 @@ def test_altered_files_are_refused_in_one_line(tmp_path):
 
 
 def test_without_tfds_the_remedy_is_named(monkeypatch, tmp_path):
-    lazy_tensorflow.tensorflow_datasets.cache_clear()  # an error is not kept
+    # The next call imports again, and the error that it raises is not cached.
+    lazy_tensorflow.tensorflow_datasets.cache_clear()
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"pip install 'vaejax\[tfds\]'"):
         open_dataset(DataConfig(source="tfds:celeb_a", crop="center"), progress=False)

@@ -1,4 +1,4 @@
-"""The launch script of Cloud TPU VMs, with a gcloud that plays its part."""
+"""The launch script for Cloud TPU VMs, tested with stand-ins for gcloud."""
 
 import json
 import os
@@ -19,8 +19,10 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
-# Plays the answers it was given, in order, and keeps what it was asked. The last answer stays.
-# Without one to its training, it trains until it is told to stop; "saving" is never done with it.
+# A stand-in for gcloud. It appends each request to the file `asked`, and answers it from play.json,
+# which holds for each kind of request a list of [exit status, output]; the last one is repeated.
+# Without an answer for `train`, the training runs until the script asks it to stop. If play.json
+# has "saving", it never finishes its save, so that both requests last until the TPU is deleted.
 STAND_IN = """#!/usr/bin/env python3
 import json, pathlib, sys, time
 home, words = pathlib.Path(__file__).parent, sys.argv[1:]
@@ -47,13 +49,14 @@ if len(answers) > 1:
 print(text, file=sys.stderr if status else sys.stdout)
 sys.exit(status)
 """
+# Answers of the training (DONE) and of `describe` (the state of the TPU).
 DONE = [0, "vaejax exited with 0\nvaejax exited with 0"]
 READY, WARNED = [0, "ACTIVE"], [0, "WARNING: this gcloud is old\nACTIVE"]
 NONE, WAITING, SUSPENDED = [1, "NOT_FOUND"], [0, "WAITING_FOR_RESOURCES"], [0, "SUSPENDED"]
 
 
 def start_tpu_vm(directory, *flags, **play):
-    """The script with a gcloud that plays its part."""
+    """Starts the script with a stand-in for gcloud, whose answers are `play`."""
     (directory / "gcloud").write_text(STAND_IN)
     (directory / "gcloud").chmod(0o755)
     (directory / "play.json").write_text(json.dumps(play))
@@ -66,7 +69,7 @@ def start_tpu_vm(directory, *flags, **play):
 
 
 def end_of_tpu_vm(directory, process):
-    """How the script ended, and what its gcloud was asked, by kind."""
+    """Waits for the script; returns its result, and the numbers of requests by kind."""
     said = process.communicate(timeout=60)
     done = subprocess.CompletedProcess(process.args, process.returncode, *said)
     asked = directory / "asked"
@@ -82,7 +85,7 @@ def tpu_vm(directory, *flags, **play):
 
 
 def wait_for(path, words=""):
-    """Returns when there is a file with these words."""
+    """Waits until the file exists and contains these words."""
     deadline = time.monotonic() + COMMAND_TIMEOUT
     while not path.exists() or words not in path.read_text():
         assert time.monotonic() < deadline
@@ -105,11 +108,11 @@ def test_a_second_interrupt_does_not_wait(tmp_path, number):
     process.send_signal(number)
     wait_for(tmp_path / "stopped")
     time.sleep(2.0)
-    assert process.poll() is None and not (tmp_path / "deleted").exists(), "it waits"
+    assert process.poll() is None and not (tmp_path / "deleted").exists(), "it must await the save"
     started = time.monotonic()
     process.send_signal(number)
     done, counts = end_of_tpu_vm(tmp_path, process)
-    assert time.monotonic() - started < 60.0, "not the ten minutes that a save may take"
+    assert time.monotonic() - started < 60.0, "a second signal must not wait for the save"
     assert done.returncode == 75 and counts["delete"] == 1, done.stderr
     assert "waiting at most 10 minutes" in done.stderr and "stops at once" in done.stderr
     assert "--async" in (tmp_path / "asked").read_text().splitlines()[-1]
@@ -118,34 +121,34 @@ def test_a_second_interrupt_does_not_wait(tmp_path, number):
 @pytest.mark.parametrize(
     ("play", "flags", "status", "count"),
     [
-        # Asked for, waited for, trained, deleted.
+        # A TPU is requested, becomes active, trains, and is deleted.
         ({"describe": [NONE, WAITING, READY], "train": [DONE]}, [], 0, (1, 1, 1)),
-        # One that is there is used again, and may be kept.
+        # An existing TPU is used again; --keep does not delete it.
         ({"describe": [WARNED], "train": [DONE]}, ["--keep"], 0, (0, 0, 1)),
-        # Nothing to be had, twice.
+        # Two requests fail because there is no capacity; the third succeeds.
         ({"describe": [NONE, NONE, NONE, READY], "train": [DONE],
           "create": [[1, "ERROR: RESOURCE_EXHAUSTED"], [1, "there is no more capacity"], [0, ""]]},
          ["--spot"], 0, (3, 1, 1)),
-        # Not allowed: trying again would not help.
+        # The request is not permitted, so it is not repeated.
         ({"describe": [NONE], "create": [[1, "ERROR: PERMISSION_DENIED: no"]]}, [], 2, (1, 0, 0)),
-        # Taken away in the middle.
+        # The TPU is preempted during training; a new one is requested, and the run resumes.
         ({"describe": [READY, SUSPENDED, SUSPENDED, NONE, READY],
           "train": [[255, "connection closed"], DONE], "delete": [[1, "busy"], [0, ""]]},
          ["--spot"], 0, (1, 2, 2)),
-        # Stopped by a signal, or by a process that died.
+        # The training exits with status 75, which asks for the same command again.
         ({"describe": [READY], "train": [[1, "vaejax exited with 75"], DONE]}, [], 0, (0, 1, 2)),
-        # Somebody crashes each time, and the others stop for that.
+        # One process crashes each time, and the others exit with 75: the script gives up.
         ({"describe": [READY], "train": [[1, "vaejax exited with 137\nvaejax exited with 75"]]},
          [], 1, (0, 1, 3)),
-        # What is not seen is not taken for gone.
+        # If `describe` fails, the TPU may exist: it is not requested, and is deleted at the end.
         ({"describe": [[1, "connection reset"], READY], "train": [DONE]}, [], 0, (0, 1, 1)),
         ({"describe": [[1, "PERMISSION_DENIED: no"]]}, [], 2, (0, 1, 0)),
-        # A training that failed, a mistake, a crash that comes back, machines without internet.
+        # The training fails, the user made a mistake, it crashes three times, the set-up fails.
         ({"describe": [READY], "train": [[1, "vaejax exited with 3"]]}, [], 3, (0, 1, 1)),
         ({"describe": [READY], "train": [[1, "vaejax exited with 2"]]}, [], 2, (0, 1, 1)),
         ({"describe": [READY], "train": [[1, "vaejax exited with 1"]]}, [], 1, (0, 1, 3)),
         ({"describe": [READY], "scp": [[1, "no route"]]}, [], 1, (0, 1, 0)),
-        # Out of time before there was one.
+        # The time of --hours is over before the TPU is active.
         ({"describe": [WAITING]}, ["--hours=0"], 75, (0, 1, 0)),
     ],
 )  # fmt: skip
@@ -163,7 +166,7 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
     assert "launch/constraints.txt" in shlex.split(pack)
     (launch,) = set(re.findall(r"launches/[\d-]+", f"{copy} {install} {train}"))
     other = tpu_vm(tmp_path, "--dry_run")[0].stdout
-    assert launch not in other, "each launch has a directory of its own"
+    assert launch not in other, "each launch must have its own directory"
     assert "pip install -q --python venv/bin/python -c code/launch/constraints.txt" in install
     assert "JAX_COORDINATOR_PORT=8476 VAEJAX_PORT=8477 " in train
     assert shlex.split(create) == [
@@ -192,7 +195,8 @@ def test_a_wrong_flag_of_tpu_vm_is_named(tmp_path, flags, words):
     assert done.returncode == 2 and words in done.stderr and not any(counts.values())
 
 
-# A TPU of one worker, whose home is a directory of this machine and whose commands really run.
+# A stand-in for gcloud with one worker, whose commands it runs locally with another home directory.
+# When the TPU is deleted, it writes the names of the checkpoints to the file `deleted`.
 WORKER = """#!/usr/bin/env bash
 here=$(dirname "$0")
 export HOME=$here/home PATH=$here/tools:$PATH
@@ -207,8 +211,9 @@ case "$*" in
     exit "$status" ;;
 esac
 """
-# Instead of uv: what is installed here is what the test runs with. Behind Python's own library, of
-# which some package may have brought an older module.
+# A stand-in for uv. `venv` takes the packages of the test's own Python by a .pth file, so that they
+# come after the standard library: a package may bring an older version of a standard module. `pip`
+# records the inode of setup.cfg in the code of each launch, which shows whether it was replaced.
 UV = """#!/usr/bin/env bash
 case "$1" in
   venv) {python} -m venv --without-pip venv
@@ -217,6 +222,7 @@ case "$1" in
     stat --format=%n:%i "$HOME"/launches/*/code/setup.cfg >>"$HOME/installed" ;;
 esac
 """
+# A training that ignores SIGTERM.
 NEVER_ENDS = """
 import pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -227,7 +233,7 @@ time.sleep(600)
 
 @pytest.fixture
 def worker(tmp_path):
-    """The directory of a TPU that runs what it is told; in the end nothing runs there."""
+    """Returns the directory of a worker that runs commands; kills its processes at the end."""
     home, tools = tmp_path / "home", tmp_path / "tools"
     executables = {tools / name: "#!/bin/sh\n" for name in ("gcsfuse", "mountpoint", "sudo")}
     executables[home / ".local" / "bin" / "uv"] = UV.format(
@@ -243,9 +249,14 @@ def worker(tmp_path):
 
 
 def start_on_worker(worker, *flags, own=()):
-    """The script with flags of the training and its own; to JAX its worker is one under SLURM.
+    """Starts the script with the local worker, which JAX takes for the only task of a SLURM job.
 
-    The zone is the worker's directory, by which the script is found when all is to end.
+    `--zone` is the worker's directory, so that the fixture's `pkill` finds the script as well.
+
+    Args:
+      worker: the worker's directory.
+      flags: flags of the training.
+      own: flags of the script.
     """
     surroundings = {
         "PATH": f"{worker}:{os.environ['PATH']}",
@@ -263,7 +274,7 @@ def start_on_worker(worker, *flags, own=()):
 
 
 def test_an_interrupt_waits_for_the_save_and_other_launches_go_on(worker):
-    """The run saves nothing but on its way out; the TPU must not be deleted before that."""
+    """The run saves only when it is stopped; the TPU must not be deleted before it has saved."""
     home, endless = worker / "home", "--config.train.steps=1000000"
     log = home / "bucket" / "runs" / "faces" / "metrics.jsonl"
     first = start_on_worker(worker, endless)
@@ -272,9 +283,9 @@ def test_an_interrupt_waits_for_the_save_and_other_launches_go_on(worker):
     said, _ = first.communicate(timeout=COMMAND_TIMEOUT)
     assert first.returncode == 75, said
     (saved,) = [int(name) for name in (worker / "deleted").read_text().split() if name.isdigit()]
-    assert saved >= 30, "deleted before it had saved"
+    assert saved >= 30, "the TPU was deleted before the run had saved"
 
-    # Cut off without a word, as by a laptop that is closed: what runs on the worker runs on.
+    # SIGKILL, as when a laptop is closed: the worker gets no signal, and its training continues.
     second = start_on_worker(worker, endless)
     wait_for(log, f'"step": {saved - saved % 3 + 30},')
     second.kill()
@@ -284,13 +295,14 @@ def test_an_interrupt_waits_for_the_save_and_other_launches_go_on(worker):
     said, _ = third.communicate(timeout=COMMAND_TIMEOUT)
     assert third.returncode == 0, said
     assert int(re.search(r"is at step (\d+) of", said)[1]) >= saved + 28
-    # Each found the code of the one before as that one had left it, and removed it in the end.
+    # A launch leaves the code of the launch before unchanged, and removes it once that has stopped.
     found = set((home / "installed").read_text().split())
-    assert len(found) == 3, "one file for each launch, never another"
+    assert len(found) == 3, "a launch has replaced the code of another one"
     assert len(list((home / "launches").iterdir())) == 1
 
 
 def test_what_does_not_end_is_ended_after_some_minutes(worker):
+    """A training of an earlier launch that ignores SIGTERM is killed after `--save_minutes`."""
     old = worker / "home" / "launches" / "old"
     python = old / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How many bytes a compiled program is said to move."""
+"""`traffic` counts the bytes that a compiled program moves in each kind of memory."""
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,8 @@ fusion(%copy-done, %x.1), kind=kLoop, calls=%fused, metadata={op_name="%not.an.o
 
 
 def test_bytes_are_told_apart_by_the_memory_they_lie_in():
-    # The copy reads HBM and writes VMEM; the fusion reads both and writes two bytes a number to
-    # VMEM and one to HBM; the conversion goes back.
+    # The copy reads HBM and writes VMEM. The fusion reads both, and writes bf16 (2 bytes) to VMEM
+    # and pred (1 byte) to HBM. The conversion reads VMEM and writes HBM.
     numbers = 8 * 128
     assert traffic(Program(PROGRAM)) == Traffic(
         hbm=numbers * (4 + 4 + 1 + 4), near=numbers * (4 + 4 + 2 + 2)
@@ -63,7 +63,7 @@ def test_a_sum_over_devices_reads_and_writes_though_it_only_starts():
 
 
 def test_an_array_is_moved_in_whole_tiles():
-    # 48 of 128 lanes, and 3 of 8 rows: what fills them is moved too.
+    # A tile has 8 rows and 128 lanes. Arrays with 3 rows and 48 lanes are padded to whole tiles.
     narrow = PROGRAM.replace("8,128]", "2,3,48]").replace("{1,0:", "{2,1,0:")
     assert traffic(Program(narrow)) == traffic(Program(PROGRAM)).times(2)
 
@@ -104,8 +104,8 @@ def test_a_loop_moves_the_slices_it_takes_and_makes(rounds):
         return jax.lax.scan(lambda carry, row: (carry + row, jnp.exp(carry * row)), carry, rows)
 
     moved = traffic(compiled(loop, jnp.ones(size), jnp.ones((rounds, size)))).hbm
-    # A row read and one written, and the carry; the compiler may split and copy, but nothing in it
-    # grows with the square of the rounds.
+    # Each iteration reads a row, writes a row, and reads and writes the carry. The compiler may
+    # add copies, but the bytes must not grow with the square of the number of iterations.
     least = 4 * rounds * 4 * size
     assert least <= moved <= 3 * least
 

@@ -1,4 +1,4 @@
-"""A trained model's pure functions: what they are of each other, and of stacked parameters."""
+"""The pure functions of a trained model: composed, at temperature 0, and under `jax.vmap`."""
 
 import functools
 
@@ -16,7 +16,7 @@ from vaejax.trained import functions
 
 @pytest.fixture(scope="module", params=[least, tiny_ladder])
 def parts(request):
-    """A model, its likelihood, its parameters, pictures, and a key for each of them."""
+    """A model, its likelihood, its parameters, pictures, and a random key for each picture."""
     config = request.param()
     model, likelihood = build_model(config, EXACT), build_likelihood(config)
     pixels = np.random.default_rng(0).integers(0, 256, (3, *config.data.shape), np.uint8)

@@ -1,4 +1,4 @@
-"""The loop in this process: it learns and resumes exactly."""
+"""Runs the training loop in this process: it learns, and it resumes exactly."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def test_it_learns_and_leaves_what_it_promised(uninterrupted):
 
 
 def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
-    """Stopped after 1, 5 and 7 steps, in the middle of windows, and gone on each time."""
+    """Stops after 1, 5 and 7 steps, between two logs, and resumes each time."""
     config = least()
     for at in (1, 5, 7):
         with stopping_at(at):
@@ -95,7 +95,7 @@ def test_a_stop_at_any_step_changes_nothing(uninterrupted, tmp_path):
 
 
 def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monkeypatch):
-    """Asked to stop in the first of three batches, at either validation."""
+    """Requests the stop in the first of three batches, in each of the two validations."""
     config, stop, calls = least(), loop.Stop(), []
     make = evaluation.make_eval_step
 
@@ -114,7 +114,7 @@ def test_a_stop_during_validation_changes_nothing(uninterrupted, tmp_path, monke
     for stopped_at in (6, 12):
         assert train(config, tmp_path) is Outcome.INTERRUPTED
         assert final_state(tmp_path, config).state.step == stopped_at
-        assert metrics(tmp_path)[-1]["split"] == "train", "nothing is told of half a validation"
+        assert metrics(tmp_path)[-1]["split"] == "train", "an interrupted validation is not logged"
         stop.requested = False
     assert train(config, tmp_path) is Outcome.FINISHED
     assert len(calls) == 1 + 3 + 1 + 3
@@ -129,7 +129,7 @@ def test_several_steps_in_one_dispatch_change_nothing(uninterrupted, tmp_path):
     for a, b in zip(one, several, strict=True):
         assert a["step"] == b["step"]
         np.testing.assert_allclose(a["elbo_nats"], b["elbo_nats"], rtol=1e-4)
-    # The first of them was compiled, so that no rate can be told of it.
+    # The first window is one dispatch, which includes the compilation, so it has no rate.
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     rates = ["images_per_second" in line for line in lines if line["split"] == "train"]
     assert rates == [False, True, True, True]

@@ -1,4 +1,4 @@
-"""The versions of a run: recorded, compared between processes, and told where they changed."""
+"""Package versions: saved in checkpoints, compared between processes, and pinned for runs."""
 
 import configparser
 import os
@@ -29,14 +29,14 @@ CONSTRAINTS = REPOSITORY / "launch" / "constraints.txt"
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """A run of four steps with one checkpoint."""
+    """Returns the work directory of a finished run of four steps."""
     workdir = tmp_path_factory.mktemp("begun")
     assert train(tiny(train={"steps": 4}), workdir) is Outcome.FINISHED
     return workdir
 
 
 def start_with(directory, workdir, *flags):
-    """Starts a run where `directory` is searched first for what is installed."""
+    """Starts a run that searches `directory` first for installed packages."""
     return subprocess.Popen(
         [sys.executable, "-m", "vaejax.main", f"--config={CONFIG_FILE}", f"--workdir={workdir}",
          "--config.prior.fitted=()", *flags],
@@ -46,7 +46,7 @@ def start_with(directory, workdir, *flags):
 
 
 def install(directory, name, version):
-    """Leaves what an installer leaves of a package: its name and version."""
+    """Writes the metadata of an installed package to `directory`, and returns `directory`."""
     info = directory / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -124,7 +124,7 @@ def test_a_process_with_another_version_stops_all(tmp_path):
 
 
 def pinned(python):
-    """The constraints that hold on Linux x86-64 under this Python: version by name."""
+    """Returns the pinned versions by name, for Linux x86-64 and a version of Python."""
     surroundings = {
         "python_version": python, "python_full_version": f"{python}.7", "sys_platform": "linux",
         "platform_machine": "x86_64", "platform_system": "Linux", "os_name": "posix",
@@ -146,11 +146,16 @@ def test_every_version_that_is_recorded_is_pinned(python):
     tpu_and_cuda = {"libtpu", "jax-cuda13-plugin", "jax-cuda13-pjrt"}
     assert set(versions()) - {"vaejax", "python"} | tpu_and_cuda <= found.keys()
     assert found["jax"] == found["jaxlib"] == found["jax-cuda13-plugin"]
-    assert (Version(found["jax"]) < Version("0.11")) == (python == "3.11"), "0.11 wants 3.12"
+    assert (Version(found["jax"]) < Version("0.11")) == (python == "3.11"), (
+        "JAX 0.11 requires Python 3.12"
+    )
 
 
 def test_what_setup_cfg_asks_for_is_pinned_and_allowed():
-    """No constraint is older than what the package requires, with all of its extras for runs."""
+    """Checks the requirements of the package and of its extras tfds, tpu and cuda.
+
+    Only requirements with a marker, which may not apply, may be without a pin.
+    """
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     texts = [setup["options"]["install_requires"]]
@@ -165,7 +170,7 @@ def test_what_setup_cfg_asks_for_is_pinned_and_allowed():
 
 
 def test_the_constraints_name_no_place():
-    """Neither a registry nor a path: each machine asks its own."""
+    """Checks for URLs, paths and options: each machine installs from its own package index."""
     lines = [line for line in CONSTRAINTS.read_text().splitlines() if line[0] != "#"]
     assert not [line for line in lines if "/" in line or line.startswith("-")]
     assert "index" not in CONSTRAINTS.read_text() and "://" not in CONSTRAINTS.read_text()

@@ -1,4 +1,7 @@
-"""The rivals do the same work as vaejax, and each takes its turns. No time is asserted."""
+"""The rival programs of `benchmarks.versus` do the same work as vaejax, in alternating turns.
+
+These tests assert nothing about speed.
+"""
 
 import importlib.util
 import json
@@ -73,13 +76,13 @@ def test_a_rival_builds_no_other_model_than_the_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [(28, 28), (28, 20), (64, 64)])
 def test_pytorchs_model_is_the_same(size):
-    """With vaejax's parameters and noise it has vaejax's loss."""
+    """Given vaejax's parameters and noise, the PyTorch model computes vaejax's loss."""
     torch = pytest.importorskip("torch", reason="needs pip install -e '.[versus]'")
     from benchmarks.rivals import pytorch
 
     config = tiny(data={"image_size": size}, model={"widths": (8, 16, 24), "blocks": (1, 2, 1)})
     model = build_model(config)
-    # What starts at zero would hide mistakes.
+    # Parameters that are initialised to zero would hide differences between the models.
     params = away_from_start(model, config, by=0.05)
     images = jax.random.randint(jax.random.key(2), (4, *size, 3), 0, 256).astype(np.uint8)
     keys = jax.random.split(jax.random.key(3), 4)
@@ -97,11 +100,14 @@ def test_pytorchs_model_is_the_same(size):
 
 
 def give_parameters(rival, params: dict, prior) -> None:
-    """Copies vaejax's parameters into PyTorch's model."""
+    """Copies vaejax's parameters into the PyTorch model."""
     import torch
 
     def give(layer, values):
-        """A convolution's kernel is [height, width, in, out] here and [out, in, ...] there."""
+        """Copies one layer. Flax stores convolution kernels as [height, width, in, out].
+
+        PyTorch stores them as [out, in, height, width].
+        """
         (values,) = [values] if "kernel" in values else values.values()
         kernel = np.asarray(values["kernel"])
         kernel = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T

@@ -1,4 +1,4 @@
-"""A process in which nothing moves any more ends by itself, and shows where it stands."""
+"""A process that makes no progress is ended, and prints the stack of each of its threads."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
-"""Where TensorFlow is not installed, everything but `tfds:` works, and that says what is missing.
+"""Without TensorFlow, training works, and a `tfds:` source fails with what to install.
 
-`.ci/without_tensorflow` runs these tests in an environment of their own.
+`.ci/without_tensorflow` runs these tests in a separate environment.
 """
 
 import importlib.util
@@ -26,6 +26,7 @@ SHORT = [
 
 
 def trains(config, workdir, *flags):
+    """Trains a preset; asserts that bits/dim fall and that stderr does not mention TensorFlow."""
     done = command("main", f"--config={CONFIGS / config}", f"--workdir={workdir}", *SHORT, *flags)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "TensorFlow" not in done.stderr

@@ -1,4 +1,4 @@
-"""Zips as they come: damaged, foreign, hostile; each is used, set aside in part, or one line."""
+"""Damaged, unusual and hostile zips are read, read in part, or refused with a one-line message."""
 
 import io
 import re
@@ -15,8 +15,8 @@ from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.errors import UserError
 
 COUNT = 6
-# Where a field lies in a member's entry of the central directory (.ZIP specification 4.3.12), and
-# in its own header (4.3.7).
+# Offsets of fields in a member's entry of the central directory (.ZIP specification 4.3.12), and in
+# its local header (4.3.7).
 CENTRAL, LOCAL = b"PK\1\2", b"PK\3\4"
 VERSION, FLAGS, METHOD = {CENTRAL: 6, LOCAL: 4}, {CENTRAL: 8, LOCAL: 6}, {CENTRAL: 10, LOCAL: 8}
 CRC, SIZE, NAME = {CENTRAL: 16, LOCAL: 14}, {CENTRAL: 24, LOCAL: 22}, {CENTRAL: 46, LOCAL: 30}
@@ -33,7 +33,7 @@ def plain_zip(**members: bytes) -> bytes:
 
 
 def patched(archive: bytes, field: dict[bytes, int], value: bytes, count: int = 99) -> bytes:
-    """A zip with one field overwritten in the last `count` of its members."""
+    """Returns a zip with one field overwritten in the last `count` of its members."""
     changed = bytearray(archive)
     for mark, offset in field.items():
         starts = [match.start() for match in re.finditer(re.escape(mark), archive)]
@@ -129,7 +129,7 @@ def test_names_as_other_programs_write_them(tmp_path):
         archive.writestr("val\\c.jpg", jpeg(3))
         archive.writestr("../train/.//d.jpg", jpeg(4))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of two members with one name
+            warnings.simplefilter("ignore")  # zipfile warns about repeated names
             archive.writestr("train/b.jpg", jpeg(5))
             archive.writestr("train/b.jpg", jpeg(6))
         archive.writestr("a/" * 30_000 + "deep.jpg", jpeg(7))

@@ -1,4 +1,4 @@
-"""A run of seconds: the smallest config that still has every part. Also a config file."""
+"""The smallest config that has every part of a run, for runs of seconds. Also a config file."""
 
 import dataclasses
 import importlib.util
@@ -12,9 +12,9 @@ from vaejax.config import Config, default_config
 from vaejax.config.settings import resolve
 
 CONFIG_FILE = pathlib.Path(__file__)
-# Flags of the commands, for less to compile where neither the prior nor the depth matters,
+# Flags of commands for less to compile, in tests for which the prior does not matter.
 LEAST = ("--config.prior.name=standard_normal", "--config.model.blocks=(0, 1)")
-# and to validate, draw and save only at the end.
+# Flags of commands to validate, draw pictures and save only at the end.
 ONCE = ("--config.train.eval_every=12", "--config.train.save_every=12")
 
 
@@ -25,9 +25,10 @@ LADDER = {
 
 
 def get_config(model: str = "conv") -> ml_collections.ConfigDict:
-    """What `--config=tests/tiny.py` reads; `tests/tiny.py:ladder` is of a ladder.
+    """Returns the config for `--config=tests/tiny.py` or `--config=tests/tiny.py:MODEL`.
 
-    `tests/tiny.py:least` has two steps and the least to compile.
+    Args:
+      model: `conv`, `ladder`, or `least`, a `conv` of two steps with the least to compile.
     """
     config = default_config()
     config.model.name = "conv" if model == "least" else model
@@ -61,7 +62,7 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
 
 
 def tiny(model_name: str = "conv", **sections: dict) -> Config:
-    """The tiny config with some settings changed: `tiny(train={"steps": 3})`."""
+    """Returns the tiny config with some settings changed: `tiny(train={"steps": 3})`."""
     config = get_config(model_name)
     for section, values in sections.items():
         config[section].update(values)
@@ -70,19 +71,19 @@ def tiny(model_name: str = "conv", **sections: dict) -> Config:
 
 
 def least(**sections: dict) -> Config:
-    """`tiny` with the least to compile, where neither the prior nor the depth matters."""
+    """Returns `tiny` with less to compile, for tests for which the prior does not matter."""
     small = {"model": {"blocks": (0, 1)}, "prior": {"name": "standard_normal"}}
     return tiny(**{name: {**small.get(name, {}), **sections.get(name, {})}
                    for name in {**small, **sections}})  # fmt: skip
 
 
 def tiny_ladder(**sections: dict) -> Config:
-    """A ladder of three groups at two resolutions, and one between without any."""
+    """Returns a ladder with three groups at two resolutions; a level between them has no group."""
     return tiny("ladder", **{**LADDER, **sections})
 
 
 def flags_of(model_name: str = "conv", **sections: dict) -> list[str]:
-    """The flags by which a command has the config `tiny(model_name, **sections)`."""
+    """Returns the flags that give a command the config `tiny(model_name, **sections)`."""
     changes = [(name, key, value) for name in sections for key, value in sections[name].items()]
     return [
         f"--config={CONFIG_FILE}:{model_name}",
@@ -91,13 +92,13 @@ def flags_of(model_name: str = "conv", **sections: dict) -> list[str]:
 
 
 def without(config: Config, section: str, **values: object) -> Config:
-    """`config` with other values in one section, unchecked."""
+    """Returns `config` with other values in one section, without checking them."""
     part = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **{section: part})
 
 
 def of_file(path: pathlib.Path) -> ml_collections.ConfigDict:
-    """What a config file sets."""
+    """Returns the config that a config file makes."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -105,7 +106,7 @@ def of_file(path: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:
-    """The lines of metrics.jsonl, without what the clock decides."""
+    """Returns the lines of metrics.jsonl without the values that are measured times."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     values = [json.loads(line) for line in lines]
     for line in values:

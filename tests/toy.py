@@ -1,7 +1,7 @@
-"""A task that is no VAE: two networks against each other and one that is frozen. Also a command.
+"""A task that is not a VAE: two adversarial networks and a frozen one. Also a command.
 
-`python -m toy WORKDIR [HOST:PORT COUNT INDEX]` trains three stages of it as `vaejax.main` trains a
-VAE: each stage's frozen network is the player of the stage before.
+`python -m toy WORKDIR [HOST:PORT COUNT INDEX]` trains three stages of it, as `vaejax.main` trains a
+VAE. The frozen network of the second and third stage is the averaged player of the stage before.
 """
 
 import pathlib
@@ -32,30 +32,33 @@ SETTINGS = OptimizerConfig(
     learning_rate=0.1, warmup_steps=0, final_fraction=1.0, clip_norm=0.0, guard=0.0,
     weight_decay=0.0, ema_decay=0.5,
 )  # fmt: skip
-# Each example is a point: how far the head is turned, which has a side, and how it smiles.
+# The labels that are an example's coordinates. The yaw changes sign in a mirrored picture.
 LABELS, SIDED = ("yaw", "smile"), ("yaw",)
 START = 0.5
-# The player comes there once, and after a rollback is too slow to do so again.
+# The player reaches this limit once. After the rollback its learning rate is too low to do so.
 LIMIT = 1.85
 
 
 def toy_config(**train_settings) -> Config:
-    """The data and the loop of a run that takes seconds."""
+    """Returns the config of a run of the task that takes seconds."""
     loop = {"steps": 24, "log_every": 4, "eval_every": 8, "save_every": 4}
     trouble = {"max_skipped": 4, "rollback_factor": 0.1}
     return tiny(train={**loop, **trouble, **train_settings})
 
 
 def points(batch: dict) -> jax.Array:
-    """[batch, 2], each about within -1 and 1."""
+    """Returns the points [batch, 2]: yaw and smile, scaled to about [-1, 1]."""
     return jnp.stack([batch["yaw"] / 30.0, batch["smile"]], axis=1)
 
 
 class Adversaries:
-    """A player moves towards the points plus an adversary, who moves away from the player.
+    """Trains a player and an adversary against each other.
+
+    The player minimises its mean squared distance from the points, which the adversary and the
+    frozen network shift. The adversary maximises that distance, minus a penalty on its norm.
 
     Attributes:
-      limit: a coordinate of the player from which on its loss is no number.
+      limit: the player's loss is NaN if the absolute value of a coordinate is at least this.
     """
 
     best_by = "distance"
@@ -127,7 +130,7 @@ class Adversaries:
 
 
 class Silent:
-    """Health of which there is nothing to say."""
+    """Gives no health warnings."""
 
     def training(self, step, values):
         return []
@@ -137,7 +140,7 @@ class Silent:
 
 
 class MeanDistance:
-    """The player's distance from the points, over the validation split."""
+    """Computes the player's mean squared distance from the points of the validation split."""
 
     def __init__(self, mesh):
         self._mesh = mesh
@@ -161,7 +164,7 @@ class MeanDistance:
 
 
 class Board:
-    """Draws the player as a white point."""
+    """Draws the player as a white pixel."""
 
     def __init__(self, directory):
         self._directory = directory
@@ -175,7 +178,7 @@ class Board:
 
 
 def stages(workdir: pathlib.Path):
-    """Three of them, of which the first rolls back once."""
+    """Returns three stages. The first is rolled back once, when the player reaches `LIMIT`."""
     long, short = toy_config(), toy_config(steps=8)
 
     def first(_):
@@ -189,7 +192,7 @@ def stages(workdir: pathlib.Path):
 
 
 def player_of(directory: pathlib.Path) -> np.ndarray:
-    """The averaged player in the last checkpoint of a stage."""
+    """Returns the player's averaged parameters in the last checkpoint of a stage."""
     with closing(Checkpoints(directory / "checkpoints", read_only=True)) as checkpoints:
         at, place = checkpoints.steps()[-1], replicated(single_device_mesh())
         averages = restore_averages(checkpoints, at, shapes(Adversaries()), place)
@@ -197,7 +200,7 @@ def player_of(directory: pathlib.Path) -> np.ndarray:
 
 
 def main(workdir: str, coordinator: str = "", count: str = "1", index: str = "0") -> int:
-    """Trains; the exit status is `vaejax.main`'s."""
+    """Trains the stages; returns the exit status that `vaejax.main` would return."""
     interrupt_on_signal()
     group = processes.ALONE
     if coordinator:

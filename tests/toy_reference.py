@@ -1,4 +1,4 @@
-"""What the toy task of `toy.py` must learn, computed by NumPy."""
+"""Computes with NumPy what the toy task of `toy.py` must learn."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,11 @@ from vaejax.training.step import step_keys
 
 
 def played(means):
-    """The players' positions by hand, from the means of the points that each update saw."""
+    """Returns the parameters of the three networks by name; `fixed` keeps its initial ones.
+
+    Args:
+      means: means of the points that the updates see, [update, 2]; each row is one Adam update.
+    """
     params = {name: np.full(2, toy.START) for name in ("player", "adversary", "fixed")}
     moments = {name: (np.zeros(2), np.zeros(2)) for name in ("player", "adversary")}
     for step, mean in enumerate(means):
@@ -29,9 +33,9 @@ def played(means):
 
 
 def means_of_a_run(config):
-    """What each update of a run sees: labels in the order of the data, mirrored by the step's key.
+    """Returns the mean of the points that each update of a run sees, [update, 2].
 
-    Of the points, in the picture's left and right, the mean.
+    The labels come in the training order; the key of each step chooses which of them are mirrored.
     """
     labels = open_dataset(config.data).splits["train"].labels
     size, means = config.train.batch_size, []

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 NO_SPACE = "no space is left on the disk, or a quota is used up"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# The system may have fewer of these to give than this process needs now.
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _AWAY = (
     errno.EIO,
     errno.ESTALE,
@@ -13,9 +15,7 @@ _AWAY = (
     errno.ENOTCONN,
     errno.EACCES,
     errno.EPERM,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
+    *_LIMITS,
 )
 # Clearer than the operating system's messages for these errors.
 _IN_THE_WAY = {
@@ -116,6 +116,11 @@ def is_out_of_reach(error: BaseException) -> bool:
     Nothing is damaged in that case.
     """
     return _is_behind(error, _AWAY)
+
+
+def is_at_a_limit(error: BaseException) -> bool:
+    """Returns whether the memory or the number of open files that the system grants is used up."""
+    return is_out_of_memory(error) or _is_behind(error, _LIMITS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

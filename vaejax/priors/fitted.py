@@ -2,8 +2,6 @@
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vaejax.errors import UserError, short_reason
+from vaejax.errors import UserError, is_out_of_memory, short_reason
 from vaejax.files.atomic import replacing
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
@@ -112,16 +110,10 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
             f"{path} cannot be read ({short_reason(error)}); see that it may be read, or fit it "
             "again"
         ) from error
-    # NumPy, its zip reader, JSON, and missing or superfluous entries can raise all of these.
-    except (
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    # NumPy, its zip reader, JSON, and missing or superfluous entries raise nearly any type.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is damaged or no fitted prior; fit it again") from error
 
 

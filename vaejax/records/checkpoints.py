@@ -189,7 +189,7 @@ class Checkpoints:
             cannot be reached.
         """
         saved_meta = self._saved_meta(step)
-        if part not in saved_meta.get(_DIGESTS, {}):
+        if part not in saved_meta[_DIGESTS]:
             return None
         self._check_layout(step, name, like)
         wanted = getattr(like, part)
@@ -250,13 +250,16 @@ class Checkpoints:
 
     def _saved_meta(self, step: int) -> dict[str, Any]:
         saved = self._read(step, {META: ocp.args.JsonRestore()})[META]
+        # A changed bit may leave valid JSON of another structure.
+        if not isinstance(saved, dict) or not isinstance(saved.get(_DIGESTS), dict):
+            raise self._damaged(step, f"its {META} has no digests")
         meta = {name: value for name, value in saved.items() if name != _DIGESTS}
         self._check(step, META, saved, json_digest(meta))
         return saved
 
     def _check(self, step: int, item: str, saved_meta: dict[str, Any], found: int) -> None:
         """Raises DamagedCheckpoint if an item's digest is not the saved one: a bit has flipped."""
-        if _DIGESTS in saved_meta and saved_meta[_DIGESTS][item] != found:
+        if saved_meta[_DIGESTS].get(item) != found:
             raise self._damaged(step, f"its {item} is not what was saved")
 
     def _read(self, step: int, args: dict[str, ocp.args.CheckpointArgs]) -> dict[str, Any]:

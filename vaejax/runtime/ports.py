@@ -49,9 +49,14 @@ def own_address() -> str:
         return probe.getsockname()[0]
 
 
+def is_port(words: str) -> bool:
+    """Whether `words` are a number from 1 to 65535."""
+    return words.isascii() and words.isdigit() and 0 < int(words) < 2**16
+
+
 def _from_environment(variable: str, default: int) -> int:
     words = os.environ.get(variable) or str(default)
-    if not (words.isascii() and words.isdigit() and 0 < int(words) < 2**16):
+    if not is_port(words):
         raise UserError(f"{variable}={words} is no port; set it to a number from 1 to 65535")
     return int(words)
 

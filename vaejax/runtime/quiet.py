@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -30,17 +30,38 @@ _BOARD = "tensorboardX"
 _ENDINGS = ("Event loop is closed", "Python is likely shutting down", "interpreter shutdown")
 
 
+# Blocks of several threads may overlap: the first hides the output, and the last restores it.
+_lock, _restores = threading.Lock(), ExitStack()
+_blocks = 0
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Hides the log lines and tracebacks of libraries within the block; then restores all hooks."""
+    global _blocks
+    with _lock:
+        if not _blocks:
+            _restores.enter_context(_hidden())
+        _blocks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
+            if not _blocks:
+                _restores.close()
+
+
+@contextmanager
+def _hidden() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     handlers = list(logging.root.handlers)
     unraisable, thread = sys.unraisablehook, threading.excepthook
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without(_is_orphan, unraisable)
+    threading.excepthook = _in_a_thread(thread)
     try:
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        sys.unraisablehook = _without(_is_orphan, unraisable)
-        threading.excepthook = _in_a_thread(thread)
         yield
     finally:
         sys.unraisablehook, threading.excepthook = unraisable, thread

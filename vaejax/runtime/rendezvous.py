@@ -13,6 +13,7 @@ from typing import Any
 from vaejax.errors import Absent, UserError
 from vaejax.runtime.callers import Callers
 from vaejax.runtime.messages import LONGEST_MESSAGE, Greeting, decode, encode
+from vaejax.runtime.ports import is_port
 
 CAUSES = "usually a machine did not start the command, or a firewall closes the port between them"
 
@@ -38,7 +39,7 @@ class Rendezvous:
     def __post_init__(self) -> None:
         """Raises UserError for an invalid address, index or number of processes."""
         host, _, port = self.coordinator.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        if not host or not is_port(port):
             raise UserError(
                 f"--coordinator={self.coordinator} is no address; write HOST:PORT, such as "
                 "10.0.0.2:8476"

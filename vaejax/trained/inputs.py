@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def as_pictures(given: Any, config: DataConfig) -> Pictures:
         array = given[None] if given.ndim == 3 else given
     else:
         if not _is_single(given) and not isinstance(given, (list, tuple)):
-            raise UserError(f"a {type(given).__name__} is no picture; {_wanted(config)}")
+            raise _no_picture(given, config)
         items = [given] if _is_single(given) else given
         arrays = [_as_array(item, config) for item in items]
         if len({array.shape for array in arrays}) > 1:
@@ -62,13 +61,20 @@ def _as_array(item: Any, config: DataConfig) -> np.ndarray:
     if isinstance(item, Image.Image):
         return _cut(partial(to_pixels, item), "a PIL picture", config)
     if isinstance(item, (str, os.PathLike)):
-        path = local_path("picture", Path(item))
+        path = local_path("picture", os.fspath(item))
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror})") from error
         return _cut(partial(decode, content, max_pixels=config.max_pixels), str(path), config)
-    return np.asarray(item)
+    try:
+        return np.asarray(item)
+    except ValueError as error:  # rows of different lengths
+        raise _no_picture(item, config) from error
+
+
+def _no_picture(given: Any, config: DataConfig) -> UserError:
+    return UserError(f"an object of type {type(given).__name__} is no picture; {_wanted(config)}")
 
 
 def _cut(pixels: Callable[..., np.ndarray], name: str, config: DataConfig) -> np.ndarray:

@@ -66,8 +66,10 @@ def _came_and_went(workdir: Path, dataset: Dataset) -> str:
     """Lists the new and the missing names for a message; empty if the run's own are not known."""
     try:
         kept = json.loads(gzip.decompress((workdir / FILE).read_bytes()))
-        old = {str(name) for names in kept.values() for name in names}
+        old = {name for names in kept.values() for name in names}
     except Exception:  # whatever is wrong with that file, the message is about the data
+        return ""
+    if not all(isinstance(name, str) for name in old):
         return ""
     new = {name for names in _names(dataset).values() for name in names}
     return "".join(

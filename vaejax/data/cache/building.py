@@ -4,7 +4,7 @@ import hashlib
 import os
 import pathlib
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -19,7 +19,7 @@ from vaejax.data.pictures.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.reasons import count_reasons
 from vaejax.data.sources.file_tree import Unreadable
 from vaejax.data.splits import SPLITS, assign
-from vaejax.errors import UserError
+from vaejax.errors import UserError, is_at_a_limit, short_reason
 from vaejax.records.progress import counting
 
 _PICTURES_PER_CHUNK = 64
@@ -63,19 +63,18 @@ class _Columns:
             for key, value in labels.items():
                 self.labels[key].append(value)
 
-    def save(self, path: pathlib.Path, rows: np.ndarray) -> None:
-        """Writes the names and labels of some rows to an `.npz` file, and forces it to disk.
+    def save(self, path: pathlib.Path, rows: np.ndarray, labels: Collection[str]) -> None:
+        """Writes the names and some labels of some rows to an `.npz` file, and forces it to disk.
 
-        Names are stored as values, because a file name may hold any characters. A label whose
-        values differ in shape is left out.
+        Names are stored as values, because a file name may hold any characters.
         """
-        labels = {
+        labelled = {
             f"label:{key}": np.asarray(values)[rows]
             for key, values in self.labels.items()
-            if len(set(map(np.shape, values))) == 1
+            if key in labels
         }
         with open(path, "wb") as file:
-            np.savez(file, names=np.asarray(self.names, dtype=np.str_)[rows], **labels)
+            np.savez(file, names=np.asarray(self.names, dtype=np.str_)[rows], **labelled)
             file.flush()
             os.fsync(file.fileno())
 
@@ -122,6 +121,7 @@ def build(
                 columns[decoded.split].extend(decoded)
     if "train" not in columns and _POOL not in columns:
         raise _nothing_left(set_aside, list(columns))
+    labels = _of_one_shape(columns.values())
     if _POOL in columns:
         names = assign(columns[_POOL].digests, config.holdout, config.split_seed)
         if "train" not in names:
@@ -132,10 +132,19 @@ def build(
         npy.part(folder / f"{_POOL}.npy", names)
         parted = columns.pop(_POOL)
         for split in set(names):
-            parted.save(folder / f"{split}.npz", np.flatnonzero(np.asarray(names) == split))
+            parted.save(folder / f"{split}.npz", np.flatnonzero(np.asarray(names) == split), labels)
     for split, kept in columns.items():
-        kept.save(folder / f"{split}.npz", np.arange(len(kept.names)))
+        kept.save(folder / f"{split}.npz", np.arange(len(kept.names)), labels)
     return set_aside, remarks
+
+
+def _of_one_shape(columns: Iterable[_Columns]) -> set[str]:
+    """Returns the labels whose values have one shape in all splits; no array can hold others."""
+    shapes: defaultdict[str, set[tuple[int, ...]]] = defaultdict(set)
+    for split in columns:
+        for key, values in split.labels.items():
+            shapes[key].update(map(np.shape, values))
+    return {key for key, found in shapes.items() if len(found) == 1}
 
 
 def _nothing_left(set_aside: dict[str, str], splits: list[str]) -> UserError:
@@ -213,9 +222,16 @@ def _decode_chunk(decode_one, chunk: Chunk) -> _Decoded:
 def _read(item: Item) -> bytes | np.ndarray:
     try:
         content = item.read()
-    except Unreadable as error:  # a bad disk, permissions, a damaged member of a zip
-        raise UnusablePicture(str(error)) from error
     except Exception as error:
+        if is_at_a_limit(error):
+            # The picture is sound: without it, the cache would stay wrong.
+            raise UserError(
+                f"{item.name} cannot be read now ({short_reason(error)}); lower "
+                "config.data.decode_threads or raise the limit (ulimit -a shows them), and run the "
+                "same command to go on"
+            ) from error
+        if isinstance(error, Unreadable):  # a bad disk, permissions, a damaged member of a zip
+            raise UnusablePicture(str(error)) from error
         raise UnusablePicture(f"cannot be read: {error or type(error).__name__}") from error
     return np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
 

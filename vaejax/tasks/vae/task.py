@@ -106,7 +106,9 @@ class VAETask:
         terms = evidence(self.model, params[net], self._likelihood, images, keys, dropout=keys)
         kl = jnp.mean(terms.inference.kl, axis=0)
         sizes = jnp.asarray(self.model.factors(), jnp.float32)
-        weighted_kl = objectives.free_bits(kl, settings.free_bits * sizes)
+        weighted_kl = kl
+        if settings.free_bits:
+            weighted_kl = objectives.free_bits(kl, settings.free_bits * sizes)
         if settings.balance:
             weighted_kl *= objectives.balance(kl, sizes, kl_warmup(settings, step))
         loss = beta_at(settings, step) * jnp.sum(weighted_kl) - jnp.mean(terms.log_likelihood)
