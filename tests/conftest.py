@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+from importlib.metadata import version
 
 # Set before JAX is imported. With two CPU devices, tests can check how arrays are sharded.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
@@ -18,19 +19,19 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Operations of a program carry no Python traceback: no test needs it.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
-import hypothesis
-import jax
-import pytest
-from commands import command
-from tiny import CONFIG_FILE
-
-if jax.__version_info__ < (0, 11):
+if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):
     # XLA's older code generator, without splitting modules for parallel code generation, halves the
     # compile time. Newer versions of JAX no longer have it.
     os.environ.setdefault(
         "XLA_FLAGS",
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     )
+
+import hypothesis
+import jax
+import pytest
+from commands import command
+from tiny import CONFIG_FILE
 
 # pytest may run with SIGINT or SIGHUP ignored, as under `nohup` or as a background job. Child
 # processes would inherit that, and a shell cannot trap a signal that was ignored when it started.

@@ -26,6 +26,15 @@ def test_an_address_is_refused_with_a_remedy(scheme, rest, slashes):
     assert any(word in str(error.value) for word in ("mount it", "download it", "write /"))
 
 
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [("file:///a%20b/c", "/a b/c"), ("file://localhost/x", "/x"), ("file:/x", "/x")],
+)
+def test_the_remedy_names_the_path_of_a_file_url(address, path):
+    with pytest.raises(UserError, match=f"write {path}$"):
+        local_path("--out", address)
+
+
 def test_what_is_no_path_is_said_to_be_none():
     with pytest.raises(UserError, match=r"workdir=.* is no path"):
         vaejax.load("run\0")

@@ -260,8 +260,8 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(which):
 
 def test_the_ports_are_fixed(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "1")  # only process 0 checks that the ports are free
-    monkeypatch.delenv("JAX_COORDINATOR_PORT", raising=False)
-    monkeypatch.delenv("VAEJAX_PORT", raising=False)
+    for name in ("JAX_COORDINATOR_PORT", "VAEJAX_PORT"):
+        monkeypatch.setenv(name, "")  # else the value that `choose_port` sets would stay
     assert ports.choose_port() == 8477 and os.environ["JAX_COORDINATOR_PORT"] == "8476"
     monkeypatch.setenv("JAX_COORDINATOR_PORT", "5000")
     assert ports.choose_port() == 5001 and os.environ["JAX_COORDINATOR_PORT"] == "5000"

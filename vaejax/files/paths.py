@@ -2,6 +2,7 @@
 
 import os
 import re
+import urllib.parse
 from pathlib import Path
 
 from vaejax.errors import UserError
@@ -56,7 +57,8 @@ def check_no_address(name: str, value: str) -> None:
         return
     scheme, rest = match.groups()
     if scheme.lower() == "file":
-        remedy = f"write /{rest.lstrip('/')}"
+        path = urllib.parse.unquote(rest).removeprefix("localhost/")
+        remedy = f"write /{path.lstrip('/')}"
     elif scheme.lower() in ("http", "https", "ftp"):
         remedy = "download it first, and name where it lies"
     else:

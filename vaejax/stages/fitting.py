@@ -10,11 +10,12 @@ from vaejax.config import FITTED_PRIORS
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.files.atomic import check_writable
-from vaejax.priors.fitted import fit_prior, save_prior
+from vaejax.priors.fitted import fit_prior
 from vaejax.records.progress import say
 from vaejax.stages.flow_prior import NAME, flow_prior_stage
 from vaejax.stages.sequence import train_in_turn
 from vaejax.trained.model import TrainedModel
+from vaejax.trained.prior_files import save_fitted
 from vaejax.training.loop import Outcome
 
 
@@ -35,7 +36,7 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
     for name in names:
         check_writable(
-            trained.prior_path(name), "the prior", "make the run's directory writable, or copy it"
+            trained.origin.path(name), "the prior", "make the run's directory writable, or copy it"
         )
 
 
@@ -73,7 +74,7 @@ def _fit_at_once(trained: TrainedModel, names: Sequence[str], dataset: Dataset, 
     for name in names:
         started = time.monotonic()
         prior = fit_prior(name, codes, jax.random.key(seed), progress=say)
-        save_prior(trained.prior_path(name), prior, trained.prior_meta(len(codes)))
+        save_fitted(trained.origin, name, prior, len(codes))
         say(f"prior {name} fitted to {len(codes)} codes in {time.monotonic() - started:.1f} s")
 
 

@@ -14,7 +14,6 @@ from vaejax.config import Config, OptimizerConfig
 from vaejax.data import Dataset
 from vaejax.data.cache.npy import NpyWriter
 from vaejax.files.atomic import replacing
-from vaejax.priors.fitted import save_prior
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import replicated, single_device_mesh
@@ -22,6 +21,7 @@ from vaejax.runtime.processes import ALONE, Group
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
 from vaejax.trained.model import TrainedModel
+from vaejax.trained.prior_files import save_fitted
 from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
 
@@ -126,5 +126,5 @@ def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, code
         at = checkpoints.best_step()
         assert at is not None, "a finished run has a checkpoint"
         params = restore_averages(checkpoints, at, shapes(task), place)
-    save_prior(trained.prior_path(NAME), task.prior(params), trained.prior_meta(codes))
-    say(f"prior {NAME} of step {at}: {trained.prior_path(NAME)}")
+    save_fitted(trained.origin, NAME, task.prior(params), codes)
+    say(f"prior {NAME} of step {at}: {trained.origin.path(NAME)}")

@@ -19,7 +19,8 @@ from vaejax.records.progress import counting, say
 from vaejax.runtime.mesh import make_mesh, replicated, round_up
 from vaejax.tasks.vae.evaluation import evaluate, make_eval_step, summarize
 from vaejax.trained.loading import open_data
-from vaejax.trained.model import OWN_PRIOR, TrainedModel
+from vaejax.trained.model import TrainedModel
+from vaejax.trained.prior_files import OWN_PRIOR
 from vaejax.version import __version__
 
 # Number of samples, and of training pictures, for the thumbnail Fréchet distance.
@@ -67,8 +68,7 @@ def measure(
             "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
             "model, gaussian or mixture"
         )
-    fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
-    log_prior = fitted and fitted.log_prob
+    log_prior = None if prior == OWN_PRIOR else trained.fitted_prior(prior).log_prob
     name = f"{split}{f'_{pictures}' if pictures else ''}_{prior}_k{importance_samples}"
     path = trained.workdir / "evaluations" / f"{name}_{trained.step:08d}.json"
     unwritable = _unwritable(path)

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from vaejax.config import FITTED_PRIORS, Config
+from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import EXACT, build_model
 from vaejax.models.noise import Keys, picture_keys
-from vaejax.priors.fitted import load_prior
+from vaejax.priors.fitted import FittedPrior
 from vaejax.runtime.compiling import jit, precise
 from vaejax.tasks.vae.evaluation import make_importance_bound
 from vaejax.trained import functions
@@ -32,9 +32,7 @@ from vaejax.trained.arguments import (
 )
 from vaejax.trained.batching import in_batches, joined
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
-
-# The name of the prior that was trained with the model; other names are priors fitted to its codes.
-OWN_PRIOR = "model"
+from vaejax.trained.prior_files import OWN_PRIOR, Origin, load_fitted
 
 
 class TrainedModel:
@@ -283,7 +281,7 @@ class TrainedModel:
             lambda x, index: bound(self.params, x, index, key), images, np.arange(len(images))
         )
 
-    def fitted_prior(self, name: str):
+    def fitted_prior(self, name: str) -> FittedPrior:
         """Loads a prior that was fitted to the codes of this checkpoint.
 
         Args:
@@ -298,46 +296,12 @@ class TrainedModel:
                 f"prior {name!r}: no prior is fitted to a ladder, whose groups' priors are trained "
                 f"with it; name {OWN_PRIOR}"
             )
-        if name not in FITTED_PRIORS:
-            known = ", ".join((OWN_PRIOR, *FITTED_PRIORS))
-            raise UserError(f"prior {name!r} is none of {known}; name one of them")
-        path = self.prior_path(name)
-        remedy = (
-            f"run python -m vaejax.fit --workdir={self.workdir} --prior={name} "
-            f"--checkpoint={self.step}"
-        )
-        if not path.exists():
-            raise UserError(f"no prior {name!r} was fitted in {self.workdir}; {remedy}")
-        prior, meta = load_prior(path)
-        if meta["step"] != self.step:
-            raise UserError(
-                f"the prior {name!r} was fitted to the codes of step {meta['step']}, but this is "
-                f"step {self.step}; {remedy}"
-            )
-        # The step alone would not distinguish two runs in the same work directory.
-        if (meta.get("model"), meta.get("data")) != (self.digest, self.data_fingerprint):
-            raise UserError(
-                f"the prior {name!r} in {self.workdir} was fitted to the codes of another model or "
-                f"other data than this, or by version 0.1, which did not record it; {remedy}"
-            )
-        return prior
+        return load_fitted(self.origin, name)
 
-    def prior_meta(self, codes: int) -> dict[str, Any]:
-        """Returns what a file of a fitted prior records of this checkpoint, see `fitted_prior`.
-
-        Args:
-          codes: number of codes that the prior was fitted to.
-        """
-        return {
-            "step": self.step,
-            "codes": codes,
-            "model": self.digest,
-            "data": self.data_fingerprint,
-        }
-
-    def prior_path(self, name: str) -> Path:
-        """The path of the file of the fitted prior with this name, whether or not it exists."""
-        return self.workdir / "priors" / f"{name}.npz"
+    @property
+    def origin(self) -> Origin:
+        """The checkpoint of this model, as the files of fitted priors record it."""
+        return Origin(self.workdir, self.step, self.digest, self.data_fingerprint)
 
     def _in_batches(self, function: Callable, *inputs: PyTree) -> PyTree:
         """Applies `function` to all inputs in batches, and concatenates the outputs."""

@@ -1,9 +1,6 @@
 """The host loop: restore, step, log, evaluate, save, stop."""
 
-import dataclasses
 import enum
-import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,29 +19,20 @@ from vaejax.data.feed.subsets import random_rows
 from vaejax.errors import DamagedCheckpoint, TrainingError
 from vaejax.records.goodput import summary
 from vaejax.records.progress import say
-from vaejax.records.versions import tell_of_other_versions, versions
 from vaejax.runtime.mesh import SharedFlag, gathered, own_copy, round_up
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.runtime.signals import Stop, stop_on_signal
 from vaejax.runtime.watchdog import Watchdog
 from vaejax.tasks import build_task
+from vaejax.training.beginning import restored_or_new
 from vaejax.training.opening import Parts, opened
 from vaejax.training.recovery import MAX_ROLLBACKS, recovered, slowed
 from vaejax.training.replay import explain_not_finite
-from vaejax.training.resuming import BUILDS_ON, restore_newest
 from vaejax.training.same_data import remember_names
+from vaejax.training.saved_meta import Bookkeeping, from_meta, to_meta
 from vaejax.training.saved_state import to_items
-from vaejax.training.state import Carry, empty_window, starting
+from vaejax.training.state import Carry
 from vaejax.training.task import Task, Values
-
-# Keys of a checkpoint's metadata. Whether the evaluation at its step is still to be done:
-DUE = "evaluation_due"
-# whether it was saved on exit although the last updates had been skipped or had diverged:
-SUSPECT = "suspect"
-# the step of the last rollback, or the step at which a rollback was last forgotten:
-TROUBLE = "trouble_step"
-# the lowest training loss so far (`Task.loss_of`), None before the first log.
-LOWEST = "lowest_loss"
 
 
 class Outcome(enum.Enum):
@@ -189,32 +177,9 @@ class Run:
 
     def _restore(self) -> None:
         """Loads the newest checkpoint, or initialises a state if there is none."""
-        parts = self.parts
-        restored = restore_newest(
-            self._checkpoints,
-            parts.shapes,
-            parts.shardings,
-            config=parts.config,
-            builds_on=parts.task.builds_on,
-            dataset=parts.dataset,
-            workdir=parts.workdir,
-            group=parts.group,
-        )
-        if restored:
-            (state, window), meta = restored
-            if window is None:
-                begin = functools.partial(empty_window, parts.task)
-                window = jax.jit(begin, out_shardings=parts.shardings.window)()
-            self.carry = Carry(state, window)
-            self.evaluation_due = meta[DUE]
-            self._trouble_step = meta.get(TROUBLE, meta["step"])
-            lowest = meta.get(LOWEST)
-            tell_of_other_versions(meta.get("versions", {}))
-        else:
-            key = jax.random.key(self._settings.seed)
-            self.carry = jax.jit(starting(parts.task), out_shardings=parts.shardings)(key)
-            self.evaluation_due, self._trouble_step, lowest = False, 0, None
-        self._reports.lowest_loss = math.inf if lowest is None else lowest
+        self.carry, kept = restored_or_new(self.parts)
+        self.evaluation_due, self._trouble_step = kept.evaluation_due, kept.trouble_step
+        self._reports.lowest_loss = kept.lowest_loss
         self.step = self._saved_step = int(self.carry.state.step)
 
     def _log(self) -> str:
@@ -306,19 +271,10 @@ class Run:
         if suspect and not leaving:
             say(f"step {self.step} is not saved: the last updates were not finite, or diverged")
             return
-        lowest = self._reports.lowest_loss
-        meta = {
-            "step": self.step,
-            "examples": self.step * self._settings.batch_size,
-            "config": dataclasses.asdict(self.parts.config),
-            "data": self.parts.dataset.fingerprint,
-            BUILDS_ON: dict(self.parts.task.builds_on),
-            "versions": versions(),
-            DUE: self.evaluation_due,
-            SUSPECT: suspect,
-            TROUBLE: self._trouble_step,
-            LOWEST: lowest if math.isfinite(lowest) else None,
-        }
+        parts, lowest = self.parts, self._reports.lowest_loss
+        kept = Bookkeeping(self.evaluation_due, suspect, self._trouble_step, lowest)
+        fingerprint = parts.dataset.fingerprint
+        meta = to_meta(kept, self.step, parts.config, parts.task.builds_on, fingerprint)
         with self._clock.phase("checkpoints"):
             self._checkpoints.save(self.step, to_items(self.carry), meta, metrics)
         # `save` has waited for the checkpoint before this one, which is now on disk.
@@ -374,7 +330,7 @@ class Run:
     def _is_suspected(self, at: int) -> bool:
         """Whether a checkpoint was saved on exit amid updates that were skipped or diverged."""
         try:
-            return self._checkpoints.meta(at).get(SUSPECT, False)
+            return from_meta(self._checkpoints.meta(at)).suspect
         except DamagedCheckpoint:
             return False  # `_restore` moves it aside
 

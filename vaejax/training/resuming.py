@@ -21,12 +21,11 @@ from vaejax.records.progress import say
 from vaejax.records.workdir import check_same_run
 from vaejax.runtime.processes import Group
 from vaejax.training.same_data import check_same_data
+from vaejax.training.saved_meta import BUILDS_ON
 from vaejax.training.saved_state import from_items, items_like
 from vaejax.training.state import Carry, TrainState, Window
 
 CHECKPOINTS = "checkpoints"
-# Key of a checkpoint's metadata: what its task takes from an earlier stage.
-BUILDS_ON = "builds_on"
 _RESTORE_DATA = "make the data what it was, or choose a new --workdir to train on what it is now"
 
 
