@@ -1,6 +1,7 @@
 """Helpers for the tests of ladders: pictures, random keys and jitted methods."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,12 @@ COUNT = 3
 
 def apply(model: Ladder, params: dict, method: str, *inputs: PyTree) -> PyTree:
     """Calls a method of the model under jit, because its operations one by one take minutes."""
-    return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *inputs)
+    return _jitted(model, method)({"params": params}, *inputs)
+
+
+@functools.cache
+def _jitted(model: Ladder, method: str) -> Callable:
+    return jax.jit(functools.partial(model.apply, method=method))
 
 
 def pictures(config: Config, count: int = COUNT) -> jax.Array:

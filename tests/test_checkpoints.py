@@ -19,7 +19,6 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.runtime import quiet
 from vaejax.runtime.mesh import make_mesh
 from vaejax.runtime.processes import ALONE
-from vaejax.runtime.quiet import quiet_libraries
 from vaejax.runtime.shards import state_shardings
 from vaejax.trained import loading
 from vaejax.training.loop import train
@@ -55,13 +54,15 @@ DAMAGES = (flip, truncate, empty, remove)
 
 
 @pytest.fixture(autouse=True)
-def late_complaints():
+def late_complaints(monkeypatch):
     """Hides the output of libraries during each test.
 
     When one read of a checkpoint fails, others may still run. On a busy machine they may fail only
-    after the package has reported the error and shows the output of libraries again.
+    after the package has reported the error and shows the output of libraries again. So the package
+    need not wait for them.
     """
-    with quiet_libraries():
+    monkeypatch.setattr(quiet, "_SETTLING_SECONDS", 0.0)
+    with quiet.quiet_libraries():
         yield
 
 
@@ -151,9 +152,8 @@ def test_no_damaged_file_gives_other_numbers(saved, tmp_path, damage):
     assert refused >= 3
 
 
-def test_no_changed_bit_of_the_metadata_is_overlooked(saved, tmp_path, monkeypatch):
+def test_no_changed_bit_of_the_metadata_is_overlooked(saved, tmp_path):
     """The result may still be valid JSON, with another key or a value of another type."""
-    monkeypatch.setattr(quiet, "_SETTLING_SECONDS", 0.0)
     run = shutil.copytree(saved, tmp_path / "run")
     file = run / "00000003" / "meta" / "metadata"
     content, items = file.read_bytes(), jax.tree.map(jnp.asarray, ITEMS)

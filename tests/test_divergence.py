@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from states import assert_same, final_state
 from stops import stopping_at
-from tiny import CONFIG_FILE, tiny
+from tiny import CONFIG_FILE, LEAST, tiny
 
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.tasks.vae import task
@@ -89,6 +89,7 @@ def test_a_diverged_run_is_called_so_and_offers_no_faces(flags, tmp_path):
         "main",
         f"--config={CONFIG_FILE}",
         f"--workdir={tmp_path / 'run'}",
+        *LEAST,
         "--config.train.steps=120",
         *(f"--config.optimizer.{flag}" for flag in flags),
     )

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from states import final_state
-from tiny import tiny
+from tiny import least
 
 from vaejax.records.goodput import FILE, PHASES, Clock, account, summary
 from vaejax.training.loop import Outcome, train
@@ -79,7 +79,7 @@ def test_the_inner_phase_counts_and_all_time_is_counted(tmp_path):
 
 def test_a_run_goes_on_to_more_steps_and_accounts_for_all_of_its_starts(tmp_path, capsys):
     for steps in (6, 12):
-        config = tiny(train={"steps": steps})
+        config = least(train={"steps": steps})
         assert train(config, tmp_path) is Outcome.FINISHED
         assert final_state(tmp_path, config).state.step == steps
     said = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Signals, kills and closed terminals lose nothing, and the same command resumes the run."""
 
+import os
 import random
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def test_an_interrupted_run_says_so_and_goes_on(trained, tmp_path):
     assert_same(final_state(trained, tiny()), final_state(tmp_path, tiny()))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_before_training_ends_at_once(number, tmp_path):
     flags = [CONFIG, f"--workdir={tmp_path / 'run'}"]
     flags += ["--config.data.synthetic_counts=(200000, 24, 8)"]
@@ -135,6 +136,7 @@ def test_under_nohup_a_closed_terminal_is_nothing(tmp_path):
             NOTHING_FITTED,
             f"--workdir={tmp_path}",
         ],
+        env={**os.environ, **without_tensorflow()},
         stderr=subprocess.PIPE,
         text=True,
     )

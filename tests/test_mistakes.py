@@ -38,6 +38,7 @@ def test_two_processes_cannot_train_in_one_place(tmp_path):
 # run. {tmp} has two directories: `torn`, whose config.json is cut off, and `blocked`, which has a
 # file in the place of its directory of checkpoints.
 MISTAKES = {
+    "nothing to explore": ("explore", ["--workdir={run}"], "one flat z"),
     "no config": ("main", [], "--config is missing"),
     "settings of no config": ("main", ["--config.train.steps=3"], "changes a setting of --config"),
     "no value for the config": ("main", ["--config", "--workdir=x"], "--config has no value"),

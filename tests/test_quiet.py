@@ -6,8 +6,6 @@ import sys
 import threading
 
 import pytest
-from commands import command
-from tiny import CONFIG_FILE
 
 from vaejax.runtime.quiet import call_quietly, quiet_libraries
 
@@ -40,12 +38,10 @@ assert not changed, changed
 
 
 @pytest.mark.slow
-def test_opening_a_checkpoint_changes_no_global_state_and_says_nothing(tmp_path, monkeypatch):
+def test_opening_a_checkpoint_changes_no_global_state_and_says_nothing(trained, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    run = tmp_path / "run"
-    assert command("main", f"--config={CONFIG_FILE}", f"--workdir={run}").returncode == 0
     done = subprocess.run(
-        [sys.executable, "-c", STATE, str(run)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", STATE, str(trained)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("", "")
