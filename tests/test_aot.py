@@ -4,8 +4,10 @@ import importlib.util
 import json
 
 import budgets
+import jax
 import pytest
 from commands import command
+from jax.experimental.compilation_cache import compilation_cache
 from tiny import CONFIG_FILE, LEAST, tiny
 
 from vaejax.cost.compiled_step import estimate
@@ -20,6 +22,16 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_program_cache():
+    """JAX would keep a program for devices that are not present, but could not read it again."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
 @needs_compiler
 @pytest.mark.parametrize(("topology", "fsdp"), budgets.PLACES)
 def test_the_step_keeps_to_its_budget(topology, fsdp):
@@ -29,8 +41,8 @@ def test_the_step_keeps_to_its_budget(topology, fsdp):
     for name in ("memory", "exchanged"):
         assert found[name] <= budgets.SLACK * recorded[name], name
     if fsdp == 1:
-        # All gradients are combined into one all-reduce; some sums over the batch need another.
-        assert found["collectives"] == {"all-reduce": 2}
+        # The gradients, the loss and the metrics are combined into one all-reduce.
+        assert found["collectives"] == {"all-reduce": 1}
     else:
         assert found["collectives"].keys() == recorded["collectives"].keys()
     assert not cost.doubles and not cost.host_transfers
