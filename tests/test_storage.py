@@ -5,6 +5,9 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -128,11 +131,25 @@ def test_a_write_that_fails_names_what_the_user_knows(tmp_path):
     assert error.value.filename == str(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_without_permission_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match=r"--out=.*cannot be written"):
-        check_writable(tmp_path / "file.png", "--out")
+@contextmanager
+def ordinary_user():
+    """Gives up the rights of root, who may write anywhere, within the block."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_directory_without_permission_is_named():
+    # Not in `tmp_path`, whose parents only its owner may enter.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o555)
+        denied = pytest.raises(UserError, match=r"--out=.*written \(Permission denied\)")
+        with ordinary_user(), denied:
+            check_writable(Path(directory, "file.png"), "--out")
 
 
 @pytest.mark.parametrize("blocked", ["file/below.png", "folder"])
