@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 from forked import Forked, can_fork
 
@@ -69,3 +70,11 @@ def free_pair() -> int:
         except OSError:
             continue
         return port
+
+
+def wait_for(path: pathlib.Path, words: str = "") -> None:
+    """Waits until the file exists and contains these words."""
+    deadline = time.monotonic() + COMMAND_TIMEOUT
+    while not path.exists() or words not in path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

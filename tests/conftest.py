@@ -63,8 +63,8 @@ MOST_COMPILED = 1 << 30
 # have finished.
 LONGEST = ("benchmarks", "task_runs", "versus", "interruptions", "pods", "exploring", "commands",
            "flow_stage", "library_errors", "checkpoints", "ladder", "flags", "learning", "kills",
-           "tpu_vm", "aot", "readme", "bad_updates", "mistakes", "old_runs", "divergence", "docs",
-           "feeds", "same_data", "training", "launch")  # fmt: skip
+           "tpu_vm", "tpu_vm_worker", "aot", "readme", "bad_updates", "mistakes", "old_runs",
+           "divergence", "docs", "feeds", "same_data", "training", "launch")  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

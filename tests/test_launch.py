@@ -1,6 +1,6 @@
 """The launch scripts: the commands they print, and the processes they start.
 
-test_tpu_vm.py has most tests of tpu_vm.sh.
+test_tpu_vm.py and test_tpu_vm_worker.py have most tests of tpu_vm.sh.
 """
 
 import os
