@@ -15,7 +15,7 @@ from collections import Counter
 
 BUDGETS = pathlib.Path(__file__).with_name("budgets.json")
 # Topology of the chips, and the number of chips that share one copy of the state.
-PLACES = (("v5e:2x2", 1), ("v5e:2x2", 4), ("v6e:2x2", 1), ("v4:2x2x1", 1))
+PLACES = (("v5e:2x2", 1), ("v5e:2x2", 4), ("v4:2x2x1", 1))
 SLACK = 1.15
 
 

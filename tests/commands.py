@@ -5,11 +5,11 @@ import pathlib
 import socket
 import subprocess
 import sys
-import time
 
 from forked import Forked, can_fork
 
-PACKAGE = pathlib.Path(__file__).parents[1] / "vaejax"
+REPOSITORY = pathlib.Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "vaejax"
 COMMAND_TIMEOUT = 300
 
 
@@ -36,15 +36,15 @@ def command(
 ) -> subprocess.CompletedProcess:
     """Runs a command as `start` does and waits for its end; returns exit status and output."""
     process = start(module, *flags, devices=devices, cwd=cwd)
-    out, err = process.communicate(timeout=COMMAND_TIMEOUT)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    stdout, stderr = process.communicate(timeout=COMMAND_TIMEOUT)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def assert_one_line(result: subprocess.CompletedProcess, said: str) -> None:
-    """Asserts that a command failed with one error line, its last line, that contains `said`."""
+def assert_one_line(result: subprocess.CompletedProcess, message: str) -> None:
+    """Asserts that a command failed with one error line, its last line, that has `message`."""
     assert result.returncode == 2, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and said in errors[0], result.stderr
+    assert len(errors) == 1 and message in errors[0], result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1] == errors[0]
 
@@ -70,11 +70,3 @@ def free_pair() -> int:
         except OSError:
             continue
         return port
-
-
-def wait_for(path: pathlib.Path, words: str = "") -> None:
-    """Waits until the file exists and contains these words."""
-    deadline = time.monotonic() + COMMAND_TIMEOUT
-    while not path.exists() or words not in path.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

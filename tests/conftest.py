@@ -30,7 +30,7 @@ if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):
 import hypothesis
 import jax
 import pytest
-from commands import command
+from commands import REPOSITORY, command
 from tiny import CONFIG_FILE
 
 # pytest may run with SIGINT or SIGHUP ignored, as under `nohup` or as a background job. Child
@@ -53,7 +53,6 @@ hypothesis.settings.load_profile("compiled")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 REAL_FACES = REPOSITORY.parent / "shared" / "data"
 # Limit for the compiled programs on disk, in bytes. One run of all tests writes about 1e8.
 MOST_COMPILED = 1 << 30

@@ -38,8 +38,8 @@ def check_prior() -> None:
     )
     std = jnp.exp(params["log_std"])
     expected = jax.scipy.stats.norm.logpdf(z, params["mean"][None], std[None]).sum(axis=-1)
-    found = prior.apply({"params": params}, z, method="log_prob")
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    log_prob = prior.apply({"params": params}, z, method="log_prob")
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
 
 
 if __name__ == "__main__":

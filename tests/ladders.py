@@ -1,7 +1,6 @@
 """Helpers for the tests of ladders: pictures, random keys and jitted methods."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,10 @@ from vaejax.models.noise import picture_keys
 COUNT = 3
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def apply(model: Ladder, params: dict, method: str, *inputs: PyTree) -> PyTree:
     """Calls a method of the model under jit, because its operations one by one take minutes."""
-    return _jitted(model, method)({"params": params}, *inputs)
-
-
-@functools.cache
-def _jitted(model: Ladder, method: str) -> Callable:
-    return jax.jit(functools.partial(model.apply, method=method))
+    return model.apply({"params": params}, *inputs, method=method)
 
 
 def pictures(config: Config, count: int = COUNT) -> jax.Array:

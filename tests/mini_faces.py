@@ -32,10 +32,9 @@ class MiniFaces(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = dl_manager.manual_dir
-        return {
-            split: self._generate_examples(root, number)
-            for number, split in enumerate(("train", "validation", "test"))
-        }
+        # vaejax does not use the last split.
+        numbers = {"train": 0, "validation": 1, "test": 2, "extra": 2}
+        return {split: self._generate_examples(root, part) for split, part in numbers.items()}
 
     def _generate_examples(self, root, number):
         for name, (_, part, bits) in RECORDS.items():

@@ -1,6 +1,7 @@
-"""Parameters of a model for tests: newly initialised, or perturbed as if trained."""
+"""Parameters of a model for tests: newly initialised, or random as if trained."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -16,14 +17,19 @@ def start(model: nn.Module, config: Config) -> dict:
 
 
 def away_from_start(model: nn.Module, config: Config, by: float = 0.1) -> dict:
-    """Returns initial parameters plus Gaussian noise of standard deviation `by`.
+    """Returns random parameters, with which every layer affects the output.
 
-    Layers that are initialised at or near zero then affect the output, so that errors in them show.
+    Initially some layers are at or near zero, so that errors in them would not show. Kernels keep
+    the size of their input; the other parameters have the standard deviation `by`.
     """
-    # NumPy's generator, because a JAX program with so many random draws takes long to compile.
+    # Only shapes come from the model, and NumPy draws the numbers: a JAX program that initialises
+    # so many parameters takes long to compile.
+    shapes = jax.eval_shape(functools.partial(init_params, model, config), jax.random.key(0))
     rng = np.random.default_rng(1)
 
-    def moved(leaf: jax.Array) -> jax.Array:
-        return leaf + by * rng.normal(size=leaf.shape).astype(np.float32)
+    def drawn(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        is_kernel = path[-1].key == "kernel"
+        spread = 1 / math.sqrt(math.prod(leaf.shape[:-1])) if is_kernel else by
+        return jax.device_put(np.float32(spread) * rng.normal(size=leaf.shape).astype(np.float32))
 
-    return jax.tree.map(moved, start(model, config))
+    return jax.tree_util.tree_map_with_path(drawn, shapes)

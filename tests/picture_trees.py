@@ -1,8 +1,10 @@
 """Writes small picture collections with Pillow, and opens them as data sets."""
 
+import functools
 import io
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -55,12 +57,26 @@ ATTRIBUTES = [
 """CelebA's forty, in the order of the official file."""
 
 
+def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
+    """Returns a picture as a file in a format of Pillow."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@functools.cache
 def jpeg(seed: int, width: int = 178, height: int = 218) -> bytes:
     """Returns a smooth random picture as a JPEG file."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((width, height)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(coarse).resize((width, height)), "JPEG", quality=90)
+
+
+def header_only(width: int, height: int) -> bytes:
+    """Returns a PNG whose header declares a size that its pixel data does not have."""
+    picture = bytearray(encoded(Image.new("L", (8, 8))))
+    picture[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    picture[29:33] = zlib.crc32(bytes(picture[12:29])).to_bytes(4, "big")
+    return bytes(picture)
 
 
 def celeba_records(count: int = 12) -> dict[str, tuple[bytes, int, np.ndarray]]:

@@ -1,18 +1,17 @@
 """Extracts commands from the README and the documentation pages, and runs them on small data."""
 
 import importlib.util
-import pathlib
 import re
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import command
+from commands import REPOSITORY, command
 from picture_trees import celeba_records, jpeg, write_celeba
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
 # A directive by which a page includes a file of the repository, such as CONTRIBUTING.md.
 INCLUDED = re.compile(r"^```{include} (\.\./\S+)\n```", re.MULTILINE)
@@ -39,8 +38,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 def lines(page: str, language: str = "bash") -> list[str]:
     """Returns the non-empty lines of a page's code blocks, with continuation lines joined."""
-    whole = "\n".join(blocks(page, language)).replace("\\\n", " ")
-    return [line.strip() for line in whole.splitlines() if line.strip()]
+    code = "\n".join(blocks(page, language)).replace("\\\n", " ")
+    return [line.strip() for line in code.splitlines() if line.strip()]
 
 
 def commands(page: str) -> list[str]:
@@ -55,7 +54,7 @@ def words_of(line: str) -> tuple[str, list[str]]:
     return words[2].removeprefix("vaejax."), words[3:]
 
 
-def run_short(line: str, home: pathlib.Path) -> subprocess.CompletedProcess:
+def run_short(line: str, home: Path) -> subprocess.CompletedProcess:
     """Runs a command of the documentation in `home`; a training run is shortened.
 
     Skips the test if the command needs the TPU compiler and that is not installed.
@@ -71,7 +70,7 @@ def run_short(line: str, home: pathlib.Path) -> subprocess.CompletedProcess:
     return result
 
 
-def furnish(directory: pathlib.Path) -> pathlib.Path:
+def furnish(directory: Path) -> Path:
     """Fills a directory with the configs and data that the pages assume, and returns it."""
     shutil.copytree(REPOSITORY / "configs", directory / "configs")
     (directory / "data").mkdir()

@@ -9,14 +9,14 @@ from vaejax.trained.batching import in_batches, joined
 
 
 @given(count=st.integers(1, 40), size=st.integers(1, 9))
-def test_all_come_back_in_their_order_and_from_batches_of_one_size(count, size):
-    seen = set()
+def test_outputs_keep_their_order_and_all_batches_have_one_size(count, size):
+    sizes = set()
 
     def function(tree: dict[str, jax.Array], more: jax.Array) -> dict[str, jax.Array]:
-        seen.add(len(more))
+        sizes.add(len(more))
         return {"sum": tree["x"][:, 0] + more}
 
     x = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
-    done = list(in_batches(function, {"x": x}, np.ones(count, np.float32), size=size))
-    np.testing.assert_array_equal(joined(done)["sum"], x[:, 0] + 1)
-    assert len(seen) == 1 and seen.pop() <= size
+    outputs = list(in_batches(function, {"x": x}, np.ones(count, np.float32), size=size))
+    np.testing.assert_array_equal(joined(outputs)["sum"], x[:, 0] + 1)
+    assert len(sizes) == 1 and sizes.pop() <= size

@@ -17,14 +17,25 @@ from vaejax.data.sources.celeba import match, read_table
 from vaejax.errors import UserError
 
 
-@pytest.mark.parametrize("tables", ["txt", "csv"])
-@pytest.mark.parametrize("pictures", ["zip", "folder", "nested"])
-def test_celeba_layouts_are_one_data_set(tmp_path, pictures, tables):
-    records = celeba_records()
+@pytest.fixture(scope="module")
+def records():
+    return celeba_records()
+
+
+@pytest.fixture(scope="module")
+def official(records, tmp_path_factory):
+    """Returns the data set in the official layout, a zip and text tables."""
+    directory = tmp_path_factory.mktemp("official")
+    root = write_celeba(directory / "data", records)
+    return opened(directory, source="celeba", path=str(root), crop="nvae148")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "tables"), [("zip", "csv"), ("folder", "txt"), ("nested", "csv")]
+)
+def test_celebas_layouts_give_one_data_set(tmp_path, records, official, pictures, tables):
     root = write_celeba(tmp_path / "data", records, pictures=pictures, tables=tables)
     dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
-    reference = write_celeba(tmp_path / "reference", records)
-    official = opened(tmp_path, source="celeba", path=str(reference), crop="nvae148")
     assert dataset.fingerprint == official.fingerprint
     assert json.loads(json.dumps(dataset.fingerprint)) == dataset.fingerprint
     assert str(tmp_path) not in json.dumps(dataset.fingerprint)
@@ -43,8 +54,7 @@ def test_celeba_layouts_are_one_data_set(tmp_path, pictures, tables):
         assert not split.labels["attributes"].flags.writeable
 
 
-def test_celeba_pictures_and_tables_that_disagree(tmp_path):
-    records = celeba_records()
+def test_pictures_that_do_not_agree_with_the_tables_are_set_aside(tmp_path, records):
     root = write_celeba(tmp_path / "data", records, pictures="folder")
     (root / "img_align_celeba" / "000003.jpg").unlink()
     (root / "img_align_celeba" / "999999.jpg").write_bytes(jpeg(0))
@@ -71,14 +81,14 @@ def test_celeba_pictures_and_tables_that_disagree(tmp_path):
         ("img_align_celeba.zip", "neither img_align_celeba.zip nor the folder"),
     ],
 )
-def test_celeba_names_the_missing_file(tmp_path, lost, message):
+def test_a_missing_file_is_named(tmp_path, lost, message):
     root = write_celeba(tmp_path / "data", celeba_records(4))
     (root / lost).unlink()
     with pytest.raises(UserError, match=message):
         opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
 
 
-def test_celeba_damaged_table_names_its_line(tmp_path):
+def test_the_line_of_a_damaged_table_is_named(tmp_path):
     root = write_celeba(tmp_path / "data", celeba_records(4))
     table = root / "list_attr_celeba.txt"
     table.write_text(table.read_text()[:-10])
@@ -89,19 +99,18 @@ def test_celeba_damaged_table_names_its_line(tmp_path):
         opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".JPG", "", ".jpg.png"])
-def test_pictures_are_found_by_their_names_without_the_suffix(tmp_path, capsys, suffix):
-    records = celeba_records()
+@pytest.mark.parametrize("suffix", ["", ".jpg.png"])
+def test_pictures_are_found_by_their_names_without_the_suffix(
+    tmp_path, capsys, records, official, suffix
+):
     root = write_celeba(tmp_path / "data", records, pictures="folder")
     for path in sorted((root / "img_align_celeba").iterdir())[:-1]:
         path.rename(path.with_name(path.stem + suffix))
     settings = {"source": "celeba", "path": str(root), "crop": "nvae148"}
     config = DataConfig(**settings, image_size=(32, 32), cache_dir=str(tmp_path / "cache"))
     dataset = open_dataset(config)
-    said = "11 pictures have another suffix than in list_eval_partition.txt; they were matched"
-    assert capsys.readouterr().err.count(said) == 1
-    reference = write_celeba(tmp_path / "reference", records)
-    official = opened(tmp_path, **settings | {"path": str(reference)})
+    message = "11 pictures have another suffix than in list_eval_partition.txt; they were matched"
+    assert capsys.readouterr().err.count(message) == 1
     assert dataset.fingerprint == official.fingerprint
     for name, split in official.splits.items():
         np.testing.assert_array_equal(dataset.splits[name].images, split.images)
@@ -111,8 +120,8 @@ def test_pictures_are_found_by_their_names_without_the_suffix(tmp_path, capsys, 
     assert dataset.splits["valid"].names[0] == f"000002{suffix}"
 
 
-def test_a_name_that_fits_several_files_is_set_aside(tmp_path):
-    root = write_celeba(tmp_path / "data", celeba_records(), pictures="folder")
+def test_a_name_that_fits_several_files_is_set_aside(tmp_path, records):
+    root = write_celeba(tmp_path / "data", records, pictures="folder")
     pictures = root / "img_align_celeba"
     (pictures / "000001.jpg").rename(pictures / "000001.png")
     (pictures / "000001.webp").write_bytes(jpeg(1))
@@ -144,13 +153,12 @@ def test_rows_are_found_by_name_or_by_the_only_stem(files, rows):
         elif not candidates:
             assert name not in matched
         else:
-            alone = len(rivals) == len(candidates) == 1
-            assert matched[name] == (candidates.pop() if alone else "")
+            only_one = len(rivals) == len(candidates) == 1
+            assert matched[name] == (candidates.pop() if only_one else "")
 
 
 @pytest.mark.parametrize("odd", ["quoted", "byte order mark", "CRLF", "upper case", "spaces"])
-def test_kaggles_tables_however_they_were_saved(tmp_path, odd):
-    records = celeba_records()
+def test_kaggles_tables_are_read_however_they_were_saved(tmp_path, records, official, odd):
     root = write_celeba(tmp_path / "data", records, tables="csv")
     for path in root.glob("*.csv"):
         text = path.read_text()
@@ -164,12 +172,12 @@ def test_kaggles_tables_however_they_were_saved(tmp_path, odd):
         if odd == "upper case":
             path.rename(path.with_name(path.name.upper()))
     dataset = opened(tmp_path, source="celeba", path=str(root), crop="nvae148")
-    reference = write_celeba(tmp_path / "reference", records)
-    official = opened(tmp_path, source="celeba", path=str(reference), crop="nvae148")
     assert dataset.fingerprint == official.fingerprint
 
 
-def test_real_celeba_subset_zip_and_folder(tmp_path, real_faces):
+def test_real_celeba_pictures_have_their_splits_and_attributes_from_zip_and_folder(
+    tmp_path, real_faces
+):
     source = real_faces / "celeba"
     lines = (source / "list_eval_partition.txt").read_text().splitlines()
     names = [line.split() for line in lines]
@@ -205,7 +213,7 @@ def test_real_celeba_subset_zip_and_folder(tmp_path, real_faces):
     assert fingerprints[0] == fingerprints[1]
 
 
-def test_a_picture_of_which_two_lines_say_different_things_is_named(tmp_path):
+def test_a_line_that_contradicts_an_earlier_one_is_named(tmp_path):
     file = tmp_path / "list_eval_partition.txt"
     file.write_text("a.jpg 0\nb.jpg 1\na.jpg 0\n")
     assert read_table(file).rows == {"a.jpg": [0], "b.jpg": [1]}

@@ -25,14 +25,14 @@ def flag(text: str) -> str:
     "written",
     ["gaussian,mixture", "('gaussian','mixture')", "gaussian, mixture", "['gaussian', 'mixture']"],
 )
-def test_a_tuple_of_words_is_taken_in_every_form(written):
+def test_every_notation_of_a_tuple_of_words_is_accepted(written):
     assert flag(f"--config.prior.fitted={written}") == (
         "--config.prior.fitted=('gaussian', 'mixture')"
     )
 
 
 @pytest.mark.parametrize(
-    ("written", "read"),
+    ("written", "parsed"),
     [
         ("--config.prior.fitted=", "--config.prior.fitted=()"),
         ("--config.prior.fitted=()", "--config.prior.fitted=()"),
@@ -45,11 +45,11 @@ def test_a_tuple_of_words_is_taken_in_every_form(written):
         ("--workdir=a,b", "--workdir=a,b"),
     ],
 )
-def test_a_value_is_taken_as_it_was_meant(written, read):
-    assert flag(written) == read
+def test_a_value_is_rewritten_as_python(written, parsed):
+    assert flag(written) == parsed
 
 
-def test_a_value_may_be_a_word_of_its_own():
+def test_a_value_may_be_a_separate_argument():
     words = ["main", "--config.train.steps", "7", "--config", str(CONFIG_FILE)]
     # ml_collections requires the config file before its settings.
     assert config_flags_of(words) == [
@@ -59,34 +59,34 @@ def test_a_value_may_be_a_word_of_its_own():
     ]
 
 
-def test_of_a_setting_that_is_given_twice_the_last_value_counts():
+def test_the_last_value_of_a_repeated_setting_counts():
     words = ["main", "--config.data.image_size=16,16", "--seed=1", "--config.data.image_size=28,28"]
     assert config_flags_of(words) == ["main", "--seed=1", "--config.data.image_size=(28, 28, )"]
 
 
 @pytest.mark.parametrize("text", ["many", "1.5", "nan", "1e400", ""])
-def test_a_number_that_is_none_is_named(text):
+def test_the_error_names_a_setting_that_is_no_number(text):
     with pytest.raises(UserError, match=r"config\.train\.steps='.*' must be a whole number"):
         flag(f"--config.train.steps={text}")
 
 
 @given(name=st.sampled_from(SETTINGS), text=st.text(max_size=20))
-def test_any_text_for_any_setting_is_taken_or_refused_in_one_line(name, text):
+def test_any_text_for_any_setting_is_accepted_or_refused_in_one_line(name, text):
     try:
-        read = flag(f"--config.{name}={text}")
+        parsed = flag(f"--config.{name}={text}")
     except UserError as error:
         assert f"config.{name}" in str(error)
         return
     kind = settings.setting_of(name).type
     if kind is str:
-        assert read == f"--config.{name}={text}"
+        assert parsed == f"--config.{name}={text}"
     elif typing.get_origin(kind) is tuple:
-        value = eval(read.partition("=")[2], {"inf": float("inf"), "nan": float("nan")})
+        value = eval(parsed.partition("=")[2], {"inf": float("inf"), "nan": float("nan")})
         assert isinstance(value, tuple)
 
 
 @given(section=st.text(max_size=8), key=st.text(max_size=8))
-def test_an_unknown_setting_is_named_with_another(section, key):
+def test_the_error_suggests_another_name_for_an_unknown_setting(section, key):
     name = f"{section}.{key}" if section else key
     if name in SETTINGS:
         return
@@ -96,7 +96,7 @@ def test_an_unknown_setting_is_named_with_another(section, key):
     assert "did you mean config." in str(error.value) or "known: " in str(error.value)
 
 
-def test_a_flag_that_names_another_class_leaves_behind_what_the_file_says_of_the_first():
+def test_a_flag_for_another_class_resets_the_file_s_settings_of_the_first_class():
     config = default_config()
     config.prior.layers = 3
     config.prior.fitted = ("mixture",)
@@ -105,7 +105,31 @@ def test_a_flag_that_names_another_class_leaves_behind_what_the_file_says_of_the
     assert settings.resolve(config).prior == StandardNormalConfig(fitted=("mixture",))
 
 
-def test_a_flag_for_another_class_than_the_named_one_is_refused():
+def test_flags_may_come_from_a_file(tmp_path):
+    file = tmp_path / "flags.txt"
+    file.write_text(f"--config={CONFIG_FILE}\n--config.data.synthetic_counts=16,4,2\n")
+    result = command("prepare", f"--flagfile={file}")
+    assert result.returncode == 0, result.stderr
+    assert "train: 16 pictures (28, 28, 3)" in result.stderr
+
+
+def test_the_saved_settings_of_a_run_are_a_config_file(tmp_path):
+    (tmp_path / "config.json").write_text(to_json(tiny(data={"synthetic_counts": (16, 4, 2)})))
+    result = command("prepare", f"--config={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert "train: 16 pictures (28, 28, 3)" in result.stderr
+    file = f"--config={tmp_path / 'config.json'}"
+    assert config_flags_of(["prepare", file]) == config_flags_of(
+        ["prepare", f"--config={tmp_path}"]
+    )
+
+
+def test_a_config_must_be_a_config_dict():
+    with pytest.raises(UserError, match="get_config returns a dict"):
+        check_returned({})
+
+
+def test_a_setting_of_another_class_than_the_named_one_is_refused():
     result = command(
         "main", f"--config={CONFIG_FILE}", "--config.prior.name=standard_normal",
         "--config.prior.layers=3", "--workdir=never",
@@ -117,66 +141,35 @@ def test_a_flag_for_another_class_than_the_named_one_is_refused():
     )
 
 
-def test_flags_may_come_from_a_file(tmp_path):
-    file = tmp_path / "flags.txt"
-    file.write_text(f"--config={CONFIG_FILE}\n--config.data.synthetic_counts=16,4,2\n")
-    result = command("prepare", f"--flagfile={file}")
-    assert result.returncode == 0, result.stderr
-    assert "train: 16 pictures (28, 28, 3)" in result.stderr
-
-
-def test_a_config_that_is_not_returned_is_said_to_be(tmp_path):
-    file = tmp_path / "forgetful.py"
-    file.write_text(
-        "from vaejax.config import default_config\ndef get_config():\n    default_config()\n"
-    )
-    result = command("prepare", f"--config={file}")
-    assert result.returncode == 2
-    assert result.stderr.strip() == (
-        "error: --config: get_config returns nothing; end it with `return config`"
-    )
-    with pytest.raises(UserError, match="get_config returns a dict"):
-        check_returned({})
-
-
-def test_a_runs_own_settings_are_a_config_file(tmp_path):
-    (tmp_path / "config.json").write_text(to_json(tiny()))
-    for form in (tmp_path / "config.json", tmp_path):
-        result = command("prepare", f"--config={form}", "--config.data.synthetic_counts=16,4,2")
-        assert result.returncode == 0, result.stderr
-        assert "train: 16 pictures (28, 28, 3)" in result.stderr
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", json.dumps({"data": 1})])
-def test_json_that_holds_no_settings_is_refused_in_one_line(text, tmp_path):
-    (tmp_path / "config.json").write_text(text)
-    result = command("prepare", f"--config={tmp_path / 'config.json'}")
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"error: --config={tmp_path / 'config.json'}")
-    assert result.stderr.count("\n") == 1
-
-
-CONFIG_FILES = {
-    "raises": ("raise ValueError('two\\nlines')", "lines"),
-    "ends the program": ("import sys; sys.exit(0)", "the file ends the program"),
-    "needs what is not there": ("import nothing_of_this_name", "nothing_of_this_name"),
-    "is no Python": ("def get_config(:", "SyntaxError"),
-    "has no get_config": ("x = 1", "get_config"),
-    "reads what is no setting": (
+# Name and content of a config file that cannot be used, and a part of the one-line error.
+BROKEN_FILES = {
+    "raises": ("x.py", "raise ValueError('two\\nlines')", "lines"),
+    "ends the program": ("x.py", "import sys; sys.exit(0)", "the file ends the program"),
+    "imports an unknown module": ("x.py", "import nothing_of_this_name", "nothing_of_this_name"),
+    "is no Python": ("x.py", "def get_config(:", "SyntaxError"),
+    "has no get_config": ("x.py", "x = 1", "get_config"),
+    "reads an unknown setting": (
+        "x.py",
         "from vaejax.config import default_config\n"
         "def get_config():\n    config = default_config()\n    config.ladder.latent = 4",
         "config.ladder is not a setting; did you mean config.model?",
     ),
-}
+    "returns nothing": (
+        "x.py", "def get_config(): pass", "get_config returns nothing; end it with `return config`",
+    ),
+    "is empty JSON": ("config.json", "", "cannot be read as JSON"),
+    "is a JSON list": ("config.json", "[]", "holds no settings; name a run's config.json"),
+    "is truncated JSON": ("config.json", "{", "cannot be read as JSON"),
+    "is JSON without sections": ("config.json", json.dumps({"data": 1}), "holds no settings"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIG_FILES)
-def test_a_config_file_that_cannot_be_loaded_is_one_line(name, tmp_path):
-    content, said = CONFIG_FILES[name]
-    file = tmp_path / "broken.py"
-    file.write_text(content + "\n")
-    result = command("prepare", f"--config={file}")
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_a_config_file_that_cannot_be_used_is_one_line(name, tmp_path):
+    file, content, message = BROKEN_FILES[name]
+    (tmp_path / file).write_text(content + "\n")
+    result = command("prepare", f"--config={tmp_path / file}")
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.splitlines()
-    assert line.startswith("error: --config: ") and said in line
-    assert "Traceback" not in line
+    assert line.startswith("error: --config: " if file == "x.py" else "error: --config=")
+    assert message in line and "Traceback" not in line

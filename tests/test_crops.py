@@ -70,7 +70,7 @@ def test_center_box_is_inside_centred_and_of_the_aspect(width, height, target_wi
     assert abs((bottom - top) - exact * target_height) <= 0.5 + 1e-9
 
 
-def test_none_returns_the_picture_or_says_which_size_it_needs(photograph):
+def test_none_returns_the_picture_or_names_the_size_it_needs(photograph):
     assert crops.crop_and_resize(photograph, "none", (218, 178)) is photograph
     with pytest.raises(ValueError, match=r"178x218 pixels.*'none' needs 64x32"):
         crops.crop_and_resize(photograph, "none", (32, 64))
@@ -81,7 +81,7 @@ def test_celeba_presets_refuse_other_pictures(photograph):
         crops.crop_and_resize(photograph.resize((100, 100)), "nvae148", (64, 64))
 
 
-def test_a_preset_that_cannot_give_the_size_is_refused_at_once():
+def test_an_unknown_preset_and_an_impossible_size_are_refused():
     crops.check_preset("stretch", (28, 20))
     crops.check_preset("center", (28, 20))
     with pytest.raises(UserError, match=r"'nvae148' gives square pictures.*28x20"):

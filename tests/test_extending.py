@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from commands import COMMAND_TIMEOUT
-from shown import PAGES, REPOSITORY, SHORT, blocks, commands
+from commands import COMMAND_TIMEOUT, REPOSITORY, without_tensorflow
+from shown import PAGES, SHORT, blocks, commands
 
 pytestmark = pytest.mark.slow
 
@@ -40,32 +40,38 @@ def extended(tmp_path_factory) -> pathlib.Path:
 
 def run_extended(directory: pathlib.Path, *words: str) -> str:
     """Runs Python with the changed copy in place of the package, and returns its stderr."""
-    path = f"{directory}{os.pathsep}{pathlib.Path(__file__).parent}"
+    environment = {**os.environ, **without_tensorflow()}
+    path = [str(directory), str(pathlib.Path(__file__).parent), environment["PYTHONPATH"]]
     done = subprocess.run(
-        [sys.executable, *words], cwd=directory, env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=COMMAND_TIMEOUT,
-    )  # fmt: skip
+        [sys.executable, *words],
+        cwd=directory,
+        env={**environment, "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT,
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
-def test_the_likelihood_and_the_prior_of_the_page_are_what_they_claim(extended):
+def test_the_likelihood_and_the_prior_of_the_page_are_distributions(extended):
     run_extended(extended, "-m", "extended")
 
 
-def test_a_run_with_all_that_the_page_adds(extended):
+def test_a_run_trains_with_everything_that_the_page_adds(extended):
     (extended / "arrays").mkdir()
     for i in range(40):
         picture = np.random.default_rng(i).integers(0, 256, (60 + i, 50, 3), np.uint8)
         np.save(extended / "arrays" / f"{i}.npy", picture)
     (line,) = commands(PAGE)
-    said = run_extended(extended, *shlex.split(line)[1:], *SHORT)
-    assert "validation: " in said
+    stderr = run_extended(extended, *shlex.split(line)[1:], *SHORT)
+    assert "validation: " in stderr
     assert (extended / "runs/extended/samples.png").is_file()
 
 
 def test_the_files_of_the_page_pass_the_linter(extended):
     files = [name for name, _ in TITLED.findall(PAGE)]
+    assert len(files) == 4
     for action in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *action, "--config", REPOSITORY / "pyproject.toml",

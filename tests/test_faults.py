@@ -2,30 +2,44 @@
 
 import ast
 import shutil
+from collections import Counter
 
 import pytest
-from shown import REPOSITORY
 
 from benchmarks import faults
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_fault_changes_one_place_and_the_same_seed_draws_the_same():
-    chosen = faults.drawn(30, seed=1)
-    assert chosen == faults.drawn(30, seed=1)
-    drawn_from = [fault.subpackage for fault in chosen]
-    assert {"commands", "models", "training"} <= set(drawn_from)
-    assert max(map(drawn_from.count, drawn_from)) - min(map(drawn_from.count, drawn_from)) <= 1
+# Two modules of each of two subpackages, a command, and a module in which no faults are made.
+SOME = ("main.py", "models/blocks.py", "models/heads.py", "training/feeding.py",
+        "training/recovery.py", "data/synthetic/faces.py")  # fmt: skip
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Replaces the package by some of its modules, in which all faults are soon found."""
+    for name in SOME:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(faults.PACKAGE / name, tmp_path / name)
+    monkeypatch.setattr(faults, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def test_a_fault_changes_one_place_and_the_same_seed_draws_the_same(package):
+    chosen = faults.drawn(12, seed=1)
+    assert chosen == faults.drawn(12, seed=1) != faults.drawn(12, seed=2)
+    assert Counter(fault.subpackage for fault in chosen) == dict.fromkeys(
+        ("commands", "models", "training"), 4
+    )
     for fault in chosen:
-        path = faults.PACKAGE.joinpath(*fault.module.split(".")).with_suffix(".py")
-        before = ast.unparse(ast.parse(path.read_text())).splitlines()
-        after = fault.source().splitlines()
-        assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
+        before = ast.unparse(ast.parse(faults.path_of(package, fault.module).read_text()))
+        pairs = zip(before.splitlines(), fault.source().splitlines(), strict=True)
+        assert sum(one != other for one, other in pairs) == 1
         assert fault.before != fault.after
 
 
-def test_only_the_block_for_type_checkers_is_left_out():
+def test_code_for_type_checkers_gets_no_fault():
     changed = list(faults.faults(faults.PACKAGE / "main.py"))
     assert any("group.index" in fault.before for fault in changed)
     assert all(fault.before != "TYPE_CHECKING" for fault in changed)
@@ -36,14 +50,37 @@ def test_the_nearest_tests_come_first():
     assert "tests/test_mixture_likelihood.py" in faults.nearest_tests("likelihoods.mixture")[:3]
 
 
-def test_a_fault_is_caught_where_a_test_fails(tmp_path):
-    for folder in ("vaejax", "tests"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
-    for file in ("pyproject.toml", "setup.cfg"):
-        shutil.copy(REPOSITORY / file, tmp_path)
-    path = faults.PACKAGE / "data" / "feed" / "subsets.py"
-    fault = next(one for one in faults.faults(path) if one.before == "0 < count < size")
-    how = {"files": 1, "timeout": 300.0}
-    caught, test = faults.is_caught(fault.module, fault.source(), tmp_path, **how)
-    assert caught and test.startswith("test_")
-    assert (tmp_path / "vaejax/data/feed/subsets.py").read_text() == path.read_text()
+SOURCE = "def is_part(count, size):\n    return 0 < count < size\n"
+TEST = """from vaejax.data.feed.subsets import is_part
+
+
+def test_all_is_no_part():
+    assert is_part(2, 3) and not is_part(3, 3)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Returns a repository with one module, named like one of the package's, and its test."""
+    for folder in ("vaejax", "vaejax/data", "vaejax/data/feed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "vaejax/data/feed/subsets.py").write_text(SOURCE)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_subsets.py").write_text(TEST)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "timeout", "expected"),
+    [
+        (SOURCE, 300.0, (False, "")),
+        (SOURCE.replace("count < size", "count <= size"), 300.0, (True, "test_all_is_no_part")),
+        (f"import time\ntime.sleep(300)\n{SOURCE}", 0.1, (True, "timed out")),
+    ],
+    ids=["no fault", "fault", "endless"],
+)
+def test_a_fault_is_caught_where_a_test_fails_or_does_not_end(tree, source, timeout, expected):
+    module = "data.feed.subsets"
+    assert faults.is_caught(module, source, tree, files=1, timeout=timeout) == expected
+    assert faults.path_of(tree / "vaejax", module).read_text() == SOURCE

@@ -19,32 +19,32 @@ from vaejax.runtime.chips import CHIPS
     st.floats(0.7, 1.3),
     st.integers(1, 10**4),
 )
-def test_the_largest_batch_is_found_in_few_looks(room, state, picture, power, start):
+def test_the_largest_batch_is_found_in_few_trials(room, state, picture, power, start):
     """The memory needed is a constant plus a term that grows nearly linearly with the batch."""
-    asked = []
+    tried = []
 
     def size(batch):
         return int(room * (state + picture * batch**power))
 
     def need(batch):
-        asked.append(batch)
+        tried.append(batch)
         return size(batch)
 
     found = largest_batch(need, room, start)
     assert (found % GRAIN == 0 and size(found) <= room) or found == 0
     assert size(found + 2 * max(GRAIN, found // 16)) > room or size(found) > room * 14 // 16
-    assert len(set(asked)) == len(asked) <= 40
+    assert len(set(tried)) == len(tried) <= 40
 
 
-def test_a_straight_line_takes_four_looks():
-    asked = []
+def test_a_memory_linear_in_the_batch_takes_four_trials():
+    tried = []
 
     def need(batch):
-        asked.append(batch)
+        tried.append(batch)
         return 5 * 10**7 + 10**6 * batch
 
     assert largest_batch(need, 16 * 10**9, 64) in range(15_000, 15_951)
-    assert len(asked) <= 4
+    assert len(tried) <= 4
 
 
 @pytest.mark.parametrize(("on_device", "room"), [("never", 16), ("auto", 12), ("always", 12)])
@@ -64,6 +64,13 @@ def test_the_largest_batch_leaves_room_for_the_pictures_on_the_device(on_device,
     assert 15 / 16 * room * 2**30 < found.memory <= room * 2**30
 
 
+def test_no_step_is_found_where_not_even_the_smallest_batch_fits():
+    def trial(config):
+        raise DoesNotFit(2**40, 2**34)
+
+    assert largest_step(tiny(), CHIPS["TPU v5 lite"], 4, trial) is None
+
+
 def fake_chips(memory):
     """Returns a trial of a simulated step: FSDP splits its state, accumulation its batch."""
 
@@ -78,20 +85,20 @@ def fake_chips(memory):
     return trial
 
 
-def ways_out(memory, **train):
+def fitting_changes(memory, **train):
     config, trial = tiny(train={"batch_size": 64, **train}), fake_chips(memory)
     with pytest.raises(DoesNotFit) as raised:
         trial(config)
     return [changes.popitem() for changes in remedies(config, 4, raised.value, trial)]
 
 
-def test_every_remedy_would_fit():
-    assert ways_out(27) == [
+def test_each_remedy_would_fit():
+    assert fitting_changes(27) == [
         ("train.accumulate", 2),
         ("model.dtype", "bfloat16"),
         ("train.batch_size", 32),
     ]
-    assert ways_out(35) == [
+    assert fitting_changes(35) == [
         ("train.accumulate", 2),
         ("model.dtype", "bfloat16"),
         ("train.fsdp", 4),
@@ -99,11 +106,11 @@ def test_every_remedy_would_fit():
     ]
 
 
-def test_a_ladder_may_compute_its_activations_again():
+def test_recomputing_activations_is_a_remedy_of_a_ladder():
     assert next(remedies(tiny_ladder(), 1, DoesNotFit(4, 2), lambda config: None)) == {
         "model.remat": True
     }
 
 
-def test_where_nothing_would_fit_nothing_is_named():
-    assert ways_out(1) == []
+def test_no_remedy_is_named_where_none_would_fit():
+    assert fitting_changes(1) == []

@@ -3,62 +3,67 @@
 When there is space again, the same command resumes the run.
 """
 
-import contextlib
-import os
 import pathlib
-import subprocess
-import sys
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
-from commands import command
+from commands import assert_one_line, command
 from states import assert_same, final_state
 from tiny import CONFIG_FILE, metrics, tiny
 
+from benchmarks import attempts
+from vaejax.data import open_dataset
+from vaejax.data.cache.disk import SETTING, Disk
+from vaejax.errors import UserError
+
 pytestmark = pytest.mark.slow
 
-CONFIG = f"--config={CONFIG_FILE}"
+FULL = pathlib.Path("/dev/full")
 
 
-@contextlib.contextmanager
-def small_disk(place: pathlib.Path, size: str) -> Iterator[None]:
-    """Mounts a tmpfs of `size` at `place`; skips the test if this user may not mount one."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+@contextmanager
+def small_disk(path: pathlib.Path, size: int) -> Iterator[Callable[[int], None]]:
+    """Mounts a disk as `attempts.small_disk` does; skips the test if this user may not mount."""
+    if reason := attempts.why_no_mount(path):
+        pytest.skip(reason)
+    with attempts.small_disk(path, size) as resize:
+        yield resize
 
 
-# Two sizes, so that the disk fills up early in the run and late in it.
-@pytest.mark.parametrize("size", ["400k", "1100k"])
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(trained, size, tmp_path):
-    disk = tmp_path / "disk"
-    with small_disk(disk, size):
-        flags = (CONFIG, f"--workdir={disk / 'run'}")
+def test_a_full_disk_is_one_line_and_the_same_command_resumes(trained, tmp_path):
+    """The disk has no room for a checkpoint; then it fills up while the run trains."""
+    disk, run = tmp_path / "disk", tmp_path / "run"
+    flags = (f"--config={CONFIG_FILE}", f"--workdir={disk / 'run'}")
+    with small_disk(disk, 100_000) as resize:
         result = command("main", *flags)
-        assert result.returncode == 2, result.stderr
-        assert "Traceback" not in result.stderr
-        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1 and lines[0] == result.stderr.splitlines()[-1]
-        assert str(disk) in lines[0] and "make room" in lines[0]
-        subprocess.run(["mount", "-o", "remount,size=80m", str(disk)], check=True)
+        assert_one_line(result, f"--workdir={disk / 'run'} has 0.1 MB free, and a checkpoint needs")
+        assert "make room" in result.stderr
+        resize(1_100_000)
+        result = command("main", *flags)
+        assert "training from step 0 to 12" in result.stderr
+        assert_one_line(result, str(disk))
+        assert "make room" in result.stderr.splitlines()[-1]
+        resize(80_000_000)
         result = command("main", *flags)
         assert result.returncode == 0, result.stderr
-        assert_same(final_state(trained, tiny()), final_state(disk / "run", tiny()))
-        assert metrics(trained) == metrics(disk / "run")
+        assert "training from step 0" not in result.stderr
+        shutil.copytree(disk / "run", run)
+    assert_same(final_state(trained, tiny()), final_state(run, tiny()))
+    assert metrics(trained) == metrics(run)
 
 
-def test_a_cache_on_a_full_disk_is_one_line(tmp_path):
+def test_a_picture_cache_without_room_is_named(tmp_path):
     disk = tmp_path / "disk"
-    with small_disk(disk, "100k"):
-        result = command(
-            "main", CONFIG, f"--workdir={tmp_path / 'run'}", f"--config.data.cache_dir={disk}",
-            "--config.data.split_seed=77",
-        )  # fmt: skip
-        assert result.returncode == 2
-        assert "Traceback" not in result.stderr
-        assert result.stderr.splitlines()[-1].startswith("error: config.data.cache_dir=")
+    config = tiny(data={"cache_dir": str(disk), "split_seed": 77})
+    message = rf"^{SETTING}='{disk}' has 0.1 MB free, but 96 pictures need [\d.]+ MB: free space"
+    with small_disk(disk, 100_000), pytest.raises(UserError, match=message):
+        open_dataset(config.data)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason=f"no {FULL}")
+def test_a_picture_cache_whose_disk_fills_up_is_named(tmp_path):
+    message = f"^{SETTING}='{tmp_path}' is full: free space, or name a larger disk"
+    with pytest.raises(UserError, match=message), Disk(tmp_path, SETTING).usable():
+        FULL.write_text("a picture")

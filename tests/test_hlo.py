@@ -45,7 +45,7 @@ def test_collectives_are_counted_by_channel_and_round():
     assert sorted(Program(LOOP).collectives()) == sorted([gather, total] * 3 + [between])
 
 
-def test_what_each_device_sends():
+def test_a_device_sends_its_share_of_a_collective():
     assert Collective("all-reduce", 800, 8).sent == pytest.approx(2 * 700)
     assert Collective("all-gather", 800, 8).sent == pytest.approx(700)
     assert Collective("reduce-scatter", 100, 8).sent == pytest.approx(700)
@@ -76,7 +76,7 @@ def test_doubles_are_found():
     assert Program(LOOP.replace("f32[16]", "f64[16]")).has_doubles()
 
 
-def test_groups_that_are_not_listed_are_of_all_devices():
+def test_an_empty_list_of_groups_means_all_devices():
     text = """HloModule jit_f, num_partitions=8
 
 ENTRY %main (x: f32[16]) -> f32[16] {

@@ -1,4 +1,4 @@
-"""`as_pictures` takes arrays, PIL images, files and lists of these, and refuses the rest."""
+"""`as_pictures` accepts arrays, PIL images, files and lists of these, and refuses the rest."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_one_picture_is_a_batch_of_one(files):
         np.testing.assert_array_equal(as_pictures(form, DATA), FACES[:1])
 
 
-def test_other_sizes_are_cut_as_the_training_pictures_were(tmp_path):
+def test_pictures_of_other_sizes_are_cropped_like_training_pictures(tmp_path):
     photograph = Image.fromarray(FACES[0]).resize((90, 60))
     photograph.save(tmp_path / "photo.png")
     config = tiny(data={"crop": "center"}).data
@@ -47,14 +47,17 @@ def test_other_sizes_are_cut_as_the_training_pictures_were(tmp_path):
         np.testing.assert_array_equal(as_pictures(form, config)[0], expected)
 
 
-def test_grey_models_take_colour_and_colour_models_grey():
-    grey = Image.fromarray(FACES[0]).convert("L")
-    assert as_pictures(grey, DATA).shape == (1, 28, 28, 3)
-    assert as_pictures(Image.fromarray(FACES[0]), tiny(data={"channels": 1}).data).shape[-1] == 1
+def test_colours_are_converted_to_the_channels_of_the_model():
+    colour = Image.fromarray(FACES[0])
+    grey = colour.convert("L")
+    levels = np.asarray(grey)[None, :, :, None]
+    np.testing.assert_array_equal(as_pictures(grey, DATA), np.repeat(levels, 3, axis=3))
+    one_channel = tiny(data={"channels": 1}).data
+    np.testing.assert_array_equal(as_pictures(colour, one_channel), levels)
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "message"),
     [
         (FACES.astype(np.float32), "type float32"),
         (FACES[:, :20], r"\(3, 20, 28, 3\)"),
@@ -72,23 +75,23 @@ def test_grey_models_take_colour_and_colour_models_grey():
         (3, "takes uint8"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_one_line(form, said):
-    with pytest.raises(UserError, match=said) as raised:
+def test_other_objects_are_refused_in_one_line(form, message):
+    with pytest.raises(UserError, match=message) as raised:
         as_pictures(form, DATA)
     assert "\n" not in str(raised.value)
 
 
-def test_a_face_that_vaejax_drew_can_be_encoded(tmp_path):
+def test_a_file_that_vaejax_has_drawn_is_accepted(tmp_path):
     pictures.save(tmp_path / "face.png", FACES[0])
     np.testing.assert_array_equal(as_pictures(tmp_path / "face.png", DATA), FACES[:1])
 
 
-def test_a_picture_that_is_transparent_is_laid_on_white():
+def test_transparent_pixels_become_white():
     clear = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     assert np.all(as_pictures(clear, DATA) == 255)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_the_error_names_a_file_that_is_no_picture(tmp_path):
     (tmp_path / "face.jpg").write_text("no")
     with pytest.raises(UserError, match=r"face\.jpg cannot be used: .+; this model takes uint8"):
         as_pictures(tmp_path / "face.jpg", DATA)

@@ -4,37 +4,37 @@ test_tpu_vm.py and test_tpu_vm_worker.py have most tests of tpu_vm.sh.
 """
 
 import os
-import pathlib
 import re
 import shlex
 import signal
 import subprocess
-import time
 
 import pytest
 import yaml
-from commands import COMMAND_TIMEOUT, free_port, without_tensorflow
+from commands import COMMAND_TIMEOUT, REPOSITORY, free_port, without_tensorflow
 from shown import NARROW, SHORT, SMALL
+from waiting import finish, wait_for_file
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((REPOSITORY / "launch").rglob("*.s*"))  # .sh and .sbatch
 LOCAL = str(REPOSITORY / "launch" / "local.sh")
 SLURM = str(REPOSITORY / "launch" / "slurm.sbatch")
 
 
 def run(*words):
-    return subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_TIMEOUT)
+    return subprocess.run(
+        words, cwd=REPOSITORY, capture_output=True, text=True, timeout=COMMAND_TIMEOUT
+    )
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_finds_nothing(script):
-    done = run("shellcheck", str(script))
+def test_shellcheck_finds_nothing():
+    assert len(SCRIPTS) == 4
+    done = run("shellcheck", *map(str, SCRIPTS))
     assert done.returncode == 0, done.stdout
 
 
-def test_the_dry_run_shows_every_command():
+def test_the_dry_run_of_local_shows_every_command():
     done = run(LOCAL, "--processes=2", "--devices_per_process=4", "--port=5000", "--dry_run", "--",
                "--config=a b.py")  # fmt: skip
     assert done.returncode == 0
@@ -69,36 +69,50 @@ def tpu_vm():
 
 
 @pytest.mark.parametrize("flag", ["--proceses=2", "--processes=two", "--port=0"])
-def test_a_wrong_flag_is_named(flag):
+def test_a_wrong_flag_of_local_is_named(flag):
     done = run(LOCAL, flag, "--", "--config=configs/quickstart.py")
     assert done.returncode == 2
     assert flag in done.stderr
 
 
-def test_the_command_of_the_readme_stops_and_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [((0, 0), 0), ((0, 75), 75), ((75, 2), 2), ((2, 75), 2), ((137, 75), 137), ((3, 2), 3)],
+)
+def test_local_exits_with_the_status_that_says_most(tmp_path, statuses, status):
+    """Processes that stop because another one has failed exit with 75."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/usr/bin/env bash\nstatuses=({' '.join(map(str, statuses))})\n"
+        'last=${!#} # --process=INDEX\nexit "${statuses[${last#*=}]}"\n'
+    )
+    python.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([LOCAL, "--", "--config=a"], env=environment, timeout=COMMAND_TIMEOUT)
+    assert done.returncode == status
+
+
+def test_the_command_of_the_readme_stops_and_resumes(tmp_path, monkeypatch):
     """Sends SIGTERM to the script, not to the processes that it has started."""
     for name, value in without_tensorflow().items():
         monkeypatch.setenv(name, value)
     (line,) = re.findall(r"^launch/local.sh .*$", (REPOSITORY / "README.md").read_text(), re.M)
-    words = [
-        *shlex.split(line), *SHORT, *NARROW, *SMALL, "--config.train.steps=400",
-        f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
+    run_directory = tmp_path / "run"
+    words = [*shlex.split(line), *SHORT, *NARROW, *SMALL, f"--workdir={run_directory}"]
     words.insert(1, f"--port={free_port()}")
-    process = subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + COMMAND_TIMEOUT
-    while not (metrics.exists() and '"step": 4,' in metrics.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    process = subprocess.Popen(
+        [*words, "--config.train.steps=400"], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_file(run_directory / "metrics.jsonl", '"step": 4,', by=[process])
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=COMMAND_TIMEOUT)
-    assert process.returncode == 75, said
-
-    (saved,) = {int(line) for line in re.findall(r"step (\d+)/400", said)[-1:]}
-    words[-2] = f"--config.train.steps={saved + 2 - saved % 2}"
-    done = subprocess.run(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, timeout=300)
+    errors = finish(process)
+    assert process.returncode == 75, errors
+    names = [path.name for path in (run_directory / "checkpoints").iterdir()]
+    saved = max(int(name) for name in names if name.isdigit())
+    steps = saved + 2
+    done = run(*words, f"--config.train.steps={steps}")
     assert done.returncode == 0, done.stderr
+    assert f"training from step {saved} to {steps} in {run_directory}" in done.stderr
     assert "new faces" in done.stderr
 
 
@@ -122,7 +136,7 @@ def slurm(directory, *flags, status=0, **variables):
 
 
 @pytest.mark.parametrize("status", [0, 2, 75])
-def test_slurm_names_the_first_node_as_coordinator_and_goes_on_when_asked(tmp_path, status):
+def test_slurm_takes_the_first_node_as_coordinator_and_requeues_after_75(tmp_path, status):
     done = slurm(
         tmp_path, "--config=a b.py", SLURM_JOB_NODELIST="node[7-8]", SLURM_NTASKS="2",
         SLURM_JOB_ID="123456", SLURM_SUBMIT_DIR=str(tmp_path), JAX_COORDINATOR_PORT="5000",
@@ -134,7 +148,7 @@ def test_slurm_names_the_first_node_as_coordinator_and_goes_on_when_asked(tmp_pa
     assert "'--config=a b.py'" in done.stdout and "--process=$SLURM_PROCID" in done.stdout
 
 
-def test_slurm_says_how_it_is_started(tmp_path):
+def test_slurm_outside_a_job_says_how_it_is_started(tmp_path):
     done = slurm(tmp_path, "--config=configs/celeba.py")
     assert done.returncode == 2 and "sbatch launch/slurm.sbatch" in done.stderr
 
@@ -190,7 +204,7 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         ([], "--topology is missing"),
         (["--topology=16"], "--topology=16 is no shape"),
@@ -200,6 +214,6 @@ def test_the_dry_run_of_gke_shows_the_commands_and_the_manifest():
         (["--topology=4x4", "--zone=a"], "--zone=a is no flag"),
     ],
 )
-def test_a_wrong_flag_of_gke_is_named(flags, words):
+def test_a_wrong_flag_of_gke_is_named(flags, message):
     done = gke(*flags)
-    assert done.returncode == 2 and words in done.stderr
+    assert done.returncode == 2 and message in done.stderr

@@ -3,6 +3,7 @@
 import json
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import example, given
 
 from vaejax.runtime.messages import (
@@ -15,12 +16,12 @@ from vaejax.runtime.messages import (
     is_known,
 )
 
-anything = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=6,
 )
-well = st.integers(2, 10**6).flatmap(
+greetings = st.integers(2, 10**6).flatmap(
     lambda count: st.builds(
         Greeting,
         process=st.integers(1, count - 1),
@@ -28,12 +29,12 @@ well = st.integers(2, 10**6).flatmap(
         host=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=255),
     )
 )
-known_words = st.sampled_from(["goodbye", "gone", "status", "words", "all", "welcome"])
+keys = st.sampled_from(["goodbye", "gone", "status", "words", "all", "welcome"])
 
 
-@given(well)
-def test_a_greeting_is_what_was_said(words):
-    assert greeting(words.line()) == words
+@given(greetings)
+def test_a_greeting_is_decoded_from_its_line(sent):
+    assert greeting(sent.line()) == sent
 
 
 @given(st.binary())
@@ -42,19 +43,19 @@ def test_a_greeting_is_what_was_said(words):
 @example(b"\xff\xfe{\x00}\x00\n\x00")
 @example(b"\n")
 @example(b"")
-def test_no_bytes_raise(line):
+def test_any_bytes_are_decoded_without_an_exception(line):
     assert isinstance(decode(line), dict)
     assert greeting(line) is None
 
 
-@given(anything)
+@given(json_values)
 @example([1, 2])
 @example("host")
-def test_no_other_value_is_a_greeting(value):
+def test_other_json_values_are_no_greetings(value):
     assert greeting(json.dumps(value).encode() + b"\n") is None
 
 
-@given(well, st.sampled_from(["process", "processes", "host"]), anything)
+@given(greetings, st.sampled_from(["process", "processes", "host"]), json_values)
 @example(Greeting(1, 2, "a"), "process", True)
 @example(Greeting(1, 2, "a"), "process", 1.0)
 @example(Greeting(1, 2, "a"), "process", -1)
@@ -66,51 +67,57 @@ def test_no_other_value_is_a_greeting(value):
 @example(Greeting(1, 2, "a"), "host", "a\nb")
 @example(Greeting(1, 2, "a"), "host", "\ud800")
 @example(Greeting(1, 2, "a"), "host", "a" * 256)
-def test_one_wrong_value_spoils_a_greeting_or_is_right(words, name, value):
-    found = greeting(encode({**vars(words), name: value}))
+def test_a_greeting_with_an_invalid_value_is_rejected(sent, name, value):
+    found = greeting(encode({**vars(sent), name: value}))
     if found is not None:
         assert type(found.process) is int and type(found.processes) is int
         assert 0 < found.process < found.processes
         assert found.host.isprintable() and len(found.host) <= 255
-        assert vars(found) == {**vars(words), name: value}
+        assert vars(found) == {**vars(sent), name: value}
 
 
-@given(well, st.text(min_size=1), anything)
-def test_a_greeting_says_nothing_else(words, name, value):
-    if name not in vars(words):
-        assert greeting(encode({**vars(words), name: value})) is None
+@given(greetings, st.text(min_size=1), json_values)
+def test_a_greeting_with_another_field_is_rejected(sent, name, value):
+    if name not in vars(sent):
+        assert greeting(encode({**vars(sent), name: value})) is None
 
 
-@given(well)
-def test_a_greeting_is_one_whole_short_line(words):
-    line = words.line()
+@given(greetings)
+def test_a_greeting_is_one_complete_line_of_limited_length(sent):
+    line = sent.line()
     assert greeting(line[:-1]) is None, "a line without a newline is incomplete"
     assert greeting(line + line) is None
-    assert greeting(line[:-1] + b" " * LONGEST_GREETING + b"\n") is None
+    padding = b" " * (LONGEST_GREETING - len(line))
+    assert greeting(line[:-1] + padding + b"\n") == sent
+    assert greeting(line[:-1] + padding + b" \n") is None
 
 
-@given(st.dictionaries(known_words | st.text(max_size=3), anything, max_size=3), st.booleans())
+@given(st.dictionaries(keys | st.text(max_size=3), json_values, max_size=3), st.booleans())
 @example({"gone": "process 1", "status": True}, True)
 @example({"gone": "process 1", "status": 0}, True)
 @example({"gone": "process 1", "status": 2**64}, False)
+@example({"gone": "process 1", "status": 1, "words": ""}, True)
 @example({"goodbye": True, "gone": 1}, True)
 @example({"all": ["a"]}, False)
-def test_what_is_known_has_what_it_is_asked_for(message, to_coordinator):
-    """Checks that an accepted message has the fields that its receiver reads, of valid types."""
+@example({"all": ["a", 1]}, False)
+def test_known_messages_have_exactly_the_fields_that_their_receiver_reads(message, to_coordinator):
     if is_known(message, 2, to_coordinator=to_coordinator) and message != GOODBYE:
         if "gone" in message:
-            assert isinstance(message["gone"], str)
+            assert message.keys() == {"gone", "status"} and isinstance(message["gone"], str)
             assert type(message["status"]) is int and 1 <= message["status"] <= 255
         elif to_coordinator:
-            assert isinstance(message["words"], str)
+            assert message.keys() == {"words"} and isinstance(message["words"], str)
         else:
-            assert len(message["all"]) == 2 and all(isinstance(one, str) for one in message["all"])
+            assert message.keys() == {"all"} and len(message["all"]) == 2
+            assert all(isinstance(words, str) for words in message["all"])
 
 
-def test_all_that_is_said_is_known():
-    assert is_known({"words": "no data"}, 2, to_coordinator=True)
-    assert is_known({"all": ["", "no data"]}, 2, to_coordinator=False)
-    for to_coordinator in (True, False):
-        assert is_known(GOODBYE, 2, to_coordinator=to_coordinator)
-        gone = {"gone": "process 1 (node)", "status": 75}
-        assert is_known(decode(encode(gone)), 2, to_coordinator=to_coordinator)
+@pytest.mark.parametrize("to_coordinator", [True, False])
+def test_the_messages_of_a_run_are_known_to_their_receivers(to_coordinator):
+    """The words of one process go to the coordinator, and the words of all come from it."""
+    assert is_known({"words": "no data"}, 2, to_coordinator=to_coordinator) == to_coordinator
+    words_of_all = {"all": ["", "no data"]}
+    assert is_known(words_of_all, 2, to_coordinator=to_coordinator) != to_coordinator
+    assert is_known(GOODBYE, 2, to_coordinator=to_coordinator)
+    gone = {"gone": "process 1 (node)", "status": 75}
+    assert is_known(decode(encode(gone)), 2, to_coordinator=to_coordinator)

@@ -53,18 +53,27 @@ def test_grey_masses_sum_to_one(bits, count, seed, log_scale):
     np.testing.assert_allclose(masses.sum(), 1.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("log_scale", [MIN_LOG_SCALE, -3.0, MAX_LOG_SCALE])
-@pytest.mark.parametrize("red", [0, 100, 255])
-def test_greens_and_blues_sum_to_their_reds_own_mass(log_scale, red):
+@jax.jit
+def log_mass_of_red(red: int, parameters: np.ndarray) -> jax.Array:
+    """Returns the log-mass of a pixel's red value alone, a mixture of logistics of its own."""
+    mixture = MixtureOfLogistics(3).components(pixels_of(parameters))
+    masses = log_mass(
+        jnp.full(mixture.log_weight.shape, red, jnp.uint8),
+        mixture.location[0],
+        mixture.log_scale[0],
+    )
+    return jax.nn.logsumexp(mixture.log_weight + masses)
+
+
+@pytest.mark.parametrize(
+    ("red", "log_scale"), [(0, MIN_LOG_SCALE), (100, -3.0), (255, MAX_LOG_SCALE)]
+)
+def test_greens_and_blues_sum_to_their_reds_own_mass(red, log_scale):
     """The sum is over all 65536 colours of 8 bits that have this red."""
     grid = np.stack(np.meshgrid([red], LEVELS, LEVELS, indexing="ij"), -1)
     parameters = some_parameters(red, 3, 5, log_scale)
     total = log_mass_of_all(grid.astype(np.uint8), parameters)
-    mixture = MixtureOfLogistics(3).components(pixels_of(parameters))
-    first = jax.tree.map(lambda x: x[..., 0], mixture)
-    masses = log_mass(jnp.full((5,), red, jnp.uint8), first.location[0], first.log_scale[0])
-    expected = jax.nn.logsumexp(first.log_weight + masses)
-    np.testing.assert_allclose(total, expected, atol=1e-4)
+    np.testing.assert_allclose(total, log_mass_of_red(red, parameters), atol=1e-4)
 
 
 def test_colour_masses_sum_to_one_over_all_colours():
@@ -186,61 +195,73 @@ def test_gradients_of_the_mixture_are_finite_everywhere(channels, seed, log_scal
 
 def test_one_component_is_the_logistic_itself():
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.integers(0, 256, (3, 4, 5, 1), np.uint8))
+    images = rng.integers(0, 256, (3, 4, 5, 1), np.uint8)
     location, log_scale = rng.normal(size=(2, 3, 4, 5, 1)).astype(np.float32)
     log_scale = np.clip(log_scale - 2, -6, 0)
     parameters = np.concatenate([np.zeros_like(location), location, log_scale], -1)
-    expected = DiscretizedLogistic().log_prob(
-        images, Pixels(*map(jnp.asarray, (location, log_scale)))
-    )
-    likelihood = MixtureOfLogistics(1)
-    np.testing.assert_allclose(
-        likelihood.log_prob(images, pixels_of(parameters)), expected, rtol=1e-5
-    )
+    expected = jax.jit(DiscretizedLogistic().log_prob)(images, Pixels(location, log_scale))
+    found = grey_log_prob(images, parameters, bits=8)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_strips_of_no_pictures_have_no_moments():
     """A gallery of a single face decodes such a batch: it has no other face to interpolate to."""
-    count, likelihood = parameters_per_pixel(3, 10), MixtureOfLogistics(3)
-    pixels = MixturePixels(jnp.zeros((0, 128, 128, 4)), jnp.zeros((4, count)), first_bias(3, 10))
-    assert [part.shape for part in likelihood.moments(pixels)] == [(0, 128, 128, 3)] * 2
+    count = parameters_per_pixel(3, 10)
+    shapes = (0, 128, 128, 4), (4, count), (count,)
+    pixels = MixturePixels(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    moments = jax.eval_shape(MixtureOfLogistics(3).moments, pixels)
+    assert [part.shape for part in moments] == [(0, 128, 128, 3)] * 2
 
 
-def memory_of_slopes(function: Callable, *arguments: jax.Array) -> int:
-    """Returns the bytes of temporary memory of the compiled gradient."""
-    slopes = jax.jit(jax.grad(function, argnums=range(len(arguments))))
-    return slopes.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+@pytest.fixture(scope="module")
+def large_picture() -> tuple[jax.Array, MixturePixels]:
+    """Returns a picture and its mixtures, in three strips of 40 rows and a last one of 7."""
+    rng = np.random.default_rng(0)
+    count, height, width = parameters_per_pixel(3, 10), 127, 128
+    assert 2**19 // (width * count) == 40
+    images = jnp.asarray(rng.integers(0, 256, (1, height, width, 3), np.uint8))
+    hidden = rng.normal(size=(1, height, width, 4)).astype(np.float32)
+    kernel = np.float32(0.3) * rng.normal(size=(4, count)).astype(np.float32)
+    return images, MixturePixels(hidden, kernel, first_bias(3, 10))
+
+
+def test_strips_change_neither_probability_nor_gradient_and_save_memory(large_picture):
+    images, pixels = large_picture
+    likelihood = MixtureOfLogistics(3)
+
+    def in_strips(hidden, kernel):
+        return jnp.sum(likelihood.log_prob(images, MixturePixels(hidden, kernel, pixels.bias)))
+
+    def at_once(hidden, kernel):
+        mixture = likelihood.components(MixturePixels(hidden, kernel, pixels.bias))
+        return jnp.sum(likelihood.log_masses(images, mixture))
+
+    arguments = pixels.hidden, pixels.kernel
+    (value, gradients, memory), (expected, expected_gradients, memory_at_once) = (
+        value_gradients_and_memory(function, *arguments) for function in (in_strips, at_once)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for one, other in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+    assert memory < 0.6 * memory_at_once
+
+
+def value_gradients_and_memory(function: Callable, *arguments: np.ndarray) -> tuple:
+    """Returns a function's value and gradients, and the bytes of temporary memory they take."""
+    function = jax.jit(jax.value_and_grad(function, argnums=range(len(arguments))))
+    compiled = function.lower(*arguments).compile()
+    return *compiled(*arguments), compiled.memory_analysis().temp_size_in_bytes
+
+
+moments_of = jax.jit(MixtureOfLogistics(3).moments)
 
 
 @pytest.mark.parametrize("height", [120, 127])
-def test_strips_of_a_large_picture_make_no_difference(height):
-    """A strip has 40 rows; a height of 127 leaves a last strip of 7."""
-    rng = np.random.default_rng(0)
-    count, width = parameters_per_pixel(3, 10), 128
-    images = jnp.asarray(rng.integers(0, 256, (2, height, width, 3), np.uint8))
-    hidden = rng.normal(size=(2, height, width, 4)).astype(np.float32)
-    kernel = 0.3 * rng.normal(size=(4, count)).astype(np.float32)
-    bias = first_bias(3, 10)
-    likelihood = MixtureOfLogistics(3)
-    assert height * width * count > 2**19, "the picture must not fit into one strip"
-
-    def total(hidden, kernel):
-        return jnp.sum(likelihood.log_prob(images, MixturePixels(hidden, kernel, bias)))
-
-    def at_once(hidden, kernel):
-        mixture = likelihood.components(MixturePixels(hidden, kernel, bias))
-        return jnp.sum(likelihood.log_masses(images, mixture))
-
-    arguments = jnp.asarray(hidden), jnp.asarray(kernel)
-    value, slopes = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(*arguments)
-    expected, expected_slopes = jax.jit(jax.value_and_grad(at_once, argnums=(0, 1)))(*arguments)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    for slope, other in zip(slopes, expected_slopes):
-        np.testing.assert_allclose(slope, other, rtol=1e-3, atol=1e-3)
-    memory = [memory_of_slopes(function, *arguments) for function in (total, at_once)]
-    assert memory[0] < 0.6 * memory[1]
-    moments = likelihood.moments(MixturePixels(*arguments, bias))
-    for rows in (slice(0, 5), slice(height - 5, height)):
-        alone = likelihood.moments(MixturePixels(arguments[0][:, rows], kernel, bias))
-        for whole, part in zip(moments, alone):
-            np.testing.assert_allclose(whole[:, rows], part, rtol=1e-4, atol=1e-5)
+def test_moments_in_strips_are_those_of_single_rows(large_picture, height):
+    """With 120 rows, all strips are of the same height."""
+    _, pixels = large_picture
+    in_strips = moments_of(pixels._replace(hidden=pixels.hidden[:, :height]))
+    rows = [0, 1, 38, 39, 40, 41, height - 2, height - 1]
+    expected = moments_of(pixels._replace(hidden=pixels.hidden[:, rows]))
+    for found, part in zip(in_strips, expected):
+        np.testing.assert_allclose(np.asarray(found)[:, rows], part, rtol=1e-4, atol=1e-5)

@@ -1,85 +1,69 @@
 """The networks: picture shapes, sub-pixel shuffles, dtypes, and the gradients of parameters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from parameters import away_from_start, start
+from jaxprs import dtypes_of_products
+from parameters import away_from_start
 from tiny import tiny
 
 from vaejax.likelihoods import build_likelihood
-from vaejax.models import build_model
+from vaejax.models import build_model, init_params
 from vaejax.models.blocks import conv3x3, depth_to_space, space_to_depth
+from vaejax.tasks.vae.evidence import evidence
 
 
-@settings(max_examples=20)
-@given(
-    block=st.integers(1, 4), rows=st.integers(1, 3), columns=st.integers(1, 3), c=st.integers(1, 3)
-)
-def test_sub_pixel_shuffles_are_inverse(block, rows, columns, c):
-    x = np.arange(2 * rows * block * columns * block * c, dtype=np.float32)
-    x = jnp.asarray(x.reshape(2, rows * block, columns * block, c))
+@pytest.mark.parametrize(("block", "rows", "columns", "channels"), [(2, 3, 1, 3), (3, 1, 2, 1)])
+def test_sub_pixel_shuffles_are_inverse(block, rows, columns, channels):
+    x = np.random.default_rng(0).normal(size=(2, rows * block, columns * block, channels))
+    x = x.astype(np.float32)
     folded = jax.jit(space_to_depth, static_argnums=1)(x, block)
-    assert folded.shape == (2, rows, columns, block * block * c)
+    # Each position holds the values of its square, row by row.
+    expected = [
+        [
+            x[:, block * i : block * (i + 1), block * j : block * (j + 1)].reshape(2, -1)
+            for j in range(columns)
+        ]
+        for i in range(rows)
+    ]
+    np.testing.assert_array_equal(folded, np.moveaxis(expected, 2, 0))
     np.testing.assert_array_equal(jax.jit(depth_to_space, static_argnums=1)(folded, block), x)
-    folded = np.asarray(folded)
-    # The first position holds exactly the values of the first square.
-    square = np.asarray(x)[0, :block, :block]
-    np.testing.assert_array_equal(np.sort(folded[0, 0, 0]), np.sort(square.ravel()))
 
 
-@settings(max_examples=10)
-@given(rows=st.integers(1, 5), columns=st.integers(1, 5), channels=st.integers(1, 3))
+@pytest.mark.parametrize(("rows", "columns", "channels"), [(1, 4, 1), (5, 3, 2)])
 def test_convolutions_have_the_gradients_that_jax_derives(rows, columns, channels):
     def derived(x, kernel):
         names = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names)
 
-    def with_gradients(function):
-        @jax.jit
-        def run(x, kernel, weights):
+    @jax.jit
+    def values_and_gradients(x, kernel, weights):
+        def of(function):
             value, gradients_of = jax.vjp(function, x, kernel)
-            return value, gradients_of(weights)
+            return value, *gradients_of(weights)
 
-        return run
+        return of(conv3x3), of(derived)
 
     rng = np.random.default_rng(rows)
     shapes = (3, rows, columns, channels), (3, 3, channels, 2), (3, rows, columns, 2)
     inputs = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-    value, gradients = with_gradients(conv3x3)(*inputs)
-    expected, derived_gradients = with_gradients(derived)(*inputs)
-    np.testing.assert_array_equal(value, expected)
-    for one, other in zip(gradients, derived_gradients):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(*values_and_gradients(*inputs)):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def encoded_and_decoded(model, config, images):
-    """Returns q(z|x), the parameters of p(x|z) at its mean, and log p(x|z), at initialisation.
-
-    One compiled program computes all three, which saves time.
-    """
-
-    @jax.jit
-    def run(params, images):
-        codes = model.apply({"params": params}, images, method="encode")
-        pixels = model.apply({"params": params}, codes[0], method="decode")
-        return codes, pixels, build_likelihood(config).log_prob(images, pixels)
-
-    return run(start(model, config), jnp.asarray(images))
+def encoded_and_decoded(model, config, params, images):
+    """Returns q(z|x), the parameters of p(x|z) at its mean, and log p(x|z)."""
+    codes = model.apply({"params": params}, images, method="encode")
+    pixels = model.apply({"params": params}, codes[0], method="decode")
+    return codes, pixels, build_likelihood(config).log_prob(images, pixels)
 
 
 @pytest.mark.parametrize(
     ("size", "channels", "patch", "scale"),
-    [
-        ((28, 20), 1, 2, "position"),
-        ((64, 64), 3, 4, "predicted"),
-        ((45, 31), 3, 2, "position"),
-        ((45, 31), 3, 2, "predicted"),
-        ((33, 70), 1, 4, "predicted"),
-        ((128, 96), 3, 4, "position"),
-    ],
+    [((45, 31), 3, 2, "position"), ((33, 70), 1, 4, "predicted")],
 )
 def test_any_picture_shape(size, channels, patch, scale):
     config = tiny(
@@ -89,38 +73,34 @@ def test_any_picture_shape(size, channels, patch, scale):
     )
     model = build_model(config)
     images = np.random.default_rng(0).integers(0, 256, (2, *size, channels), np.uint8)
-    (mean, log_std), pixels, log_prob = encoded_and_decoded(model, config, images)
+    run = jax.jit(functools.partial(encoded_and_decoded, model, config))
+    (mean, log_std), pixels, log_prob = run(away_from_start(model, config), images)
     assert mean.shape == log_std.shape == (2, config.model.latent_size)
     assert pixels.location.shape == images.shape
     assert log_prob.shape == (2,) and np.all(np.isfinite(log_prob))
 
 
-def test_bfloat16_stays_inside_the_networks():
-    config = tiny(model={"dtype": "bfloat16"})
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_networks_compute_in_the_dtype_of_the_config(dtype):
+    """Parameters, posteriors and the parameters of p(x|z) are float32 in any case."""
+    config = tiny(model={"dtype": dtype})
     model = build_model(config)
-    assert {leaf.dtype for leaf in jax.tree.leaves(start(model, config))} == {jnp.dtype("float32")}
-    images = np.zeros((2, 28, 28, 3), np.uint8)
-    (mean, log_std), pixels, _ = encoded_and_decoded(model, config, images)
-    assert mean.dtype == log_std.dtype == pixels.location.dtype == jnp.float32
+    params = jax.eval_shape(functools.partial(init_params, model, config), jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.uint8)
+    run = functools.partial(encoded_and_decoded, model, config)
+    results = jax.eval_shape(run, params, images)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((params, results))} == {"float32"}
+    products = dtypes_of_products(run, params, images)
+    assert set(products) == {dtype} and products[dtype] > 8
 
 
 @pytest.mark.parametrize(
-    ("name", "prior"),
-    [
-        ("logistic", "standard_normal"),
-        ("logistic", "coupling_flow"),
-        ("gaussian", "coupling_flow"),
-        ("bernoulli", "standard_normal"),
-        ("mixture", "coupling_flow"),
-    ],
+    ("name", "prior"), [("logistic", "standard_normal"), ("mixture", "coupling_flow")]
 )
 def test_every_parameter_gets_a_gradient(name, prior):
-    from vaejax.tasks.vae.evidence import evidence
-
-    scale = {"scale": "shared"} if name in ("logistic", "gaussian") else {}
+    scale = {"scale": "shared"} if name == "logistic" else {}
     config = tiny(likelihood={"name": name, **scale}, prior={"name": prior})
     model = build_model(config)
-    # At initialisation some weights are zero, and the layers before them get no gradient.
     params = away_from_start(model, config, by=0.05)
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), np.uint8)
     keys = jax.random.split(jax.random.key(2), 4)
@@ -129,7 +109,7 @@ def test_every_parameter_gets_a_gradient(name, prior):
         terms = evidence(model, params, build_likelihood(config), jnp.asarray(images), keys)
         return -jnp.sum(terms.elbo())
 
-    gradients = jax.jit(jax.grad(loss))(params)
+    gradients = jax.device_get(jax.jit(jax.grad(loss))(params))
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.any(gradient != 0), jax.tree_util.keystr(path)
         assert np.all(np.isfinite(gradient)), jax.tree_util.keystr(path)

@@ -47,7 +47,7 @@ def step_once(params, moments, average, gradients, count, apply=True, settings=S
     )  # fmt: skip
 
 
-def test_the_rate_rises_in_a_line_and_falls_as_a_cosine():
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
     settings = OptimizerConfig(learning_rate=0.5, final_fraction=0.1, warmup_steps=4)
     for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (14, 0.55), (24, 0.1), (30, 0.1)):
         rate = learning_rate(settings, 24, jnp.int32(step))
@@ -55,7 +55,7 @@ def test_the_rate_rises_in_a_line_and_falls_as_a_cosine():
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamax"])
-def test_it_is_optaxs(params, name):
+def test_updates_are_those_of_optax(params, name):
     settings = dataclasses.replace(SETTINGS, name=name)
     scaled = {
         "adamw": optax.scale_by_adam(settings.b1, settings.b2),
@@ -79,21 +79,24 @@ def test_it_is_optaxs(params, name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), ours, theirs)
 
 
-def test_the_average_follows(params):
-    _, _, average = step_once(params, no_moments(params), params, params, 10_000)
-    moved, _, _ = step_once(params, no_moments(params), params, params, 10_000)
-    expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, params, moved)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), average, expected)
+@pytest.mark.parametrize(("count", "decay"), [(0, 0.1), (8, 0.5), (10_000, 0.9)])
+def test_the_average_of_the_parameters_is_exponential_and_forgets_faster_at_first(
+    params, count, decay
+):
+    old = jax.tree.map(lambda leaf: leaf + 1.0, params)
+    moved, _, average = step_once(params, no_moments(params), old, params, count)
+    expected = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, old, moved)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, expected)
 
 
-def test_a_skipped_update_leaves_no_trace(params):
+def test_a_skipped_update_changes_nothing(params):
     before = step_once(params, no_moments(params), params, gradients_at(0, params), 0)
     poison = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
     after = step_once(*before, poison, 1, apply=False)
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
-def test_a_guard_follows_the_run_and_never_locks():
+def test_the_guard_scales_outliers_down_and_adapts_to_large_gradients():
     settings = OptimizerConfig(clip_norm=1e9, guard=4.0)
     average_norm = jnp.float32(0.0)
     for _ in range(20):
@@ -111,14 +114,14 @@ def test_a_guard_follows_the_run_and_never_locks():
     )
 
 
-def test_a_fixed_limit_clips_and_a_gradient_of_nothing_stays_nothing():
+def test_clip_norm_limits_the_norm_and_a_zero_gradient_stays_zero():
     settings = OptimizerConfig(clip_norm=2.0, guard=0.0)
     for norm, left in ((0.0, 0.0), (1.0, 1.0), (2.0, 2.0), (50.0, 2.0)):
         factor = gradient_scale(settings, jnp.float32(norm), jnp.float32(0.0))
         np.testing.assert_allclose(norm * factor, left, rtol=1e-6)
 
 
-def test_what_the_guard_lets_fade_no_fixed_limit_lets_in():
+def test_clip_norm_limits_what_the_guard_leaves():
     settings = OptimizerConfig(clip_norm=2.0, guard=4.0)
     average_norm = jnp.float32(1.0)
     for norm, left in ((1.0, 1.0), (3.0, 2.0), (5.0, 2.0), (16.0, 1.0), (1600.0, 0.01)):

@@ -1,4 +1,4 @@
-"""Files that vaejax wrote among a user's pictures are never used as data."""
+"""Files that vaejax wrote among a user's pictures are not used as data."""
 
 import json
 
@@ -7,12 +7,13 @@ import pytest
 from commands import command
 from picture_trees import jpeg, opened
 from PIL import Image
-from tiny import CONFIG_FILE, LEAST, tiny
+from tiny import CONFIG_FILE, LEAST, least, tiny
 
 from vaejax.config.saved import save_json
 from vaejax.data.sources.picture_files import PictureFiles
 from vaejax.records import pictures
 from vaejax.records.workdir import claim
+from vaejax.training.loop import Outcome, train
 
 pytestmark = pytest.mark.slow
 
@@ -28,38 +29,47 @@ def photos(tmp_path):
     return root
 
 
-def prepared(root, *flags):
-    done = command("prepare", *FLAGS, f"--config.data.path={root}", *flags, cwd=root)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+def test_a_run_among_its_pictures_trains_and_resumes(photos, monkeypatch, capsys):
+    def config(steps):
+        return least(
+            data={"source": "folder", "path": ".", "crop": "center", "holdout": (0.0, 0.0)},
+            model={"widths": (8,), "blocks": (0,)},
+            train={"steps": steps},
+        )
+
+    monkeypatch.chdir(photos)
+    workdir = photos / "runs" / "tiny"
+    assert train(config(2), workdir) is Outcome.FINISHED
+    assert "not used: 1 × vaejax run; their names are in" in capsys.readouterr().err
+    pictures.save(photos / "faces.jpg", np.zeros((64, 64, 3), np.uint8))
+    assert train(config(4), workdir) is Outcome.FINISHED
+    stderr = capsys.readouterr().err
+    assert "training from step 2 to 4" in stderr
+    assert "1 × vaejax run" in stderr and "1 × drawn by vaejax" in stderr
 
 
-def test_a_run_among_the_pictures_trains_and_goes_on(photos):
-    done = command("main", *FLAGS, "--config.data.path=.", cwd=photos)
-    assert done.returncode == 0, done.stderr
-    assert "not used: 1 × vaejax run; their names are in" in done.stderr
-    assert (photos / "runs" / "tiny" / "samples.png").is_file()
-    # A command in another working directory finds the same pictures.
-    told = prepared(photos.parent, f"--config.data.path={photos}")
-    assert "train: 34 pictures" in told and "1 × vaejax run" in told
-    done = command("sample", "--workdir=runs/tiny", "--count=4", "--out=faces.jpg", cwd=photos)
-    assert done.returncode == 0, done.stderr
-    flags = ["--config.data.path=.", "--config.train.steps=18"]
-    done = command("main", *FLAGS, *flags, cwd=photos)
-    assert done.returncode == 0, done.stderr
-    assert "training from step 12 to 18" in done.stderr
-    assert "1 × drawn by vaejax" in done.stderr
+def test_a_folder_of_a_run_is_the_same_data_from_any_working_directory(photos, monkeypatch):
+    with claim(photos / "runs" / "tiny", tiny()):
+        pass
+    settings = {"source": "folder", "crop": "center", "holdout": (0.0, 0.0)}
+    monkeypatch.chdir(photos)
+    here = opened(photos.parent, path=".", **settings)
+    monkeypatch.chdir(photos.parent)
+    there = opened(photos.parent, path=str(photos), **settings)
+    assert here.fingerprint == there.fingerprint and len(there.splits["train"].images) == 40
+    assert there.report["set_aside"] == {"runs/tiny/": "vaejax run"}
 
 
-def test_previews_among_the_pictures_do_not_add_to_them(photos):
-    for previews in (0, 1, 1):
-        told = prepared(photos, "--preview=preview.png")
-        assert "train: 34 pictures" in told
-        assert "valid: 6 pictures" in told
-        assert ("not used: 1 × drawn by vaejax" in told) == bool(previews)
+def test_a_preview_among_the_pictures_does_not_add_to_them(photos):
+    for notes in ("", "not used: 1 × drawn by vaejax"):
+        path = f"--config.data.path={photos}"
+        done = command("prepare", *FLAGS, path, "--preview=preview.png", cwd=photos)
+        assert done.returncode == 0, done.stderr
+        assert "train: 34 pictures" in done.stderr and "valid: 6 pictures" in done.stderr
+        assert notes in done.stderr and ("not used" in done.stderr) == bool(notes)
 
 
-def test_a_run_is_known_from_its_first_moment_to_its_remains(photos):
+def test_a_run_is_recognised_from_its_start_and_by_its_remains(photos):
     def left_out():
         return PictureFiles(photos, 10**8).left_out
 
@@ -90,7 +100,7 @@ def test_a_run_is_known_from_its_first_moment_to_its_remains(photos):
     "content",
     ["", "{", "[]", '{"data": 1, "model": {}, "train": {}}', '{"name": "my project"}', "[" * 10**5],
 )
-def test_other_config_files_say_nothing(photos, content):
+def test_other_config_files_do_not_mark_a_run(photos, content):
     (photos / "deep").mkdir()
     (photos / "deep" / "config.json").write_text(content)
     (photos / "deep" / "a.jpg").write_bytes(jpeg(77))
@@ -106,7 +116,7 @@ def test_a_cache_among_the_pictures_is_left_out(photos):
     assert "cache folder" in again.report["set_aside"].values()
 
 
-def test_a_sheet_is_marked(tmp_path):
+def test_a_saved_picture_is_marked_and_a_copy_by_another_program_is_not(tmp_path):
     pictures.save(tmp_path / "a.png", np.zeros((8, 8, 1), np.uint8))
     with Image.open(tmp_path / "a.png") as image:
         assert image.info["Software"] == "vaejax"

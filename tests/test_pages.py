@@ -1,4 +1,4 @@
-"""Tests that commands ask for huge memory pages, and respect a setting of the user."""
+"""Commands ask for huge memory pages, and respect a setting of the user."""
 
 import os
 import subprocess
@@ -14,35 +14,43 @@ raise ValueError(os.environ.get("GLIBC_TUNABLES"))
 """
 
 
-def tunables_of_a_command(directory, **environment: str) -> str:
-    """Returns the value of GLIBC_TUNABLES at the time when a command reads its config."""
-    config = directory / "config.py"
+@pytest.mark.parametrize(
+    ("offered", "given", "expected", "restarts"),
+    [
+        ("[madvise]", "", "glibc.malloc.hugetlb=1", 1),
+        ("[madvise]", "a.b=0", "a.b=0:glibc.malloc.hugetlb=1", 1),
+        ("[madvise]", "glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0", 0),
+        ("[always] madvise", "", "", 0),
+        (None, "", "", 0),
+    ],
+)
+def test_a_program_restarts_with_huge_pages_where_the_kernel_gives_them_on_request(
+    offered, given, expected, restarts, tmp_path, monkeypatch
+):
+    """`offered` is the content of the kernel's file, None for a kernel without it."""
+    file = tmp_path / "enabled"
+    if offered:
+        file.write_text(f"{offered} never\n")
+    calls: list[tuple] = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(huge_pages, "_OFFERED", file)
+    monkeypatch.setenv("GLIBC_TUNABLES", given)
+    huge_pages.use_huge_pages()
+    assert os.environ["GLIBC_TUNABLES"] == expected
+    assert calls == [(sys.executable, [sys.executable, *sys.orig_argv[1:]])] * restarts
+
+
+@pytest.mark.skipif(not huge_pages._offered(), reason="this system gives no huge pages on request")
+def test_a_command_restarts_with_the_same_flags(tmp_path):
+    """The config file raises an error that has the variable as it was after the restart."""
+    config = tmp_path / "config.py"
     config.write_text(CONFIG)
-    inherited = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
     result = subprocess.run(
         [sys.executable, "-m", "vaejax.main", f"--config={config}"],
-        env={**inherited, **environment}, capture_output=True, text=True, timeout=60,
+        env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert result.returncode == 2
-    return result.stderr.strip().split("ValueError: ")[-1]
-
-
-@pytest.mark.skipif(not huge_pages._offered(), reason="this system has no large pages to ask for")
-@pytest.mark.parametrize(
-    ("given", "becomes"),
-    [
-        ({}, "glibc.malloc.hugetlb=1"),
-        ({"GLIBC_TUNABLES": "glibc.malloc.perturb=0"},
-         "glibc.malloc.perturb=0:glibc.malloc.hugetlb=1"),
-        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
-    ],
-)  # fmt: skip
-def test_a_command_asks_for_them(tmp_path, given, becomes):
-    assert tunables_of_a_command(tmp_path, **given) == becomes
-
-
-def test_nothing_is_done_where_they_are_not_offered(tmp_path, monkeypatch):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.setattr(huge_pages, "_OFFERED", tmp_path / "absent")
-    huge_pages.use_huge_pages()
-    assert "GLIBC_TUNABLES" not in os.environ
+    assert result.stderr.strip().endswith(
+        "ValueError: glibc.malloc.perturb=0:glibc.malloc.hugetlb=1"
+    )

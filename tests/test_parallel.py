@@ -1,70 +1,56 @@
 """Placement on devices: meshes, rows of a batch, and a sharded state."""
 
 import importlib.util
-import json
-import pathlib
-import subprocess
-import sys
+import math
 
 import jax
 import numpy as np
 import pytest
-from commands import COMMAND_TIMEOUT
+from jax.sharding import AbstractMesh
+from tiny import tiny
 
 from vaejax.errors import UserError
 from vaejax.runtime.chips import topology_devices
-from vaejax.runtime.mesh import make_mesh, split_batch
-from vaejax.runtime.shards import state_shardings
-
-HERE = pathlib.Path(__file__).parent
-# Computes the shardings of a model for 256 x 256 pictures with 103 M parameters, from shapes alone.
-PLACE_A_LARGE_STATE = """
-import json
-import math
-import jax
-from tiny import tiny
-from vaejax.runtime.mesh import make_mesh
-from vaejax.runtime.shards import state_shardings
+from vaejax.runtime.mesh import DATA_AXIS, FSDP_AXIS, make_mesh, split_batch
+from vaejax.runtime.shards import fitting_fsdp, state_shardings
 from vaejax.tasks.vae import vae_task
 from vaejax.training.state import shapes
-config = tiny(
-    data={"image_size": (256, 256)}, prior={"layers": 8, "width": 512},
-    model={"widths": (64, 128, 256, 512, 512), "blocks": (1, 2, 2, 2, 2), "latent_size": 512},
-)
-carry = shapes(vae_task(config))
-places = jax.tree.leaves(state_shardings(make_mesh(8, fsdp=8), carry))
-leaves = jax.tree_util.tree_leaves_with_path(carry)
 
-def size(shape, leaf):
+
+def bytes_of(shape: tuple[int, ...], leaf: jax.ShapeDtypeStruct) -> int:
     return math.prod(shape) * leaf.dtype.itemsize
 
-print(json.dumps({
-    "parameters": carry.state.parameters(),
-    "whole": sum(size(leaf.shape, leaf) for _, leaf in leaves),
-    "held": sum(size(place.shard_shape(leaf.shape), leaf)
-                for (_, leaf), place in zip(leaves, places, strict=True)),
-    "whole_on_each": sum(size(leaf.shape, leaf) for path, leaf in leaves
-                         if getattr(path[-1], "key", None) != "kernel"),
-}))
-"""
 
-
-def test_eight_devices_hold_an_eighth_each():
-    done = subprocess.run(
-        [sys.executable, "-c", "import jax; jax.config.update('jax_num_cpu_devices', 8)\n"
-         + PLACE_A_LARGE_STATE],
-        capture_output=True, text=True, cwd=HERE, timeout=COMMAND_TIMEOUT,
+def test_each_of_eight_devices_holds_an_eighth_of_a_large_state():
+    """Computes the shardings of a model with 103 M parameters from shapes alone."""
+    config = tiny(
+        data={"image_size": (256, 256)},
+        prior={"layers": 8, "width": 512},
+        model={
+            "widths": (64, 128, 256, 512, 512), "blocks": (1, 2, 2, 2, 2), "latent_size": 512,
+        },
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    sizes = json.loads(done.stdout)
-    assert sizes["parameters"] > 100e6
+    carry = shapes(vae_task(config))
+    assert carry.state.parameters() > 100e6
+    mesh = AbstractMesh((1, 8), (DATA_AXIS, FSDP_AXIS))
+    places = jax.tree.leaves(state_shardings(mesh, carry))
+    leaves = jax.tree_util.tree_leaves_with_path(carry)
+    total = sum(bytes_of(leaf.shape, leaf) for _, leaf in leaves)
+    others = sum(
+        bytes_of(leaf.shape, leaf)
+        for path, leaf in leaves
+        if getattr(path[-1], "key", "") != "kernel"
+    )
+    held = sum(
+        bytes_of(place.shard_shape(leaf.shape), leaf)
+        for (_, leaf), place in zip(leaves, places, strict=True)
+    )
     # Biases and counters are replicated, and so is a kernel without an axis that 8 divides.
-    remainder = sizes["held"] - sizes["whole"] / 8
-    assert 0 <= remainder < sizes["whole_on_each"] + 0.001 * sizes["whole"]
-    assert sizes["whole_on_each"] < 0.005 * sizes["whole"]
+    assert others < 0.005 * total
+    assert 0 <= held - total / 8 < others + 0.001 * total
 
 
-def test_kernels_are_split_by_outputs_else_by_inputs():
+def test_kernels_are_split_by_outputs_or_else_by_inputs():
     mesh = make_mesh(2, fsdp=2)
     shape = jax.ShapeDtypeStruct
     state = {
@@ -83,8 +69,21 @@ def test_kernels_are_split_by_outputs_else_by_inputs():
     }
 
 
+@pytest.mark.parametrize(
+    ("memory", "devices", "fsdp"),
+    [
+        (None, 8, 1), (10_000, 8, 1), (9_999, 8, 2), (5_000, 8, 2), (2_500, 8, 4), (3_400, 6, 3),
+        (1, 8, 8),
+    ],
+)  # fmt: skip
+def test_as_few_devices_share_a_state_as_fit_in_two_fifths_of_their_memory(memory, devices, fsdp):
+    state = {"kernel": jax.ShapeDtypeStruct((500,), np.float32),
+             "bias": jax.ShapeDtypeStruct((1_000,), np.float16)}  # fmt: skip
+    assert fitting_fsdp(state, memory, devices) == fsdp
+
+
 @pytest.mark.parametrize("fsdp", [1, 2])
-def test_rows_of_a_batch_follow_the_devices(fsdp):
+def test_rows_of_a_batch_have_the_order_of_the_devices(fsdp):
     """Device i has part i of the batch on any mesh, so that each process reads adjacent rows."""
     mesh = make_mesh(6, fsdp)
     rows = split_batch(mesh).devices_indices_map((6,))
@@ -93,15 +92,15 @@ def test_rows_of_a_batch_follow_the_devices(fsdp):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "fsdp", "accumulate", "words"),
+    ("batch_size", "fsdp", "accumulate", "message"),
     [
         (3, 1, 1, "such as 4"),
         (6, 4, 1, "config.train.fsdp=4 does not divide 2 devices"),
         (12, 1, 4, "config.train.accumulate=4 parts; set it to a multiple of 8, such as 16"),
     ],
 )
-def test_what_does_not_divide_is_named(batch_size, fsdp, accumulate, words):
-    with pytest.raises(UserError, match=words):
+def test_a_batch_or_group_that_does_not_divide_is_named(batch_size, fsdp, accumulate, message):
+    with pytest.raises(UserError, match=message):
         make_mesh(batch_size, fsdp, accumulate=accumulate)
 
 

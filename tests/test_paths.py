@@ -18,7 +18,7 @@ CONFIG = f"--config={CONFIG_FILE}"
 
 
 @given(scheme=st.sampled_from(SCHEMES), rest=st.text(max_size=20), slashes=st.integers(1, 3))
-def test_an_address_is_refused_with_a_remedy(scheme, rest, slashes):
+def test_a_url_is_refused_with_a_remedy(scheme, rest, slashes):
     address = f"{scheme}:{'/' * slashes}{rest}"
     with pytest.raises(UserError) as error:
         local_path("--workdir", address)
@@ -35,32 +35,33 @@ def test_the_remedy_names_the_path_of_a_file_url(address, path):
         local_path("--out", address)
 
 
-def test_what_is_no_path_is_said_to_be_none():
+def test_a_path_with_a_nul_character_is_refused():
     with pytest.raises(UserError, match=r"workdir=.* is no path"):
         vaejax.load("run\0")
 
 
 @given(parts=st.lists(st.from_regex(r"[\w .+-]+", fullmatch=True), min_size=1, max_size=4))
-def test_a_path_stays_what_it_is(parts):
+def test_a_path_is_kept_unchanged(parts):
     assert local_path("--out", "/".join(parts)) == pathlib.Path("/".join(parts))
 
 
 @pytest.mark.parametrize("path", ["C:/faces", "a:b", "runs/12:30", "./gs:/x", "~"])
-def test_what_only_looks_like_an_address_is_a_path(path):
+def test_paths_that_resemble_urls_are_accepted(path):
     assert local_path("--out", path) == pathlib.Path(path).expanduser()
 
 
-def test_an_unknown_home_is_one_line():
+def test_an_unknown_home_directory_is_refused():
     with pytest.raises(UserError, match="without ~"):
         local_path("--out", "~nobody-of-this-name/x")
 
 
-def test_a_cache_in_an_unknown_home_is_one_line():
+def test_a_cache_in_an_unknown_home_directory_is_refused():
     config = tiny(data={"cache_dir": "~nobody-of-this-name/x"}).data
     with pytest.raises(UserError, match=r"config\.data\.cache_dir=~nobody.*without ~"):
         open_dataset(config, progress=False)
 
 
+# The module, its other flags, and the flag that names a path.
 PLACES = [
     ("main", [CONFIG], "workdir"),
     ("main", [CONFIG, "--config.data.source=folder"], "config.data.path"),
@@ -76,7 +77,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("module", "flags", "name"), PLACES)
-def test_every_flag_that_names_a_place_refuses_an_address(module, flags, name, tmp_path):
+def test_every_flag_that_names_a_path_refuses_a_url(module, flags, name, tmp_path):
     result = command(module, *flags, f"--{name}=gs://bucket/place", cwd=tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -85,6 +86,6 @@ def test_every_flag_that_names_a_place_refuses_an_address(module, flags, name, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_python_refuses_it_too():
+def test_the_python_api_refuses_a_url():
     with pytest.raises(UserError, match="is an address"):
         vaejax.load("s3://bucket/run")

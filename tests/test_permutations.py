@@ -24,24 +24,24 @@ DIGESTS = {
 
 
 @pytest.mark.parametrize("size, count", GOLDEN)
-def test_they_are_those_of_the_first_models(size, count):
+def test_small_permutations_never_change(size, count):
     assert fixed_permutations(size, count) == GOLDEN[size, count]
 
 
 @pytest.mark.parametrize("size, count", DIGESTS)
-def test_large_ones_are_too(size, count):
+def test_large_permutations_never_change(size, count):
     text = repr(fixed_permutations(size, count)).encode()
     assert hashlib.sha256(text).hexdigest()[:16] == DIGESTS[size, count]
 
 
-def test_each_is_a_permutation_and_a_longer_list_begins_with_the_shorter():
+def test_each_order_is_a_permutation_and_a_longer_list_begins_with_the_shorter():
     for size in range(1, 80):
         three = fixed_permutations(size, 3)
         assert all(sorted(order) == list(range(size)) for order in three)
         assert fixed_permutations(size, 2) == three[:2]
 
 
-def test_the_flow_asks_numpy_for_nothing(monkeypatch):
+def test_the_flow_draws_no_numbers_from_numpy(monkeypatch):
     def refuse(*_):
         raise AssertionError("NumPy may change what its generators draw")
 

@@ -1,16 +1,13 @@
 """The ladders of configs/ have the expected parameter counts, latent groups and picture sizes."""
 
-import pathlib
-
 import pytest
+from commands import REPOSITORY
 from tiny import of_file
 
 from vaejax.config.settings import resolve
 from vaejax.models import build_model
 from vaejax.tasks.vae import vae_task
 from vaejax.training.state import shapes
-
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 @pytest.mark.parametrize(
@@ -25,8 +22,8 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
         ("ffhq1024_ladder", 61_348_004, 64, (1024, 1024, 3)),
     ],
 )
-def test_a_ladder_has_its_size(name, parameters, groups, size):
-    config = resolve(of_file(CONFIGS / f"{name}.py"))
+def test_a_ladder_has_the_expected_size(name, parameters, groups, size):
+    config = resolve(of_file(REPOSITORY / "configs" / f"{name}.py"))
     model = build_model(config)
     assert shapes(vae_task(config)).state.parameters() == parameters
     assert len(model.factors()) == groups == len(model.resolutions())

@@ -1,37 +1,38 @@
 """Priors are fitted by name, saved to files and loaded; damaged files are reported."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from codes import correlated
-from flows import train_flow
 
 from vaejax.errors import UserError
-from vaejax.priors import (
-    Gaussian,
-    Mixture,
-    fit_gaussian,
-    fit_mixture,
-    fit_prior,
-    load_prior,
-    save_prior,
-)
+from vaejax.priors import FlowMatching, Gaussian, Mixture, fit_prior, load_prior, save_prior
+from vaejax.priors.flow_matching import Velocity
 
 
-def _small_prior(name):
-    codes = jnp.asarray(correlated(60, 3))
-    key = jax.random.key(0)
+def small_prior(name):
+    """Returns a prior of three dimensions with random parameters."""
+    random = np.random.default_rng(0)
+
+    def array(*shape):
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    gaussian = Gaussian(array(3), array(3, 3))
     if name == "gaussian":
-        return fit_gaussian([codes])
+        return gaussian
     if name == "mixture":
-        return fit_mixture(codes, key, components=2, steps=3)
-    return train_flow(codes, 2, batch_size=8, width=8, blocks=2)
+        return Mixture(array(2), array(2, 3), array(2, 3, 3))
+    init = Velocity(width=8, blocks=2).init
+    like = jax.eval_shape(init, jax.random.key(0), array(1, 3), array(1))["params"]
+    return FlowMatching(gaussian, jax.tree.map(lambda leaf: array(*leaf.shape), like), 8, 2)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "flow_matching"])
-def test_file_keeps_every_bit(name, tmp_path):
-    prior = _small_prior(name)
+def test_a_file_keeps_every_bit(name, tmp_path):
+    prior = small_prior(name)
     path = tmp_path / "priors" / f"{name}.npz"
     meta = {"step": 12, "codes": 60, "note": "ü"}
     save_prior(path, prior, {"step": 11})
@@ -44,62 +45,52 @@ def test_file_keeps_every_bit(name, tmp_path):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    np.testing.assert_array_equal(
-        loaded.sample(jax.random.key(0), 3), prior.sample(jax.random.key(0), 3)
-    )
 
 
-def test_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "prior.npz"
-    save_prior(path, _small_prior("gaussian"), {"step": 1})
+    save_prior(path, small_prior("gaussian"), {"step": 1})
     with pytest.raises(TypeError):
-        save_prior(path, _small_prior("gaussian"), {"step": object()})
+        save_prior(path, small_prior("gaussian"), {"step": object()})
     assert load_prior(path)[1] == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="no fitted prior at"):
         load_prior(tmp_path / "prior.npz")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_file(share, tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_truncated_file_is_damaged(share, tmp_path):
     path = tmp_path / "prior.npz"
-    save_prior(path, _small_prior("mixture"), {"step": 1})
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    save_prior(path, small_prior("mixture"), {"step": 1})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match="damaged") as raised:
         load_prior(path)
     assert "\n" not in str(raised.value)
 
 
-def test_altered_byte(tmp_path):
-    path = tmp_path / "prior.npz"
-    prior = _small_prior("gaussian")
-    save_prior(path, prior, {"step": 1})
-    whole = bytearray(path.read_bytes())
-    whole[whole.index(np.asarray(prior.cholesky).tobytes()) + 5] ^= 1
-    path.write_bytes(whole)
-    with pytest.raises(UserError, match="damaged"):
-        load_prior(path)
-
-
 def test_no_changed_bit_gives_another_prior(tmp_path):
     """Bits of the zip's directory too, such as the one that says that a member is encrypted."""
     path = tmp_path / "prior.npz"
-    prior = _small_prior("gaussian")
+    prior = small_prior("gaussian")
     save_prior(path, prior, {"step": 1})
-    whole = path.read_bytes()
-    for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    content = path.read_bytes()
+    first = content.index(np.asarray(prior.cholesky).tobytes())
+    refused = set()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         try:
             found, meta = load_prior(path)
         except UserError:
+            refused.add(at)
             continue
         np.testing.assert_array_equal(found.mean, prior.mean)
         np.testing.assert_array_equal(found.cholesky, prior.cholesky)
         assert meta == {"step": 1}
+    assert refused >= set(range(first, first + prior.cholesky.nbytes))
 
 
 @pytest.mark.parametrize(
@@ -113,21 +104,26 @@ def test_no_changed_bit_gives_another_prior(tmp_path):
         {"header": np.array([{}], dtype=object)},
     ],
 )
-def test_file_of_something_else(arrays, tmp_path):
+def test_a_file_of_something_else_is_no_fitted_prior(arrays, tmp_path):
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(UserError, match="no fitted prior"):
         load_prior(tmp_path / "other.npz")
 
 
-def test_unknown_name():
+def test_an_unknown_name_is_refused():
     with pytest.raises(UserError, match="fits gaussian or mixture"):
         fit_prior("vamp", correlated(10, 2), jax.random.key(0))
 
 
-def test_fit_by_name_says_how_far_it_is():
+def test_the_fit_of_a_mixture_reports_its_progress():
     lines = []
-    codes = correlated(200, 2)
+    random = np.random.default_rng(0)
+    # Sixteen clusters: EM takes more than ten steps.
+    codes = random.normal(size=(2000, 2)) + 5 * random.integers(0, 4, (2000, 2))
+    codes = codes.astype(np.float32)
     assert isinstance(fit_prior("gaussian", codes, jax.random.key(0), lines.append), Gaussian)
     assert lines == []
     assert isinstance(fit_prior("mixture", codes, jax.random.key(0), lines.append), Mixture)
-    assert all(line.startswith("prior mixture: step ") for line in lines)
+    pattern = r"prior mixture: step (\d+) of 100, nats per code -?\d+\.\d{4}"
+    steps = [int(re.fullmatch(pattern, line)[1]) for line in lines]
+    assert steps == list(range(10, 10 * len(steps) + 1, 10)) != []

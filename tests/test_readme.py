@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from shown import REPOSITORY, commands, furnish, run_short
+from commands import REPOSITORY
+from shown import commands, furnish, run_short
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ def test_every_command_works(line, home):
     run_short(line, home)
 
 
-def test_the_python_works(home, monkeypatch):
+def test_the_python_code_works(home, monkeypatch):
     (source,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(home)
     names: dict = {}
@@ -38,7 +39,7 @@ def test_the_readme_names_both_commands():
     assert "pytest" in (REPOSITORY / ".ci" / "run").read_text()
 
 
-def test_every_place_the_readme_names_exists():
+def test_every_path_that_the_readme_names_exists():
     for name in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (REPOSITORY / name).exists(), name
     for name in re.findall(r"configs/\w+\.py", README):

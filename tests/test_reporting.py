@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parameters import start
 from PIL import Image
-from tiny import tiny
+from tiny import least, tiny
 
 from vaejax.data import open_dataset
 from vaejax.likelihoods import MIN_LOG_SCALE
@@ -27,7 +27,7 @@ HEALTHY = {
 }
 
 
-def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):
+def test_metrics_after_the_checkpoint_and_incomplete_lines_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, 0)
     for at in (10, 20, 30):
@@ -48,13 +48,13 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     values = {"elbo_bits_per_dim": 5.125, "kl_nats": 20.0, "psnr_pooled": 21.5}
     training.line(vae_task(tiny()).describe(values), 100.0)
     training.close()
-    said = capsys.readouterr().err
-    assert "5.125 bits/dim" in said and "100 images/s" in said and "21.50" in said
-    assert ("50/100" in said) and (terminal or "0:04 left" in said)
+    stderr = capsys.readouterr().err
+    assert "5.125 bits/dim" in stderr and "100 images/s" in stderr and "21.50" in stderr
+    assert ("50/100" in stderr) and (terminal or "0:04 left" in stderr)
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("change", "message"),
     [
         ({"kl_nats": 0.1}, "posterior collapse"),
         ({"active_units": 2.0}, "dead units: 4 of 6"),
@@ -66,59 +66,62 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
         ({"effective_beta": 200.0}, "weighs 2e+02 times"),
     ],
 )
-def test_each_ailment_is_named_once_with_a_remedy(change, word):
+def test_each_problem_is_named_once_with_a_remedy(change, message):
     health = Health(tiny(likelihood={"scale": "fixed"} if "effective_beta" in change else {}))
     assert health.training(1000, HEALTHY) == []
-    complaints = health.training(1000, HEALTHY | change)
-    assert len(complaints) == 1 and word in complaints[0] and "config." in complaints[0]
+    (warning,) = health.training(1000, HEALTHY | change)
+    assert message in warning and "config." in warning
     assert health.training(1001, HEALTHY | change) == []
 
 
-def test_nothing_is_said_before_the_warm_up_is_over():
+def test_no_warning_is_given_before_the_warm_up_is_over():
     assert Health(tiny()).training(10, HEALTHY | {"kl_nats": 0.0}) == []
 
 
-def test_groups_are_called_quiet_when_training_ends():
+def test_unused_groups_are_named_only_when_training_ends():
     health = Health(tiny(train={"steps": 2000, "log_every": 100}))
     early, late = ({"kl_per_group": kl} for kl in ([9.0, 0.05, 3.0], [9.0, 2.0, 0.05]))
     assert health.training(1900, HEALTHY | early) == []
-    (complaint,) = health.training(2000, HEALTHY | late)
-    assert "from 0 at the top, 2 have a KL" in complaint
+    (warning,) = health.training(2000, HEALTHY | late)
+    assert "from 0 at the top, 2 have a KL" in warning
 
 
 def test_overfitting_is_named():
     health = Health(tiny())
     assert health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.1}) == []
-    (complaint,) = health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.4})
-    assert "overfitting" in complaint and "0.40 bits/dim more" in complaint
+    (warning,) = health.validation(HEALTHY, HEALTHY | {"elbo_bits_per_dim": 5.4})
+    assert "overfitting" in warning and "0.40 bits/dim more" in warning
+
+
+def test_a_validation_before_the_first_log_gives_no_warning():
+    assert Health(tiny()).validation(None, HEALTHY) == []
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_grid_holds_every_picture_where_it_belongs(channels, tmp_path):
+def test_a_grid_shows_every_picture_in_its_row_and_column(channels, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 28, 20, channels), np.uint8)
     sheet = pictures.grid(images, 3)
     factor = round(pictures.CELL / 28)
     high, wide = 28 * factor + pictures.GAP, 20 * factor + pictures.GAP
     assert sheet.shape == (2 * high + pictures.GAP, 3 * wide + pictures.GAP, channels)
-    top, left = high + pictures.GAP, wide + pictures.GAP
-    np.testing.assert_array_equal(
-        sheet[top : top + 28 * factor : factor, left : left + 20 * factor : factor], images[4]
-    )
+    for place, image in enumerate(images):
+        top, left = place // 3 * high + pictures.GAP, place % 3 * wide + pictures.GAP
+        shown = sheet[top : top + 28 * factor : factor, left : left + 20 * factor : factor]
+        np.testing.assert_array_equal(shown, image)
     pictures.save(tmp_path / "sheet.png", sheet)
     with Image.open(tmp_path / "sheet.png") as image:
-        shown = np.asarray(image).reshape(sheet.shape)
-    np.testing.assert_array_equal(shown, sheet)
+        np.testing.assert_array_equal(np.asarray(image).reshape(sheet.shape), sheet)
 
 
-def test_rows_alternate():
+def test_originals_and_reconstructions_alternate_by_rows():
     first, second = (np.full((4, 2, 2, 1), value, np.uint8) for value in (1, 2))
     rows = pictures.interleave_rows(first, second, 2)
     assert rows[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("faces", [1, 3])
-def test_fewer_faces_than_a_row_holds_stand_above_their_reconstructions(faces, tmp_path):
-    config = tiny(data={"synthetic_counts": (8, faces, 0)})
+def test_fewer_faces_than_a_row_holds_are_drawn_above_their_reconstructions(faces, tmp_path):
+    config = least(data={"synthetic_counts": (8, faces, 0)})
     model, dataset = build_model(config), open_dataset(config.data)
     params = start(model, config)
     reporter = Reporter(tmp_path, 0)
@@ -138,5 +141,5 @@ def test_fewer_faces_than_a_row_holds_stand_above_their_reconstructions(faces, t
     [(0.0012345, "0.00123"), (12.345, "12.3"), (999.4, "999"), (999.7, "1,000"),
      (-1234.5, "-1,234"), ([1.0, 2.5], "1 2.5"), (None, ""), (1234, "1234")],
 )  # fmt: skip
-def test_cells_of_a_table(value, text):
+def test_a_table_cell_has_three_significant_digits(value, text):
     assert tables.cell(value) == text

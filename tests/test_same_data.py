@@ -2,20 +2,23 @@
 
 import gzip
 import shutil
+from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import pytest
-from commands import command, start
 from PIL import Image
-from tiny import CONFIG_FILE, LEAST, tiny
+from tiny import least, tiny
 
 from vaejax.data import open_dataset
 from vaejax.errors import UserError
+from vaejax.records import progress
+from vaejax.runtime.processes import ALONE
+from vaejax.stages.finishing import finish
+from vaejax.stages.plan import planned_stages
+from vaejax.stages.sequence import train_in_turn
+from vaejax.training.loop import Outcome, train
 from vaejax.training.same_data import FILE, check_same_data, remember_names
-
-pytestmark = pytest.mark.slow
-
-CONFIG = f"--config={CONFIG_FILE}"
 
 
 def photographs(folder, numbers):
@@ -31,34 +34,42 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def flags(photos, workdir, **train):
-    train = {"eval_every": 120, "save_every": 120, **train}
-    changes = [f"--config.train.{key}={value}" for key, value in train.items()]
-    return [
-        CONFIG, *LEAST, "--config.data.source=folder", f"--config.data.path={photos}",
-        f"--workdir={workdir}", *changes,
-    ]  # fmt: skip
+@contextmanager
+def after_the_first_step(action):
+    """Calls `action` once, after the first step of the training in this block."""
+    advance, done = progress.Training.advance, []
+
+    def acting(self, at):
+        advance(self, at)
+        if not done:
+            done.append(at)
+            action()
+
+    with mock.patch.object(progress.Training, "advance", acting):
+        yield
 
 
-def test_a_photograph_that_arrives_meanwhile_does_not_matter_until_the_run_goes_on(
-    photos, tmp_path
-):
+@pytest.mark.slow
+def test_a_photograph_added_during_a_run_stops_only_the_next_start(photos, tmp_path):
+    def config(steps):
+        train = {"steps": steps, "eval_every": 3, "save_every": 3}
+        return least(data={"source": "folder", "path": str(photos)}, train=train)
+
     run = tmp_path / "run"
-    process = start("main", *flags(photos, run, steps=240))
-    assert any("first step done" in line for line in process.stderr)
-    photographs(photos, [77])
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    with after_the_first_step(lambda: photographs(photos, [77])):
+        outcome, dataset = train_in_turn(planned_stages(config(3), run, ALONE))
+    assert outcome is Outcome.FINISHED
+    assert (photos / "p77.png").exists()
+    finish(run, dataset)
     assert (run / "samples.png").exists() and (run / "priors" / "gaussian.npz").exists()
-    assert command("sample", f"--workdir={run}", "--count=2").returncode == 0
-    result = command("main", *flags(photos, run, steps=300))
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == (
-        f"error: the data is not what {run} was trained on: 21 pictures, 20 were trained on; new: "
+    with pytest.raises(UserError) as error:
+        train(config(6), run)
+    assert str(error.value) == (
+        f"the data is not what {run} was trained on: 21 pictures, 20 were trained on; new: "
         "p77.png; make the data what it was, or choose a new --workdir to train on what it is now"
     )
     (photos / "p77.png").unlink()
-    assert command("main", *flags(photos, run, steps=300)).returncode == 0
+    assert train(config(6), run) is Outcome.FINISHED
 
 
 def opened(photos):
@@ -73,7 +84,7 @@ def trained_on(photos, tmp_path):
     return dataset.fingerprint
 
 
-def test_what_is_gone_is_named_and_much_is_counted(photos, trained_on, tmp_path):
+def test_new_and_missing_pictures_are_named_up_to_five(photos, trained_on, tmp_path):
     (photos / "p03.png").unlink()
     photographs(photos, range(50, 58))
     with pytest.raises(UserError) as error:
@@ -82,15 +93,13 @@ def test_what_is_gone_is_named_and_much_is_counted(photos, trained_on, tmp_path)
     assert "and 3 more; gone: p03.png; mend it" in str(error.value)
 
 
-def test_other_pixels_under_the_same_names_are_noticed(photos, trained_on, tmp_path):
+def test_other_pixels_under_the_same_names_are_refused(photos, trained_on, tmp_path):
     shutil.copy(photos / "p03.png", photos / "p04.png")
     with pytest.raises(UserError, match="splits differ; mend it"):
         check_same_data(tmp_path, trained_on, opened(photos), "mend it")
 
 
-def test_a_run_of_before_that_kept_no_names_and_no_labels_is_compared_as_far_as_it_goes(
-    photos, trained_on, tmp_path
-):
+def test_a_run_of_version_0_1_is_compared_without_names_and_labels(photos, trained_on, tmp_path):
     old = {key: value for key, value in trained_on.items() if key != "labels"}
     old["splits"] = {
         name: {key: value for key, value in split.items() if key != "labels"}
@@ -107,13 +116,13 @@ DAMAGED = {
     "empty": b"",
     "junk": b"junk",
     "of another kind": NAMES,
-    "torn": NAMES[:20],
+    "cut off": NAMES[:20],
     "overwritten": NAMES[:12] + b"junk",
 }
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_list_of_names_stops_no_message(photos, trained_on, tmp_path, content):
+def test_a_damaged_list_of_names_does_not_hide_the_message(photos, trained_on, tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     photographs(photos, [77])
     with pytest.raises(UserError, match="21 pictures, 20 were trained on; mend it"):

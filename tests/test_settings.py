@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import json
-import pathlib
 
 import pytest
+from commands import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import of_file
@@ -23,17 +23,17 @@ from vaejax.config.settings import (
 from vaejax.errors import UserError
 from vaejax.models import build_model
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_file_is_right(path):
+def test_every_config_file_is_valid(path):
     config = resolve(of_file(path))
     assert config.data.crop != "auto"
     build_model(config)
 
 
-def test_the_defaults_are_right_and_survive_json():
+def test_the_defaults_are_valid_and_survive_json():
     config = resolve(default_config())
     assert from_json(to_json(config)) == config
     assert resolve({}) == config
@@ -59,7 +59,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"dat": {}}, "config.dat is not a setting; did you mean config.data?"),
         ({"data": {"sorce": "x"}}, "did you mean config.data.source?"),
@@ -120,22 +120,22 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ),
     ],
 )
-def test_a_mistake_gets_one_clear_line(values, said):
+def test_a_mistake_is_one_line_with_key_value_and_remedy(values, message):
     with pytest.raises(UserError) as error:
         resolve(values)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-ANYTHING = st.recursive(
+VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=4,
 )
 
 
-@given(name=st.sampled_from(names()), value=ANYTHING | st.integers(10**300, 10**400))
-def test_any_value_of_any_setting_is_taken_or_refused_in_one_line(name, value):
+@given(name=st.sampled_from(names()), value=VALUES | st.integers(10**300, 10**400))
+def test_any_value_of_any_setting_is_accepted_or_refused_in_one_line(name, value):
     section, key = name.split(".")
     try:
         config = resolve({section: {key: value}})
@@ -145,13 +145,13 @@ def test_any_value_of_any_setting_is_taken_or_refused_in_one_line(name, value):
         assert from_json(to_json(config)) == config
 
 
-@given(values=st.dictionaries(st.text(max_size=6), ANYTHING, max_size=3))
-def test_any_sections_are_taken_or_refused(values):
+@given(values=st.dictionaries(st.text(max_size=6), VALUES, max_size=3))
+def test_any_sections_are_accepted_or_refused(values):
     with contextlib.suppress(UserError):
         resolve(values)
 
 
-def test_the_crop_follows_the_source():
+def test_the_source_chooses_the_crop():
     crops = {
         source: resolve({"data": {"source": source}}).data.crop
         for source in ("celeba", "tfds:celeb_a", "tfds:lfw", "folder", "array", "synthetic")
@@ -166,7 +166,7 @@ def test_the_crop_follows_the_source():
     }
 
 
-def test_a_run_may_go_on_longer_but_not_otherwise():
+def test_a_longer_run_is_no_difference_and_another_batch_size_is():
     old = resolve({})
     longer = resolve({"train": {"steps": 99_999}, "data": {"cache_dir": "elsewhere"}})
     assert differences(old, longer) == []
@@ -174,7 +174,7 @@ def test_a_run_may_go_on_longer_but_not_otherwise():
     assert differences(old, other) == ["train.batch_size: 64 -> 32"]
 
 
-def test_a_class_of_another_name_keeps_what_both_have():
+def test_a_change_of_class_keeps_the_settings_that_both_classes_have():
     config = resolve({"prior": {"layers": 3, "fitted": ["mixture"]}})
     other = changed(config, {"prior.name": "standard_normal"})
     assert dataclasses.asdict(other.prior) == {"name": "standard_normal", "fitted": ("mixture",)}
@@ -185,12 +185,12 @@ def test_a_class_of_another_name_keeps_what_both_have():
     ]
 
 
-def test_what_a_class_fixes_may_be_said_of_it():
+def test_a_value_that_a_class_fixes_may_be_repeated():
     config = resolve({"likelihood": {"name": "bernoulli", "scale": "fixed", "bits": 8}})
     assert config.likelihood.bits == 8 and not config.likelihood.learns_scale
 
 
-def test_settings_of_version_0_1_are_those_of_today():
+def test_settings_of_version_0_1_are_upgraded():
     old = {
         "model": {"name": "ladder", "latent_size": 128, "widths": [8, 8, 8], "patch": 1},
         "ladder": {"latent": 4, "hidden": [], "dropout": 0.2},
@@ -205,17 +205,21 @@ def test_settings_of_version_0_1_are_those_of_today():
     assert flat.model.name == "conv"
 
 
-def test_what_may_change_and_what_may_differ_between_processes():
-    facts = {name: setting_of(name) for name in names()}
-    per_machine = {name for name in facts if facts[name].of_machine}
+def test_which_settings_may_change_and_which_may_differ_between_machines():
+    entries = {name: setting_of(name) for name in names()}
+    per_machine = {name for name in entries if entries[name].of_machine}
     assert per_machine == {
         "data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads"
     }  # fmt: skip
-    assert {name for name in facts if facts[name].may_change} == per_machine | {
+    assert {name for name in entries if entries[name].may_change} == per_machine | {
         "data.on_device", "train.steps", "train.keep", "train.log_every", "train.eval_every",
         "train.save_every", "train.fsdp", "train.hang_timeout", "model.scan", "model.remat",
         "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted",
     }  # fmt: skip
     default = resolve({})
-    own = {key for key in facts if hasattr(getattr(default, key.split(".")[0]), key.split(".")[1])}
+    own = set()
+    for name in entries:
+        section, key = name.split(".")
+        if hasattr(getattr(default, section), key):
+            own.add(name)
     assert common(default).keys() == own - per_machine

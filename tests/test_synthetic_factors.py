@@ -11,6 +11,12 @@ NAMES = [factor.name for factor in FACTORS]
 MANY = np.arange(4000)
 
 
+@pytest.fixture(scope="module")
+def labels():
+    """Returns the factors of many faces of the first population."""
+    return draw_factors(MANY)
+
+
 def test_every_factor_is_declared_once_and_documented():
     assert len(set(NAMES)) == len(NAMES)
     for factor in FACTORS:
@@ -21,8 +27,8 @@ def test_every_factor_is_declared_once_and_documented():
 
 
 @pytest.mark.parametrize("factor", FACTORS, ids=NAMES)
-def test_labels_cover_the_declared_range(factor):
-    values = draw_factors(MANY)[factor.name]
+def test_labels_cover_the_declared_range(labels, factor):
+    values = labels[factor.name]
     if factor.kind == "categorical":
         assert values.dtype == np.int32
         drawn = np.bincount(values, minlength=len(factor.categories)) / len(MANY)
@@ -36,8 +42,8 @@ def test_labels_cover_the_declared_range(factor):
         assert np.histogram(uniform, 10, (0, 1))[0].min() > 0.07 * len(MANY)
 
 
-def test_factors_are_drawn_independently():
-    table = np.stack([column.astype(np.float64) for column in draw_factors(MANY).values()])
+def test_factors_are_drawn_independently(labels):
+    table = np.stack([column.astype(np.float64) for column in labels.values()])
     correlation = np.corrcoef(table) - np.eye(len(table))
     assert np.abs(correlation).max() < 5 / np.sqrt(len(MANY))
 
@@ -50,12 +56,12 @@ def test_factors_are_drawn_independently():
 def test_factors_depend_on_seed_and_index_alone(indices, seed):
     together = draw_factors(np.array(indices), seed)
     for row, index in enumerate(indices):
-        alone = draw_factors(np.array([index]), seed)
-        assert all(alone[name][0] == together[name][row] for name in NAMES)
+        single = draw_factors(np.array([index]), seed)
+        assert all(single[name][0] == together[name][row] for name in NAMES)
 
 
-def test_seeds_draw_different_people():
-    first, second = draw_factors(MANY, 0), draw_factors(MANY, 1)
+def test_seeds_draw_different_people(labels):
+    first, second = labels, draw_factors(MANY, 1)
     for factor in FACTORS:
         same = np.mean(first[factor.name] == second[factor.name])
         assert same < 0.6  # equal by chance: most faces have neither glasses nor beard

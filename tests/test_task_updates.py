@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from states import assert_same
 from tiny import metrics, tiny
 from toy import Adversaries, toy_config
 from toy_reference import played
@@ -42,15 +43,15 @@ def batches(count: int, nan_at: int = -1):
 
 
 def steps(task: Task, loop: TrainConfig = LOOP, count: int = 6, nan_at: int = -1, devices: int = 1):
-    """Makes `count` updates without the training loop; returns the carry and the last loss."""
+    """Returns the carry after `count` updates that are made without the training loop."""
     mesh = make_mesh(8, loop.fsdp or 1, devices=jax.devices()[:devices], accumulate=loop.accumulate)
     carry = jax.device_put(
         jax.jit(starting(task))(jax.random.key(0)), state_shardings(mesh, shapes(task))
     )
     step = make_train_step(task, loop, mesh)
     for batch in batches(count, nan_at):
-        carry, loss = step(carry, batch)
-    return jax.device_get(carry), float(loss)
+        carry, _ = step(carry, batch)
+    return jax.device_get(carry)
 
 
 class Unmirrored(Adversaries):
@@ -58,8 +59,14 @@ class Unmirrored(Adversaries):
         return batch
 
 
+@pytest.fixture(scope="module")
+def six_updates():
+    """Returns the carry after six updates on one device."""
+    return steps(Adversaries())
+
+
 def test_two_networks_learn_against_each_other_and_the_frozen_one_stays():
-    (state, window), _ = steps(Unmirrored())
+    state, window = steps(Unmirrored())
     points = [np.asarray(toy.points(batch), np.float64) for batch in batches(6)]
     expected = played([np.mean(some, axis=(0, 2)) for some in points])
     for name, net in state.nets.items():
@@ -72,32 +79,34 @@ def test_two_networks_learn_against_each_other_and_the_frozen_one_stays():
 
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (2, 1), (2, 2)])
-def test_it_is_the_same_in_parts_on_several_devices_and_in_shards(devices, fsdp):
-    parts = dataclasses.replace(LOOP, accumulate=2, fsdp=fsdp)
-    (whole, _), _ = steps(Adversaries())
-    (split, _), _ = steps(Adversaries(), parts, devices=devices)
-    for name in whole.nets:
+def test_accumulation_devices_and_shards_change_no_update(six_updates, devices, fsdp):
+    loop = dataclasses.replace(LOOP, accumulate=2, fsdp=fsdp)
+    split, split_window = steps(Adversaries(), loop, devices=devices)
+    for name, net in six_updates.state.nets.items():
         np.testing.assert_allclose(
-            split.nets[name].params["kernel"], whole.nets[name].params["kernel"], rtol=1e-5
+            split.nets[name].params["kernel"], net.params["kernel"], rtol=1e-5
         )
+        if net.moments is not None:
+            norms = split_window.gradient_norm[name], six_updates.window.gradient_norm[name]
+            np.testing.assert_allclose(*norms, rtol=1e-5)
+    # The sums of the parts of a batch are added: two updates of eight examples.
+    assert split_window.sums["adversary"]["count"] == 16
 
 
-def test_what_is_not_finite_is_skipped_by_each_network_and_counts_in_no_window():
-    (state, window), _ = steps(Adversaries(), count=3, nan_at=2)
-    (before, _), _ = steps(Adversaries(), count=2)
+def test_each_network_skips_an_update_that_is_not_finite_and_the_window_leaves_it_out():
+    state, window = steps(Adversaries(), count=3, nan_at=2)
+    before, _ = steps(Adversaries(), count=2)
     for name in ("player", "adversary"):
-        jax.tree.map(
-            np.testing.assert_array_equal, state.nets[name].params, before.nets[name].params
-        )
+        assert_same(state.nets[name].params, before.nets[name].params)
+        assert_same(state.nets[name].moments, before.nets[name].moments)
         assert state.nets[name].skipped == state.nets[name].skipped_in_row == 1
     assert state.skipped_in_row() == 1 and window.updates == 2 and state.step == 3
 
 
-def test_reports_name_the_networks(tmp_path):
-    carry, _ = steps(Adversaries())
+def test_reports_name_the_networks(six_updates, tmp_path):
     reports = Reports(Adversaries(), LOOP, tmp_path, Clock(), speaks=True)
     reports.open(0, False)
-    assert reports.training(6, carry) == ""
+    assert reports.training(6, six_updates) == ""
     reports.close()
     (line,) = metrics(tmp_path)
     assert line["learning_rate_player"] == line["learning_rate_adversary"] == pytest.approx(0.1)
@@ -105,15 +114,14 @@ def test_reports_name_the_networks(tmp_path):
     assert reports.lowest_loss == line["distance"]
 
 
-def test_a_network_is_frozen_by_one_line():
-    (state, window), _ = steps(Adversaries(adversary=None))
+def test_a_network_without_an_optimizer_is_frozen():
+    state, window = steps(Adversaries(adversary=None))
     np.testing.assert_array_equal(state.nets["adversary"].params["kernel"], [0.5, 0.5])
     assert list(window.sums) == ["player"]
 
 
-def test_its_checkpoint_has_each_part_by_name(tmp_path):
-    carry, _ = steps(Adversaries())
-    items = to_items(carry)
+def test_a_checkpoint_has_each_part_of_the_state_by_name(six_updates, tmp_path):
+    items = to_items(six_updates)
     assert sorted(items) == ["model", "train", "window"]
     assert set(items["train"]["nets"]["fixed"]) == {
         "params", "gradient_norm_ema", "skipped", "skipped_in_row"
@@ -123,23 +131,23 @@ def test_its_checkpoint_has_each_part_by_name(tmp_path):
     checkpoints.wait()
     places = state_shardings(make_mesh(8, devices=jax.devices()[:1]), items)
     state, window = from_items(checkpoints.restore(6, items, places))
-    jax.tree.map(np.testing.assert_array_equal, (state, window), tuple(carry))
+    assert_same((state, window), tuple(six_updates))
     assert isinstance(state.nets["player"], Net)
     checkpoints.close()
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (("beauty",), "the data has no label 'beauty'; it has: age_lines"),
         (("index",), "the label name 'index' is reserved"),
         (("name",), "the label 'name' is of <U3; only numbers can be trained on"),
     ],
 )
-def test_labels_that_cannot_be_trained_on(labels, said):
+def test_labels_that_cannot_be_trained_on_are_refused(labels, message):
     split = open_dataset(toy_config().data).splits["train"]
     more = {"index": np.arange(len(split.images)), "name": np.full(len(split.images), "Eve")}
     if labels != ("beauty",):
         split = dataclasses.replace(split, labels={**split.labels, **more})
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(message)):
         split.arrays(labels)

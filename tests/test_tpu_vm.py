@@ -2,25 +2,23 @@
 
 import json
 import os
-import pathlib
 import re
 import shlex
 import signal
 import subprocess
-import time
 
 import pytest
-from commands import wait_for
+from commands import REPOSITORY
+from waiting import wait_for_file
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 
 # A stand-in for gcloud. It appends each request to the file `asked`, and answers it from play.json,
 # which holds for each kind of request a list of [exit status, output]; the last one is repeated.
 # Without an answer for `train`, the training runs until the script asks it to stop. If play.json
 # has "saving", it never finishes its save, so that both requests last until the TPU is deleted.
-STAND_IN = """#!/usr/bin/env python3
+STAND_IN = """#!/usr/bin/env -S python3 -S
 import json, pathlib, sys, time
 home, words = pathlib.Path(__file__).parent, sys.argv[1:]
 with (home / "asked").open("a") as file:
@@ -46,6 +44,12 @@ if len(answers) > 1:
 print(text, file=sys.stderr if status else sys.stdout)
 sys.exit(status)
 """
+# A stand-in for `sleep`, which records in the file `slept` that the script waits for a save.
+SLEEP = """#!/usr/bin/env bash
+[[ $1 != 1 ]] || { echo waiting >>"$(dirname "$0")/slept"; set -- 0.05; }
+PATH=${PATH#*:}
+exec sleep "$@"
+"""
 # Answers of the training (DONE) and of `describe` (the state of the TPU).
 DONE = [0, "vaejax exited with 0\nvaejax exited with 0"]
 READY, WARNED = [0, "ACTIVE"], [0, "WARNING: this gcloud is old\nACTIVE"]
@@ -54,8 +58,9 @@ NONE, WAITING, SUSPENDED = [1, "NOT_FOUND"], [0, "WAITING_FOR_RESOURCES"], [0, "
 
 def start_tpu_vm(directory, *flags, **play):
     """Starts the script with a stand-in for gcloud, whose answers are `play`."""
-    (directory / "gcloud").write_text(STAND_IN)
-    (directory / "gcloud").chmod(0o755)
+    for name, text in (("gcloud", STAND_IN), ("sleep", SLEEP)):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o755)
     (directory / "play.json").write_text(json.dumps(play))
     return subprocess.Popen(
         [str(REPOSITORY / "launch" / "tpu_vm.sh"), "--name=faces", "--zone=z", "--bucket=b",
@@ -67,13 +72,15 @@ def start_tpu_vm(directory, *flags, **play):
 
 def end_of_tpu_vm(directory, process):
     """Waits for the script; returns its result, and the numbers of requests by kind."""
-    said = process.communicate(timeout=60)
-    done = subprocess.CompletedProcess(process.args, process.returncode, *said)
+    output = process.communicate(timeout=60)
+    done = subprocess.CompletedProcess(process.args, process.returncode, *output)
     asked = directory / "asked"
     lines = asked.read_text().splitlines() if asked.exists() else []
-    kinds = [" ".join(json.loads(line)) for line in lines]
-    count = {kind: sum(f" {kind} " in words for words in kinds) for kind in ("create", "delete")}
-    count["train"] = sum("vaejax exited" in words for words in kinds)
+    requests = [" ".join(json.loads(line)) for line in lines]
+    count = {
+        kind: sum(f" {kind} " in request for request in requests) for kind in ("create", "delete")
+    }
+    count["train"] = sum("vaejax exited" in request for request in requests)
     return done, count
 
 
@@ -81,27 +88,32 @@ def tpu_vm(directory, *flags, **play):
     return end_of_tpu_vm(directory, start_tpu_vm(directory, *flags, **play))
 
 
-@pytest.mark.parametrize(("state", "doing"), [(WAITING, "describe"), (READY, "vaejax exited")])
-def test_tpu_vm_that_is_interrupted_leaves_nothing_to_pay(tmp_path, state, doing):
+@pytest.mark.parametrize(
+    ("state", "request_to_wait_for", "number"),
+    [
+        (WAITING, "describe", signal.SIGTERM),
+        (READY, "vaejax exited", signal.SIGTERM),
+        (READY, "vaejax exited", signal.SIGHUP),
+    ],
+)
+def test_an_interrupted_tpu_vm_deletes_the_tpu(tmp_path, state, request_to_wait_for, number):
     process = start_tpu_vm(tmp_path, "--poll=600", describe=[state])
-    wait_for(tmp_path / "asked", doing)
-    process.send_signal(signal.SIGTERM)
+    wait_for_file(tmp_path / "asked", request_to_wait_for, by=[process])
+    process.send_signal(number)
     done, counts = end_of_tpu_vm(tmp_path, process)
     assert done.returncode == 75 and counts["delete"] == 1, done.stderr
+    assert (tmp_path / "stopped").exists() == (state is READY), "a training must be asked to stop"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_interrupt_does_not_wait(tmp_path, number):
+def test_a_second_interrupt_does_not_wait_for_the_save(tmp_path, number):
     process = start_tpu_vm(tmp_path, describe=[READY], saving=[])
-    wait_for(tmp_path / "asked", "vaejax exited")
+    wait_for_file(tmp_path / "asked", "vaejax exited", by=[process])
     process.send_signal(number)
-    wait_for(tmp_path / "stopped")
-    time.sleep(2.0)
-    assert process.poll() is None and not (tmp_path / "deleted").exists(), "it must await the save"
-    started = time.monotonic()
+    wait_for_file(tmp_path / "slept", "waiting\n" * 5, by=[process])
+    assert not (tmp_path / "deleted").exists(), "it must wait for the save"
     process.send_signal(number)
     done, counts = end_of_tpu_vm(tmp_path, process)
-    assert time.monotonic() - started < 60.0, "a second signal must not wait for the save"
     assert done.returncode == 75 and counts["delete"] == 1, done.stderr
     assert "waiting at most 10 minutes" in done.stderr and "stops at once" in done.stderr
     assert "--async" in (tmp_path / "asked").read_text().splitlines()[-1]
@@ -141,7 +153,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path, number):
         ({"describe": [WAITING]}, ["--hours=0"], 75, (0, 1, 0)),
     ],
 )  # fmt: skip
-def test_tpu_vm_does_the_right_thing(tmp_path, play, flags, status, count):
+def test_tpu_vm_reacts_to_the_answers_of_gcloud(tmp_path, play, flags, status, count):
     done, counts = tpu_vm(tmp_path, *flags, **play)
     assert done.returncode == status, done.stderr
     assert tuple(counts.values()) == count, done.stderr
@@ -169,7 +181,7 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (["--type=v9-1"], "no software version is known for --type=v9-1"),
         (["--hours=soon"], "--hours=soon is no whole number"),
@@ -179,6 +191,6 @@ def test_the_dry_run_of_tpu_vm_runs_nothing(tmp_path):
         (["--zones=a"], "--zones=a is no flag"),
     ],
 )
-def test_a_wrong_flag_of_tpu_vm_is_named(tmp_path, flags, words):
+def test_a_wrong_flag_of_tpu_vm_is_named(tmp_path, flags, message):
     done, counts = tpu_vm(tmp_path, *flags)
-    assert done.returncode == 2 and words in done.stderr and not any(counts.values())
+    assert done.returncode == 2 and message in done.stderr and not any(counts.values())

@@ -1,7 +1,6 @@
 """The launch script for Cloud TPU VMs trains on a local worker in place of a TPU."""
 
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -9,12 +8,12 @@ import sys
 import sysconfig
 
 import pytest
-from commands import COMMAND_TIMEOUT, free_pair, wait_for, without_tensorflow
+from commands import COMMAND_TIMEOUT, REPOSITORY, free_pair, without_tensorflow
 from tiny import CONFIG_FILE, LEAST
+from waiting import wait_for_file
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 
 # A stand-in for gcloud with one worker, whose commands it runs locally with another home directory.
 # When the TPU is deleted, it writes the names of the checkpoints to the file `deleted`.
@@ -79,7 +78,7 @@ def start_on_worker(worker, *flags, own=()):
       flags: flags of the training.
       own: flags of the script.
     """
-    surroundings = {
+    variables = {
         "PATH": f"{worker}:{os.environ['PATH']}",
         "JAX_COORDINATOR_PORT": str(free_pair()), "SLURM_JOB_ID": "1", "SLURM_NTASKS": "1",
         "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
@@ -90,40 +89,43 @@ def start_on_worker(worker, *flags, own=()):
          *LEAST, "--config.prior.fitted=()", "--config.train.save_every=1000000",
          "--config.train.eval_every=1000000", *flags],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, **without_tensorflow(), **surroundings},
+        env={**os.environ, **without_tensorflow(), **variables},
     )  # fmt: skip
 
 
-def test_an_interrupt_waits_for_the_save_and_other_launches_go_on(worker):
+def test_an_interrupt_waits_for_the_save_and_a_new_launch_resumes_the_run(worker):
     """The run saves only when it is stopped; the TPU must not be deleted before it has saved."""
     home, endless = worker / "home", "--config.train.steps=1000000"
     log = home / "bucket" / "runs" / "faces" / "metrics.jsonl"
     first = start_on_worker(worker, endless)
-    wait_for(log, '"step": 30,')
+    wait_for_file(log, '"step": 30,')
     first.send_signal(signal.SIGINT)
-    said, _ = first.communicate(timeout=COMMAND_TIMEOUT)
-    assert first.returncode == 75, said
+    output, _ = first.communicate(timeout=COMMAND_TIMEOUT)
+    assert first.returncode == 75, output
     (saved,) = [int(name) for name in (worker / "deleted").read_text().split() if name.isdigit()]
     assert saved >= 30, "the TPU was deleted before the run had saved"
 
     # SIGKILL, as when a laptop is closed: the worker gets no signal, and its training continues.
     second = start_on_worker(worker, endless)
-    wait_for(log, f'"step": {saved - saved % 3 + 30},')
+    wait_for_file(log, f'"step": {saved - saved % 3 + 30},')
     second.kill()
     third = start_on_worker(worker, "--config.train.steps=30")
-    said, _ = second.communicate(timeout=COMMAND_TIMEOUT)
-    assert "SIGTERM: saving, then stopping" in said and "vaejax exited with 75" in said
-    said, _ = third.communicate(timeout=COMMAND_TIMEOUT)
-    assert third.returncode == 0, said
-    assert int(re.search(r"is at step (\d+) of", said)[1]) >= saved + 28
+    output, _ = second.communicate(timeout=COMMAND_TIMEOUT)
+    assert "SIGTERM: saving, then stopping" in output and "vaejax exited with 75" in output
+    output, _ = third.communicate(timeout=COMMAND_TIMEOUT)
+    assert third.returncode == 0, output
+    assert int(re.search(r"is at step (\d+) of", output)[1]) >= saved + 28
     # A launch leaves the code of the launch before unchanged, and removes it once that has stopped.
     found = set((home / "installed").read_text().split())
     assert len(found) == 3, "a launch has replaced the code of another one"
     assert len(list((home / "launches").iterdir())) == 1
 
 
-def test_what_does_not_end_is_ended_after_some_minutes(worker):
-    """A training of an earlier launch that ignores SIGTERM is killed after `--save_minutes`."""
+def test_a_new_launch_kills_a_training_that_does_not_end(worker):
+    """A training of an earlier launch ignores SIGTERM; `--save_minutes` is how long it may take.
+
+    The new training ends with a mistake in its flags.
+    """
     old = worker / "home" / "launches" / "old"
     python = old / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -132,8 +134,8 @@ def test_what_does_not_end_is_ended_after_some_minutes(worker):
     (old / "vaejax" / "__init__.py").touch()
     (old / "vaejax" / "main.py").write_text(NEVER_ENDS)
     stuck = subprocess.Popen([python, "-m", "vaejax.main"], cwd=old)
-    wait_for(old / "waits")
-    done = start_on_worker(worker, "--config.train.steps=2", own=["--save_minutes=0"])
-    said, _ = done.communicate(timeout=COMMAND_TIMEOUT)
-    assert done.returncode == 0, said
+    wait_for_file(old / "waits")
+    launched = start_on_worker(worker, "--config.train.steps=0", own=["--save_minutes=0"])
+    output, _ = launched.communicate(timeout=COMMAND_TIMEOUT)
+    assert launched.returncode == 2 and "error: config.train.steps=0" in output, output
     assert stuck.wait(timeout=1) == -signal.SIGKILL and not old.exists()

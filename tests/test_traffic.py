@@ -31,7 +31,7 @@ fusion(%copy-done, %x.1), kind=kLoop, calls=%fused, metadata={op_name="%not.an.o
 """
 
 
-def test_bytes_are_told_apart_by_the_memory_they_lie_in():
+def test_bytes_are_counted_for_the_memory_that_holds_them():
     # The copy reads HBM and writes VMEM. The fusion reads both, and writes bf16 (2 bytes) to VMEM
     # and pred (1 byte) to HBM. The conversion reads VMEM and writes HBM.
     numbers = 8 * 128
@@ -40,7 +40,7 @@ def test_bytes_are_told_apart_by_the_memory_they_lie_in():
     )
 
 
-def test_of_a_part_fetched_ahead_the_part_counts_and_a_buffer_made_for_it_is_free():
+def test_a_prefetched_slice_counts_its_own_bytes_and_its_buffer_none():
     fetch = """
   %room = f32[2,128]{1,0:S(1)} custom-call(), custom_call_target="AllocateBuffer"
   %slice-start = ((f32[8,128]{1,0}), f32[2,128]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x.1)
@@ -52,7 +52,7 @@ def test_of_a_part_fetched_ahead_the_part_counts_and_a_buffer_made_for_it_is_fre
     assert fetched == without.plus(Traffic(hbm=part, near=part))
 
 
-def test_a_sum_over_devices_reads_and_writes_though_it_only_starts():
+def test_an_asynchronous_all_reduce_reads_and_writes_its_bytes_once():
     summed = """
   %all-reduce-start = f32[8,128]{1,0} all-reduce-start(%x.1), replica_groups={{0,1}}
   %all-reduce-done = f32[8,128]{1,0} all-reduce-done(%all-reduce-start)
@@ -62,13 +62,13 @@ def test_a_sum_over_devices_reads_and_writes_though_it_only_starts():
     assert with_sum == without.plus(Traffic(hbm=2 * 4 * 8 * 128, near=0))
 
 
-def test_an_array_is_moved_in_whole_tiles():
+def test_an_array_counts_in_whole_tiles():
     # A tile has 8 rows and 128 lanes. Arrays with 3 rows and 48 lanes are padded to whole tiles.
     narrow = PROGRAM.replace("8,128]", "2,3,48]").replace("{1,0:", "{2,1,0:")
     assert traffic(Program(narrow)) == traffic(Program(PROGRAM)).times(2)
 
 
-def test_an_operand_is_followed_through_what_only_renames_it():
+def test_an_operand_is_counted_once_behind_bitcasts_and_fusions():
     convolution = """HloModule jit_h
 
 %renamed (w: f32[16,8]) -> f32[128] {
@@ -97,7 +97,7 @@ def compiled(function, *arrays):
 
 
 @pytest.mark.parametrize("rounds", [4, 256])
-def test_a_loop_moves_the_slices_it_takes_and_makes(rounds):
+def test_a_loop_moves_the_slices_that_it_reads_and_writes(rounds):
     size = 1000
 
     def loop(carry, rows):
@@ -110,7 +110,7 @@ def test_a_loop_moves_the_slices_it_takes_and_makes(rounds):
     assert least <= moved <= 3 * least
 
 
-def test_an_update_in_place_writes_what_it_updates():
+def test_an_update_in_place_moves_only_the_updated_part():
     def update(table, row):
         return jax.lax.dynamic_update_slice(table, 2.0 * row[None], (3, 0))
 

@@ -2,46 +2,98 @@
 
 import configparser
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 
 import jax
 import numpy
 import pytest
-from commands import COMMAND_TIMEOUT, free_port
+from commands import COMMAND_TIMEOUT, REPOSITORY, free_port, without_tensorflow
 from packaging.requirements import Requirement
 from packaging.version import Version
-from states import assert_same, final_state
-from tiny import CONFIG_FILE, tiny
+from states import assert_same, last_carry
+from tiny import CONFIG_FILE
+from toy import Adversaries, toy_config
 
 import vaejax
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.versions import ABSENT, versions
 from vaejax.training.loop import Outcome, train
 from vaejax.training.saved_state import to_items
-from vaejax.training.state import Carry
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 CONSTRAINTS = REPOSITORY / "launch" / "constraints.txt"
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
+def finished(tmp_path_factory):
     """Returns the work directory of a finished run of four steps."""
-    workdir = tmp_path_factory.mktemp("begun")
-    assert train(tiny(train={"steps": 4}), workdir) is Outcome.FINISHED
+    workdir = tmp_path_factory.mktemp("finished")
+    assert train(toy_config(steps=4), workdir, task=Adversaries()) is Outcome.FINISHED
     return workdir
+
+
+def resume(finished, workdir, saved):
+    """Copies the run to `workdir` and trains it for two more steps.
+
+    Args:
+      finished: work directory of the run.
+      workdir: the copy.
+      saved: the versions that its checkpoint is to have; None for a checkpoint without versions.
+    """
+    shutil.copytree(finished, workdir)
+    with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        meta = {**checkpoints.meta(4), "versions": saved}
+        if saved is None:
+            del meta["versions"]
+        checkpoints.save(4, to_items(last_carry(workdir, Adversaries())), meta, None)
+    assert train(toy_config(steps=6), workdir, task=Adversaries()) is Outcome.FINISHED
+
+
+def test_the_versions_are_those_that_are_imported():
+    found = versions()
+    assert found["vaejax"] == vaejax.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:2]))
+    assert (found["jax"], found["numpy"]) == (jax.__version__, numpy.__version__)
+    assert ABSENT not in found.values()
+
+
+def test_a_package_that_is_not_installed_is_absent(monkeypatch):
+    monkeypatch.setattr("vaejax.records.versions.PACKAGES", ("vaejax-not-installed",))
+    assert versions()["vaejax-not-installed"] == ABSENT
+
+
+def test_a_checkpoint_has_the_versions_that_saved_it(finished):
+    with closing(Checkpoints(finished / "checkpoints", read_only=True)) as checkpoints:
+        assert checkpoints.meta(4)["versions"] == versions()
+
+
+def test_a_resume_under_other_versions_names_them_and_trains(finished, tmp_path, capsys):
+    resume(finished, tmp_path / "run", {**versions(), "optax": "0.0.1", "other": "1.2"})
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if "other versions" in line]
+    changes = f"(optax 0.0.1 -> {versions()['optax']}, other 1.2 -> {ABSENT})"
+    assert changes in line and "bit for bit" in line
+
+
+def test_a_resume_without_other_versions_names_none(finished, tmp_path, capsys):
+    """The checkpoint has the versions of this process, or none."""
+    resume(finished, tmp_path / "same", versions())
+    resume(finished, tmp_path / "without", None)
+    assert "versions" not in capsys.readouterr().err
+    task = Adversaries()
+    assert_same(last_carry(tmp_path / "same", task), last_carry(tmp_path / "without", task))
 
 
 def start_with(directory, workdir, *flags):
     """Starts a run that searches `directory` first for installed packages."""
+    path = os.pathsep.join([str(directory), without_tensorflow()["PYTHONPATH"]])
     return subprocess.Popen(
         [sys.executable, "-m", "vaejax.main", f"--config={CONFIG_FILE}", f"--workdir={workdir}",
-         "--config.prior.fitted=()", *flags],
+         *flags],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": f"{directory}:{os.environ.get('PYTHONPATH', '')}"},
+        env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
 
 
@@ -53,74 +105,18 @@ def install(directory, name, version):
     return directory
 
 
-def test_the_versions_are_those_that_are_imported():
-    found = versions()
-    assert found["vaejax"] == vaejax.__version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:2]))
-    assert (found["jax"], found["numpy"]) == (jax.__version__, numpy.__version__)
-    assert ABSENT not in found.values()
-
-
-def test_what_is_not_installed_is_called_so():
-    code = (
-        "import sys\nfrom vaejax.records.versions import versions\n"
-        "sys.path = [path for path in sys.path if 'site-packages' not in path]\n"
-        "print(versions()['optax'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == ABSENT, done.stderr
-
-
-def test_a_checkpoint_keeps_its_versions(begun):
-    checkpoints = Checkpoints(begun / "checkpoints", read_only=True)
-    assert checkpoints.meta(4)["versions"] == versions()
-    checkpoints.close()
-
-
-@pytest.mark.slow
-def test_a_resume_under_other_versions_says_so_and_goes_on(begun, tmp_path):
-    workdir = shutil.copytree(begun, tmp_path / "run")
-    others = install(tmp_path / "others", "optax", "0.0.1")
-    run = start_with(others, workdir, "--config.train.steps=6")
-    _, said = run.communicate(timeout=COMMAND_TIMEOUT)
-    assert run.returncode == 0, said
-    now = versions()["optax"]
-    (line,) = [line for line in said.splitlines() if "other versions" in line]
-    assert f"(optax {now} -> 0.0.1)" in line and "bit for bit" in line
-
-
-def test_a_resume_under_the_same_versions_says_nothing(begun, tmp_path, capsys):
-    workdir = shutil.copytree(begun, tmp_path / "run")
-    assert train(tiny(train={"steps": 6}), workdir) is Outcome.FINISHED
-    assert "versions" not in capsys.readouterr().err
-
-
-def test_a_checkpoint_without_versions_still_loads(begun, tmp_path, capsys):
-    workdir, config = shutil.copytree(begun, tmp_path / "run"), tiny(train={"steps": 4})
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    meta, (state, _, window) = checkpoints.meta(4), final_state(workdir, config)
-    del meta["versions"]
-    checkpoints.save(4, to_items(Carry(state, window)), meta, None)
-    checkpoints.close()
-    assert train(tiny(train={"steps": 6}), workdir) is Outcome.FINISHED
-    assert "versions" not in capsys.readouterr().err
-    other = shutil.copytree(begun, tmp_path / "other")
-    train(tiny(train={"steps": 6}), other)
-    assert_same(final_state(workdir, config), final_state(other, config))
-
-
 def test_a_process_with_another_version_stops_all(tmp_path):
     others = install(tmp_path / "others", "optax", "0.0.1")
     address = f"--coordinator=localhost:{free_port()}"
-    members = [
+    processes = [
         start_with(place, tmp_path / "run", address, "--processes=2", f"--process={index}")
         for index, place in enumerate((tmp_path, others))
     ]
-    for member in members:
-        _, said = member.communicate(timeout=COMMAND_TIMEOUT)
-        assert member.returncode == 2, said
-        assert f"process 1 has optax='0.0.1', process 0 has '{versions()['optax']}'" in said
-        assert "pip install -c launch/constraints.txt" in said
+    for process in processes:
+        _, stderr = process.communicate(timeout=COMMAND_TIMEOUT)
+        assert process.returncode == 2, stderr
+        assert f"process 1 has optax='0.0.1', process 0 has '{versions()['optax']}'" in stderr
+        assert "pip install -c launch/constraints.txt" in stderr
 
 
 def pinned(python):
@@ -151,7 +147,7 @@ def test_every_version_that_is_recorded_is_pinned(python):
     )
 
 
-def test_what_setup_cfg_asks_for_is_pinned_and_allowed():
+def test_the_requirements_of_setup_cfg_are_pinned_to_versions_that_they_allow():
     """Checks the requirements of the package and of its extras tfds, tpu and cuda.
 
     Only requirements with a marker, which may not apply, may be without a pin.
@@ -169,7 +165,7 @@ def test_what_setup_cfg_asks_for_is_pinned_and_allowed():
             assert name not in found or found[name] in needed.specifier, needed
 
 
-def test_the_constraints_name_no_place():
+def test_the_constraints_contain_no_url_path_or_option():
     """Checks for URLs, paths and options: each machine installs from its own package index."""
     lines = [line for line in CONSTRAINTS.read_text().splitlines() if line[0] != "#"]
     assert not [line for line in lines if "/" in line or line.startswith("-")]

@@ -6,6 +6,7 @@ VAE. The frozen network of the second and third stage is the averaged player of 
 
 import pathlib
 import sys
+from collections.abc import Callable
 from contextlib import closing
 
 import jax
@@ -127,6 +128,28 @@ class Adversaries:
 
     def intermediates(self):
         return {}
+
+
+class Spoiled(Adversaries):
+    """Adversaries with some updates that are not finite.
+
+    The losses of such an update are finite, but the norm of its gradients overflows float32.
+    """
+
+    def __init__(self, when: Callable[[jax.Array], jax.Array | bool]):
+        """Spoils the updates for whose `step` the function `when` returns true."""
+        super().__init__()
+        self._when = when
+
+    def loss(self, net, params, batch, keys, step):
+        loss, sums = super().loss(net, params, batch, keys, step)
+        return steeper(loss, jnp.where(self._when(step), 1e38, 1.0)), sums
+
+
+def steeper(loss: jax.Array, factor: jax.Array | float) -> jax.Array:
+    """Returns a loss of the same value whose gradients are multiplied by `factor`."""
+    constant = jax.lax.stop_gradient(loss)
+    return constant + factor * (loss - constant)
 
 
 class Silent:

@@ -10,12 +10,14 @@ from vaejax.data.feed.order import batch_indices
 from vaejax.training.step import step_keys
 
 
-def played(means):
+def played(means, scales=None):
     """Returns the parameters of the three networks by name; `fixed` keeps its initial ones.
 
     Args:
       means: means of the points that the updates see, [update, 2]; each row is one Adam update.
+      scales: factor of the learning rate for each update; None for 1.
     """
+    scales = np.ones(len(means)) if scales is None else scales
     params = {name: np.full(2, toy.START) for name in ("player", "adversary", "fixed")}
     moments = {name: (np.zeros(2), np.zeros(2)) for name in ("player", "adversary")}
     for step, mean in enumerate(means):
@@ -28,7 +30,7 @@ def played(means):
             moments[name] = first, second
             ages = 1 - toy.SETTINGS.b1 ** (step + 1), 1 - toy.SETTINGS.b2 ** (step + 1)
             direction = first / ages[0] / (np.sqrt(second / ages[1]) + 1e-8)
-            params[name] = params[name] - toy.SETTINGS.learning_rate * direction
+            params[name] = params[name] - scales[step] * toy.SETTINGS.learning_rate * direction
     return params
 
 

@@ -116,7 +116,11 @@ class Worker:
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-        self.facts = self._answer()
+        try:
+            self.facts = self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def images_per_second(self, seconds: float) -> float:
         """Lets it work for so many seconds; returns its speed.

@@ -28,7 +28,7 @@ _DIVERGED, _OVERFITTED = 4.0, 1.05
 
 Codes = Float[np.ndarray, "picture latent"]
 Draw = Callable[[Float[Array, "count latent"]], UInt8[np.ndarray, "count height width channel"]]
-Sums = dict[str, Float[Array, ""]]
+Sums = dict[str, Float[Array | np.ndarray, ""]]
 
 
 class FlowPriorTask:

@@ -17,7 +17,7 @@ from vaejax.data.cache import npy
 from vaejax.data.items import Chunk, Contents, Item
 from vaejax.data.pictures.decoding import UnusablePicture, decode, quiet_pillow
 from vaejax.data.reasons import count_reasons
-from vaejax.data.sources.file_tree import Unreadable
+from vaejax.data.sources.file_tree import UNREADABLE, Unreadable
 from vaejax.data.splits import SPLITS, assign
 from vaejax.errors import UserError, is_at_a_limit, short_reason
 from vaejax.records.progress import counting
@@ -232,7 +232,7 @@ def _read(item: Item) -> bytes | np.ndarray:
             ) from error
         if isinstance(error, Unreadable):  # a bad disk, permissions, a damaged member of a zip
             raise UnusablePicture(str(error)) from error
-        raise UnusablePicture(f"cannot be read: {error or type(error).__name__}") from error
+        raise UnusablePicture(f"{UNREADABLE}{error or type(error).__name__}") from error
     return np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
 
 

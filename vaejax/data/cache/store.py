@@ -7,7 +7,9 @@ renamed. One process builds; others wait for its lock.
 
 import contextlib
 import hashlib
+import itertools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -24,6 +26,7 @@ from vaejax.data.cache.disk import SETTING, Disk, sync_directory, write_json
 from vaejax.data.items import Contents, Source
 from vaejax.data.pictures import crops
 from vaejax.data.pictures.formats import readers
+from vaejax.data.sources.file_tree import UNREADABLE
 from vaejax.data.sources.picture_filter import CACHE_TAG, CACHE_TAG_CONTENT
 from vaejax.errors import UserError, is_out_of_memory, is_out_of_reach
 from vaejax.files.atomic import replacing
@@ -93,7 +96,8 @@ def open_or_build(
 ) -> Cached:
     """Opens the finished cache; builds it first if it is missing or damaged.
 
-    A finished cache is used even where nothing can be written or locked.
+    A finished cache is used even where nothing can be written or locked. One is built anew if a
+    picture that could not be read then, for instance for want of a permission, can be read now.
 
     Args:
       config: the data's settings.
@@ -107,11 +111,11 @@ def open_or_build(
     disk = Disk(cache_root(config), setting)
     key = cache_key(config, source)
     folder = disk.root / key
-    cached = _load(disk, folder)
+    cached = _load_complete(disk, folder, source)
     if not cached:
         with disk.locked(key, shown):
             # The process that held the lock may just have built it.
-            cached = _load(disk, folder)
+            cached = _load_complete(disk, folder, source)
             if not cached:
                 with disk.usable():
                     _remove_leftovers(disk.root, key)
@@ -144,6 +148,24 @@ def write_report(folder: pathlib.Path, reasons: dict[str, str]) -> pathlib.Path 
     except (OSError, ValueError):
         return None
     return path
+
+
+def _load_complete(disk: Disk, folder: pathlib.Path, source: Source) -> Cached | None:
+    """Opens a cache as `_load` does; returns None also if it lacks a picture that can be read now.
+
+    Where nothing can be written, such a cache is opened all the same.
+    """
+    cached = _load(disk, folder)
+    if not cached or not os.access(disk.root, os.W_OK):
+        return cached
+    unread = {name for name, why in cached.set_aside.items() if why.startswith(UNREADABLE)}
+    chunks = source.contents().chunks(len(unread)) if unread else iter(())
+    for item in itertools.chain.from_iterable(chunk.items() for chunk in chunks):
+        if item.name in unread:
+            with contextlib.suppress(Exception):
+                item.read()
+                return None
+    return cached
 
 
 def _load(disk: Disk, folder: pathlib.Path) -> Cached | None:

@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+UNREADABLE = "cannot be read: "
+"""First words of the reason for setting aside a file that could not be read."""
+
 
 class Unreadable(Exception):
     """A file or folder cannot be read; the message is the reason."""
@@ -45,7 +48,7 @@ def cannot(error: Exception, name: str = "") -> str:
     """
     reason = reason_of(error)
     # The file's name is replaced, so that equal reasons are counted together.
-    return f"cannot be read: {reason.replace(repr(name), 'the file') if name else reason}"
+    return f"{UNREADABLE}{reason.replace(repr(name), 'the file') if name else reason}"
 
 
 def reason_of(error: Exception) -> str:

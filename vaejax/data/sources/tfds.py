@@ -58,6 +58,14 @@ class Tfds(Source):
         self._directory = directory
         with self._readable():
             self._builder = self._tfds.builder_from_directory(str(self._directory))
+            others = {
+                split: info.num_examples
+                for split, info in self._builder.info.splits.items()
+                if split not in _SPLITS
+            }
+        if others:
+            listed = ", ".join(f"{split} ({count:,} examples)" for split, count in others.items())
+            self.notes = (f"splits of {self.kind} that are not used: {listed}",)
 
     def signature(self) -> list:
         """Returns name, size (bytes) and modification time (ns) of each prepared file."""
