@@ -159,7 +159,10 @@ def test_scaling_is_inverted():
 
 @pytest.mark.parametrize("bits", [5, 8])
 def test_samples_are_as_far_from_their_mean_as_the_variance_says(bits):
-    """For samples of the likelihood, `squared_z` is 1 on average, for any number of bits."""
+    """For samples of the likelihood, `squared_z` is 1 on average, for any number of bits.
+
+    `log_std` is that of a logistic distribution, but for the width of a level.
+    """
     rng = np.random.default_rng(0)
     location, scale, top = 0.1, 0.08, 2**bits - 1
     drawn = np.clip(rng.logistic(location, scale, (4, 64, 64, 1)), -1.0, 1.0)
@@ -175,6 +178,8 @@ def test_samples_are_as_far_from_their_mean_as_the_variance_says(bits):
 
     found = sums(images)
     np.testing.assert_allclose(found.squared_z / found.count, 1.0, rtol=0.05)
+    std = scale * np.pi / np.sqrt(3.0)
+    np.testing.assert_allclose(found.log_std / found.count, np.log(std), atol=0.02)
 
 
 def test_a_scale_at_its_limit_finds_back():

@@ -53,6 +53,22 @@ def test_progress_shows_rate_and_time_left(terminal, monkeypatch, capsys):
     assert ("50/100" in stderr) and (terminal or "0:04 left" in stderr)
 
 
+def test_the_rate_counts_the_steps_and_seconds_since_the_clock_was_restarted(monkeypatch):
+    seconds = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: seconds)
+    training = progress.Training(10, 100, 8, Clock())
+    assert training.images_per_second() is None
+    training.advance(20)
+    training.restart_clock()
+    training.advance(24)
+    with training.waiting(None):
+        seconds = 0.5
+    seconds = 2.0
+    assert training.images_per_second() == 4 * 8 / 2.0
+    assert training.data_wait() == 0.5 / 2.0
+    training.close()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
