@@ -60,10 +60,11 @@ MOST_COMPILED = 1 << 30
 
 # The slowest files start first; otherwise one worker might still run such a file when the others
 # have finished.
-LONGEST = ("benchmarks", "task_runs", "versus", "interruptions", "pods", "exploring", "commands",
-           "flow_stage", "library_errors", "checkpoints", "ladder", "flags", "learning", "kills",
-           "tpu_vm", "tpu_vm_worker", "aot", "readme", "bad_updates", "mistakes", "old_runs",
-           "divergence", "docs", "feeds", "same_data", "training", "launch")  # fmt: skip
+LONGEST = ("readme", "kills", "versus", "benchmarks", "exploring", "old_runs", "aot", "pods",
+           "task_runs", "docs", "interruptions", "flow_stage", "launch", "shards", "flags", "feeds",
+           "docs_commands", "tpu_vm_worker", "commands", "bad_updates", "learning", "training",
+           "ladder_training", "divergence", "checkpoints", "presets", "ladder", "step", "imports",
+           "damaged_checkpoints")  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
