@@ -190,14 +190,16 @@ def is_caught(
         text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        said, _ = process.communicate(timeout=timeout)
+        output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return True, "timed out"
     finally:
         path.write_text(before)
-    failed = [words for words in said.splitlines() if words.startswith(("FAILED", "ERROR", "____"))]
+    failed = [
+        words for words in output.splitlines() if words.startswith(("FAILED", "ERROR", "____"))
+    ]
     if not process.returncode:
         return False, ""
     return True, failed[0].strip("_ ") if failed else f"exit status {process.returncode}"

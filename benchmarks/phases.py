@@ -25,35 +25,35 @@ class Phase(NamedTuple):
     stops: bool = False
 
 
-def _said(words: str) -> Callable[[Attempt], bool]:
+def _printed(words: str) -> Callable[[Attempt], bool]:
     return lambda attempt: words in attempt.words()
 
 
 def _evaluates(attempt: Attempt) -> bool:
     """Whether the last step that was logged is being evaluated now."""
-    told = re.findall(r"^step (\d+)(/|  validation)", attempt.words(), re.MULTILINE)
-    if not told or told[-1][1] != "/":
+    steps = re.findall(r"^step (\d+)(/|  validation)", attempt.words(), re.MULTILINE)
+    if not steps or steps[-1][1] != "/":
         return False
     config = json.loads((attempt.place.workdir / "config.json").read_text())
-    return int(told[-1][0]) % config["train"]["eval_every"] == 0
+    return int(steps[-1][0]) % config["train"]["eval_every"] == 0
 
 
 def _saves(attempt: Attempt) -> bool:
     """Whether a checkpoint is being written; incomplete ones are removed before training."""
-    return _said("training from step")(attempt) and any(
+    return _printed("training from step")(attempt) and any(
         (attempt.place.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")
     )
 
 
 PHASES = {
     "start": Phase(lambda attempt: True, 0.1),
-    "pictures": Phase(_said("preparing "), 0.2),
-    "compilation": Phase(_said("training from step"), 0.25),
-    "steps": Phase(_said("first step done"), 0.1),
+    "pictures": Phase(_printed("preparing "), 0.2),
+    "compilation": Phase(_printed("training from step"), 0.25),
+    "steps": Phase(_printed("first step done"), 0.1),
     "evaluation": Phase(_evaluates, 0.05),
     "checkpoint": Phase(_saves, 0.01),
-    "asked to stop": Phase(_said("first step done"), 0.1, stops=True),
-    "finishing": Phase(_said("time: of "), 0.1),
+    "asked to stop": Phase(_printed("first step done"), 0.1, stops=True),
+    "finishing": Phase(_printed("time: of "), 0.1),
 }
 
 

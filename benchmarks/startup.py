@@ -45,9 +45,9 @@ def start(cache: pathlib.Path) -> dict[str, float]:
             "JAX_COMPILATION_CACHE_DIR": str(cache / "programs"),
         }
         with start_run(pathlib.Path(workdir, "run"), "data.cache_dir=", **places) as run:
-            for said in run.lines():
+            for line in run.lines():
                 now = time.perf_counter()
-                while waiting and said.startswith(PARTS[waiting[0]]):
+                while waiting and line.startswith(PARTS[waiting[0]]):
                     seconds[waiting.pop(0)] = now - since
                     since = now
                 if not waiting:

@@ -171,13 +171,13 @@ def _validations(run: Run, workdir: pathlib.Path) -> Iterator[tuple[float, dict[
 
     This leaves out what came before, mostly compilation, but includes the validations themselves.
     """
-    for said in run.lines():
-        if said.startswith("first step done"):
+    for line in run.lines():
+        if line.startswith("first step done"):
             started = time.perf_counter()
-        elif "validation:" in said:
+        elif "validation:" in line:
             seconds = time.perf_counter() - started
-            lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-            yield seconds, [line for line in lines if line["split"] == "valid"][-1]
+            rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+            yield seconds, [row for row in rows if row["split"] == "valid"][-1]
 
 
 def main() -> None:

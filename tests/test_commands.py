@@ -51,6 +51,12 @@ def test_the_trained_model_is_usable_from_python(model):
         model.decode(mean[:, 1:])
 
 
+def test_a_run_ends_with_a_grid_of_new_faces(trained, model):
+    """`tiny.py` sets grids of 4 x 4 pictures."""
+    expected = pictures.grid(model.sample(16), columns=4)
+    np.testing.assert_array_equal(read_picture(trained / "samples.png"), expected)
+
+
 def test_a_moved_run_draws_the_same_faces(trained, model, tmp_path):
     moved = shutil.copytree(trained, tmp_path / "moved")
     np.testing.assert_array_equal(vaejax.load(moved).sample(2), model.sample(2))

@@ -204,6 +204,15 @@ def test_one_component_is_the_logistic_itself():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_initial_components_are_spread_evenly():
+    """They have equal weights, locations from -0.5 to 0.5, and scales of 1/6."""
+    weights, *others = np.asarray(first_bias(3, 4)).reshape(-1, 4)
+    np.testing.assert_array_equal(weights, 0.0)
+    np.testing.assert_allclose(others[:3], [[-0.375, -0.125, 0.125, 0.375]] * 3, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(others[3:6]), 1 / 6, rtol=1e-6)
+    np.testing.assert_array_equal(others[6:], 0.0)
+
+
 def test_strips_of_no_pictures_have_no_moments():
     """A gallery of a single face decodes such a batch: it has no other face to interpolate to."""
     count = parameters_per_pixel(3, 10)

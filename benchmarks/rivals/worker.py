@@ -143,6 +143,6 @@ class Worker:
         if not line:
             self.process.wait()
             self.words.seek(0)
-            words = self.words.read().strip().splitlines() or ["nothing said"]
+            words = self.words.read().strip().splitlines() or ["no output"]
             raise UserError(f"{self.module} ended: {words[-1]}")
         return json.loads(line)

@@ -27,10 +27,10 @@ def count_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
         kind = _PARTICULAR.sub("…", reason)
         counts[kind] += 1
         variants[kind].add(reason)
-    told = [
+    parts = [
         f"{count:,} × {variants[kind].pop() if len(variants[kind]) == 1 else kind}"
         for kind, count in counts.most_common(most)
     ]
     if others := counts.total() - sum(count for _, count in counts.most_common(most)):
-        told.append(f"{others:,} × other reasons")
-    return "; ".join(told)
+        parts.append(f"{others:,} × other reasons")
+    return "; ".join(parts)

@@ -134,12 +134,12 @@ def _tenths(
     """Returns a callback that reports each tenth of a fit's steps as a line of text."""
     if progress is None:
         return None
-    told = 0
+    reported = 0
 
     def report(done: int, steps: int, value: float) -> None:
-        nonlocal told
-        if done * 10 // steps > told:
-            told = done * 10 // steps
+        nonlocal reported
+        if done * 10 // steps > reported:
+            reported = done * 10 // steps
             progress(f"prior {name}: step {done} of {steps}, {quantity} {value:.4f}")
 
     return report

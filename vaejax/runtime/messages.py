@@ -75,7 +75,7 @@ def is_known(message: dict[str, Any], processes: int, *, to_coordinator: bool) -
             return type(status) is int and 0 < status < 256
         case {"words": str()} if len(message) == 1:
             return to_coordinator
-        case {"all": list(said)} if len(message) == 1:
-            right = len(said) == processes and all(isinstance(words, str) for words in said)
+        case {"all": list(answers)} if len(message) == 1:
+            right = len(answers) == processes and all(isinstance(words, str) for words in answers)
             return right and not to_coordinator
     return False

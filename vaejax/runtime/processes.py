@@ -155,8 +155,8 @@ class Group:
         """
         if self.count == 1:
             return trouble
-        said = self._exchange(trouble)
-        return next((f"process {i}: {words}" for i, words in enumerate(said) if words), "")
+        answers = self._exchange(trouble)
+        return next((f"process {i}: {words}" for i, words in enumerate(answers) if words), "")
 
     def check_alike(
         self, values: dict[str, Any], remedy: str = "start all with the same settings and data"
@@ -170,20 +170,22 @@ class Group:
         Raises:
           UserError: a process has another value than process 0. All raise it; it names both.
         """
-        said = list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
-        for index, own in enumerate(said):
-            for name in said[0] | own:
-                if own.get(name) != said[0].get(name):
+        answers = (
+            list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
+        )
+        for index, own in enumerate(answers):
+            for name in answers[0] | own:
+                if own.get(name) != answers[0].get(name):
                     self.part()
                     raise UserError(
                         f"process {index} has {name}={own.get(name)!r}, process 0 has "
-                        f"{said[0].get(name)!r}; {remedy}"
+                        f"{answers[0].get(name)!r}; {remedy}"
                     )
 
     def least(self, number: int | None) -> int | None:
         """Returns the smallest number of all processes, which wait here; None if one has none."""
-        said = self._exchange(json.dumps(number)) if self.count > 1 else [json.dumps(number)]
-        numbers = [json.loads(words) for words in said]
+        answers = self._exchange(json.dumps(number)) if self.count > 1 else [json.dumps(number)]
+        numbers = [json.loads(words) for words in answers]
         return None if None in numbers else min(numbers)
 
     @contextmanager
@@ -227,10 +229,10 @@ class Group:
         if self.index:
             self._peers[0].send({"words": words})
             return self._peers[0].inbox.get()["all"]
-        said = [words] + [self._peers[i].inbox.get()["words"] for i in range(1, self.count)]
+        answers = [words] + [self._peers[i].inbox.get()["words"] for i in range(1, self.count)]
         for peer in self._peers.values():
-            peer.send({"all": said})
-        return said
+            peer.send({"all": answers})
+        return answers
 
     def _send(self, message: dict, but: Peer | None = None) -> None:
         """Sends one message to all processes that are still connected, or to all but one."""
