@@ -170,9 +170,9 @@ class Group:
         Raises:
           UserError: a process has another value than process 0. All raise it; it names both.
         """
-        answers = (
-            list(map(json.loads, self._exchange(json.dumps(values)))) if self.count > 1 else []
-        )
+        if self.count == 1:
+            return
+        answers = list(map(json.loads, self._exchange(json.dumps(values))))
         for index, own in enumerate(answers):
             for name in answers[0] | own:
                 if own.get(name) != answers[0].get(name):
