@@ -1,17 +1,21 @@
-"""The thumbnail Fréchet distance between two sets of pictures.
+"""The Fréchet distance between two sets of pictures, and the thumbnails it compares first.
 
-It compares means and covariances of 8×8 thumbnails. That detects wrong colours, poses,
-lighting and lack of variety, needs no network, and ignores details. It is reported
-times 1000 and under its own name; it is not the FID of Inception features.
+The distance of 8×8 thumbnails detects wrong colours, poses, lighting and lack of variety, needs no
+network, and ignores details. It is reported times 1000 and under its own name; it is not the FID of
+Inception features.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num
+
+from vaejax.metrics.bootstrap import jackknife
+from vaejax.metrics.moments import Moments
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -34,28 +38,72 @@ def thumbnail_features(
     return blocks.reshape(images.shape[0], -1)
 
 
+class FrechetEstimate(NamedTuple):
+    """A Fréchet distance and what it would be with other pictures, or with very many.
+
+    Attributes:
+      distance: the distance.
+      std: its standard deviation over other draws of both sets, by the jackknife.
+      corrected: the distance minus its bias, of order 1 / N, by the jackknife; slightly negative at
+        times.
+    """
+
+    distance: float
+    std: float
+    corrected: float
+
+
 def frechet_distance(
     features_a: Num[Array | np.ndarray, "count_a feature"],
     features_b: Num[Array | np.ndarray, "count_b feature"],
 ) -> float:
-    """Computes the squared 2-Wasserstein distance of Gaussians with the two sets' moments.
+    """Computes the Fréchet distance of two sets of rows: `gaussian_distance` of their moments.
 
-    `|m_a - m_b|² + tr(S_a + S_b - 2 (S_a^½ S_b S_a^½)^½)`, Dowson and Landau (1982), eq. 4, with
-    unbiased (N - 1) covariances, in float64. Fewer pictures than features are allowed, but bias
-    the distance upwards: compare only sets of equal counts.
+    Fewer pictures than features are allowed, but bias the distance upwards: compare only sets of
+    equal counts.
 
     Raises:
-      ValueError: a set has fewer than two members.
+      ValueError: a set has fewer than two members, or a value is not finite.
     """
-    mean_a, covariance_a = _moments(features_a)
-    mean_b, covariance_b = _moments(features_b)
-    # The trace of the root is the sum of the singular values of S_a^½ S_b^½. Computed this way, no
-    # root of a rounding error is taken, as it would be with the eigenvalues of a rank-deficient
-    # S_a^½ S_b S_a^½, and nothing is ever complex.
-    product = _symmetric_root(covariance_a) @ _symmetric_root(covariance_b)
-    overlap = np.linalg.svd(product, compute_uv=False).sum()
-    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * overlap
-    return max(0.0, float(np.sum((mean_a - mean_b) ** 2) + spread))
+    a, b = (Moments.empty(rows.shape[1], groups=1).add(rows) for rows in (features_a, features_b))
+    return gaussian_distance(a.mean(), a.covariance(), b.mean(), b.covariance())
+
+
+def gaussian_distance(
+    mean_a: Float[np.ndarray, "feature"],
+    covariance_a: Float[np.ndarray, "feature feature"],
+    mean_b: Float[np.ndarray, "feature"],
+    covariance_b: Float[np.ndarray, "feature feature"],
+) -> float:
+    """Computes the squared 2-Wasserstein distance of two Gaussians, in float64.
+
+    `|m_a - m_b|² + tr(S_a + S_b - 2 (S_a^½ S_b S_a^½)^½)`, Dowson and Landau (1982), eq. 4. The
+    covariances may be singular.
+    """
+    return _distance(mean_a, _factor(covariance_a), mean_b, _factor(covariance_b))
+
+
+def frechet_estimate(a: Moments, b: Moments) -> FrechetEstimate:
+    """Computes the Fréchet distance of two sets, its standard deviation and its bias.
+
+    One group of one set is left out at a time. Each takes an eigendecomposition and a
+    singular-value decomposition of the size of the features: seconds for 2,048 features, where ten
+    groups suffice.
+
+    On means of 4×4 blocks of CelebA faces (48 features, 300 and 1,000 pictures in 10 to 50 groups)
+    `std` was 0.9 to 1.4 times the deviation over 100 draws, where a bootstrap of the groups gave
+    0.9 to 2.3 times: it is too high where most of the distance is bias. Of equal distributions,
+    the mean distance times 1000 was 52 with 300 pictures, and the mean of `corrected` 1.4.
+
+    Raises:
+      ValueError: a set has rows in fewer than two groups, or fewer than two rows outside a group.
+    """
+    whole_a, whole_b = _gaussian(a), _gaussian(b)
+    distance = _distance(*whole_a, *whole_b)
+    without_a = np.array([_distance(*part, *whole_b) for part in _without_each_group(a)])
+    without_b = np.array([_distance(*whole_a, *part) for part in _without_each_group(b)])
+    std, bias = jackknife(distance, without_a, without_b)
+    return FrechetEstimate(distance, std, distance - bias)
 
 
 def _block_means(side: int, size: int) -> Float[np.ndarray, "size side"]:
@@ -67,17 +115,32 @@ def _block_means(side: int, size: int) -> Float[np.ndarray, "size side"]:
     return (np.maximum(high - low, 0) * (size / side)).astype(np.float32)
 
 
-def _moments(features):
-    """Returns mean and unbiased covariance in float64."""
-    features = np.asarray(features, np.float64)
-    if len(features) < 2:
-        raise ValueError(f"a Fréchet distance needs two pictures in each set, got {len(features)}")
-    mean = features.mean(axis=0)
-    centred = features - mean[None]
-    return mean, centred.T @ centred / (len(features) - 1)
+def _without_each_group(moments):
+    """Yields mean and factor of the covariance of the rows outside each group that has rows."""
+    for group in np.flatnonzero(moments.counts):
+        weights = np.ones(len(moments.counts))
+        weights[group] = 0
+        yield _gaussian(moments, weights)
 
 
-def _symmetric_root(covariance):
-    """Returns the positive semi-definite square root."""
+def _gaussian(moments, weights=None):
+    return moments.mean(weights), _factor(moments.covariance(weights))
+
+
+def _factor(covariance):
+    """Returns L [feature, rank] with L Lᵀ = `covariance`, without directions of no variance."""
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0))[None]) @ vectors.T
+    # Rounding leaves eigenvalues of this size, as in `numpy.linalg.matrix_rank`. Their roots would
+    # not be small.
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])[None]
+
+
+def _distance(mean_a, factor_a, mean_b, factor_b):
+    """Computes the distance from means and factors of the covariances."""
+    # The trace of the root is the sum of the singular values of L_aᵀ L_b. Computed this way, no
+    # root of a rounding error is taken, as it would be with the eigenvalues of a rank-deficient
+    # S_a^½ S_b S_a^½, and nothing is ever complex.
+    overlap = np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum()
+    spread = np.sum(factor_a**2) + np.sum(factor_b**2) - 2 * overlap
+    return max(0.0, float(np.sum((mean_a - mean_b) ** 2) + spread))
