@@ -12,6 +12,7 @@ from tiny import CONFIG_FILE, metrics
 
 import vaejax
 from vaejax.errors import UserError
+from vaejax.evaluation.choosing import Choice
 from vaejax.records import pictures
 from vaejax.runtime.chips import without_tpu_complaints
 from vaejax.trained import measuring
@@ -91,16 +92,16 @@ def test_sample_writes_separate_faces_and_never_mixes_those_of_two_seeds(trained
     np.testing.assert_array_equal(np.stack([read_picture(file) for file in files]), expected)
 
 
-@pytest.fixture
-def few_samples(monkeypatch):
-    """Makes evaluations in this process draw a few samples, in place of thousands."""
-    monkeypatch.setattr(measuring, "FRECHET_SAMPLES", 20)
+# Metrics that need no network, and so few samples that they are drawn at once.
+QUICK = Choice(("likelihood", "ms_ssim", "thumbnails", "spectrum"))
+QUICK_NAME = "likelihood_ms_ssim_thumbnails_spectrum"
 
 
-def test_evaluate_writes_figures_with_their_protocol(trained, model, few_samples):
+def test_evaluate_writes_figures_with_their_protocol(trained, model):
     """The figures on two devices equal those that training logged on one device."""
-    measuring.measure(model)
-    report = json.loads((trained / "evaluations" / "valid_model_k4_00000012.json").read_text())
+    measuring.measure(model, samples=20, choice=QUICK)
+    path = trained / "evaluations" / f"valid_model_k4_{QUICK_NAME}_00000012.json"
+    report = json.loads(path.read_text())
     results, protocol = report["results"], report["protocol"]
     assert results["pictures"] == 24
     assert results["importance_bits_per_dim"] <= results["elbo_bits_per_dim"]
@@ -111,22 +112,37 @@ def test_evaluate_writes_figures_with_their_protocol(trained, model, few_samples
     np.testing.assert_allclose(results["elbo_nats"], at_the_end["elbo_nats"], rtol=1e-5)
 
 
-def test_evaluate_uses_the_flags_that_are_given(trained):
+def test_evaluate_uses_the_flags_that_are_given(trained, tmp_path):
     flags = ("--prior=gaussian", "--split=test", "--pictures=7", "--importance_samples=2")
-    result = command("evaluate", f"--workdir={trained}", *flags)
+    page = tmp_path / "report.html"
+    result = command(
+        "evaluate",
+        f"--workdir={trained}",
+        *flags,
+        f"--metrics={','.join(QUICK.metrics)}",
+        "--samples=9",
+        f"--report={page}",
+    )
     assert result.returncode == 0, result.stderr
-    path = trained / "evaluations" / "test_7_gaussian_k2_00000012.json"
+    path = trained / "evaluations" / f"test_7_gaussian_k2_{QUICK_NAME}_00000012.json"
     report = json.loads(path.read_text())
     assert report["results"]["pictures"] == 7 and report["protocol"]["prior"] == "gaussian"
     assert report["protocol"]["split"] == "test" and report["protocol"]["importance_samples"] == 2
+    (figure,) = (one for one in report["figures"] if one["name"] == "thumbnail_frechet_samples")
+    assert (figure["count"], figure["reference_count"]) == (9, 7) and figure["floor"] > 0
+    with np.load(path.with_suffix(".npz")) as of_pictures:
+        assert set(of_pictures) >= {"picture", "elbo_bits_per_dim", "psnr", "ms_ssim"}
+        np.testing.assert_allclose(of_pictures["psnr"].mean(), report["results"]["psnr"])
+    html = page.read_text(encoding="utf-8")
+    assert "Fréchet distance (8x8 thumbnails)" in html and "Samples" in html
 
 
-def test_figures_are_printed_even_if_they_cannot_be_saved(trained, tmp_path, capsys, few_samples):
+def test_figures_are_printed_even_if_they_cannot_be_saved(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(run / "evaluations", ignore_errors=True)
     (run / "evaluations").write_text("a file in place of the directory")
     with pytest.raises(UserError, match="cannot be written"):
-        measuring.measure(vaejax.load(run), importance_samples=0)
+        measuring.measure(vaejax.load(run), importance_samples=0, samples=0, choice=QUICK)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("the figures will be printed but not saved")
     assert any(line.startswith("elbo_bits_per_dim ") for line in lines)

@@ -48,15 +48,16 @@ LAYERS = [
     {"runtime"},
     {"records"},
     {"data"},
-    {"likelihoods", "metrics", "objectives", "priors"},
-    {"models"},
+    {"likelihoods", "metrics", "objectives", "priors", "report"},
+    {"features", "models"},
+    {"evaluation"},
     {"tasks"},
     {"training"},
     {"trained"},
     {"stages"},
     {"cost"},
     {"cli"},
-    {"main", "prepare", "sample", "evaluate", "fit", "explore", "aot"},
+    {"main", "prepare", "sample", "evaluate", "compare", "fit", "explore", "aot"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # For each subpackage of `vaejax.data`, those that it must not import.

@@ -12,7 +12,7 @@ from tiny import least, tiny_ladder
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import EXACT, build_model
 from vaejax.models.noise import picture_keys
-from vaejax.trained import functions
+from vaejax.tasks.vae import functions
 
 
 @pytest.fixture(scope="module", params=[least, tiny_ladder])

@@ -47,7 +47,12 @@ def require(name: str) -> None:
         raise UserError(f"--{name} is missing; see --help")
 
 
-def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None:
+def run(
+    command: Callable[..., int | None],
+    required: Sequence[str] = (),
+    *,
+    takes_arguments: bool = False,
+) -> None:
     """Parses the flags, runs `command`, and exits with the status it returns.
 
     A mistake in flags, config, data or work directory is printed as one line.
@@ -55,6 +60,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
     Args:
       command: the body of the command; returns the exit status, None for 0.
       required: names of flags that must be given.
+      takes_arguments: whether `command` takes a list of the arguments that are no flags.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -62,7 +68,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             # Replaced, because ml_collections reads from sys.argv which settings are given.
             sys.argv = config_flags_of(flags.FLAGS.read_flags_from_files(argv))
             rest = flags.FLAGS(sys.argv)
-            if len(rest) > 1:
+            if len(rest) > 1 and not takes_arguments:
                 raise UserError(f"{rest[1]!r} is not a flag; write --name=value")
             for name in required:
                 require(name)
@@ -75,7 +81,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             _check_values()
             return rest
 
-    def main(_: list[str]) -> int | None:
+    def main(arguments: list[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)
         with _one_line_errors(), quiet_libraries():
             interrupt_on_signal()
@@ -89,7 +95,7 @@ def run(command: Callable[[], int | None], required: Sequence[str] = ()) -> None
             gc.freeze()
             gc.set_threshold(20_000)
             with without_tpu_complaints():
-                return command()
+                return command(arguments[1:]) if takes_arguments else command()
 
     open_closed_streams()
     use_huge_pages()
@@ -182,16 +188,20 @@ def given(flag: flags.FlagHolder[Value | None]) -> Value:
     return flag.value
 
 
-def existing_run(workdir: str) -> Path:
+def existing_run(workdir: str, name: str = "--workdir=") -> Path:
     """Returns the work directory of an existing run as a path.
+
+    Args:
+      workdir: the directory.
+      name: what the message writes before it.
 
     Raises:
       UserError: `workdir` is no local path, or holds no run.
     """
-    path = local_path("--workdir", workdir)
+    path = local_path(name.rstrip("="), workdir)
     if not (path / "config.json").is_file():
         raise UserError(
-            f"--workdir={workdir} holds no run (no config.json); name the directory that "
+            f"{name}{workdir} holds no run (no config.json); name the directory that "
             "`python -m vaejax.main` trained in"
         )
     return path

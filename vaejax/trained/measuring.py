@@ -1,30 +1,34 @@
 """Evaluates a trained model, and records the figures together with their protocol."""
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from vaejax import data
-from vaejax.data.feed import pipeline
-from vaejax.data.feed.subsets import random_rows
 from vaejax.errors import UserError
+from vaejax.evaluation.choosing import EVERYTHING, Choice, Chosen, chosen_metrics, measurable
+from vaejax.evaluation.findings import findings
 from vaejax.files.atomic import check_writable, replacing
 from vaejax.files.strict_json import dumps
-from vaejax.metrics.frechet import frechet_distance, thumbnail_features
 from vaejax.models import EXACT
-from vaejax.records.progress import counting, say
-from vaejax.runtime.mesh import make_mesh, replicated, round_up
-from vaejax.tasks.vae.evaluation import evaluate, make_eval_step, summarize
+from vaejax.records.progress import say
+from vaejax.report import render
+from vaejax.runtime.mesh import make_mesh
+from vaejax.tasks.vae.generating import Generator
 from vaejax.trained.loading import open_data
+from vaejax.trained.measurements import joined, of_likelihood, of_pairs, of_sets
 from vaejax.trained.model import TrainedModel
+from vaejax.trained.picture_sets import Measured, measured_faces, sets_of
 from vaejax.trained.prior_files import OWN_PRIOR
+from vaejax.trained.sheets import sheets
 from vaejax.version import __version__
 
-# Number of samples, and of training pictures, for the thumbnail Fréchet distance.
-FRECHET_SAMPLES = 2500
+# Number of samples that are measured, unless another is named.
+DEFAULT_SAMPLES = 2500
+# Of pictures with more pixels a side, none is drawn unless a number is named.
+LARGEST_UNASKED = 256
 
 
 def measure(
@@ -34,6 +38,9 @@ def measure(
     pictures: int = 0,
     importance_samples: int | None = None,
     prior: str = OWN_PRIOR,
+    samples: int | None = None,
+    choice: Choice = EVERYTHING,
+    report: Path | None = None,
     data_path: str | None = None,
     cache_dir: str | None = None,
 ) -> dict:
@@ -47,67 +54,95 @@ def measure(
       importance_samples: K of the importance-weighted bound, 0 to leave it out; None means
         `config.eval.importance_samples`.
       prior: `model`, or the name of a fitted prior with a fast density: `gaussian` or `mixture`.
+      samples: number of samples for the metrics of sets of pictures, 0 to leave these out; None
+        means 2,500, and 0 for pictures of more than 256 pixels a side.
+      choice: the metrics.
+      report: an HTML file to write as well; None writes none.
       data_path: path of the data; None means `config.data.path`.
       cache_dir: directory of the cache of decoded pictures; None means `config.data.cache_dir`.
 
     Returns:
-      The report that was written, a dict with `protocol` and `results`.
+      What was written, a dict with `protocol`, `results`, `figures`, `findings` and `curves`.
 
     Raises:
       UserError: the data is missing or is not the data of the training, there are fewer than two
-        pictures, or the prior cannot be used; or, after all figures were printed, the report cannot
-        be written.
+        pictures, the prior cannot be used, or a metric that was named lacks what it needs; or,
+        after all figures were printed, a file cannot be written.
     """
     config = trained.config
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
+    if samples is None:
+        samples = DEFAULT_SAMPLES if max(config.data.image_size) <= LARGEST_UNASKED else 0
+    _check(trained, importance_samples, prior, samples)
+    chosen = chosen_metrics(choice, *config.data.image_size)
+    fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
+    path = _path(trained, split, pictures, prior, importance_samples, choice)
+    unwritable = [reason for file in (path, report) if file and (reason := _unwritable(file))]
+    for line in unwritable:
+        say(f"the figures will be printed but not saved: {line}")
+    for line in chosen.left_out:
+        say(line)
+    faces = measured_faces(open_data(trained, data_path, cache_dir), split, pictures)
+    mesh = make_mesh(len(jax.local_devices()), devices=jax.local_devices())
+    generator = Generator(config, trained.params, mesh)
+    sets = sets_of(trained, generator, faces, samples, prior)
+    set_metrics = measurable(chosen.of_sets, sets, named=choice.metrics is not None)
+    parts = []
+    if chosen.likelihood:
+        parts.append(of_likelihood(trained, faces, importance_samples, fitted, mesh))
+    if chosen.of_pairs:
+        parts.append(of_pairs(sets, chosen.of_pairs, mesh, generator.batch_size))
+    if set_metrics:
+        size = generator.batch_size
+        parts.append(of_sets(sets, set_metrics, mesh, size, trained, cache_dir))
+    measured = joined(parts)
+    evaluation = {
+        "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen),
+        "results": measured.results,
+        "figures": [figure.as_json() for figure in measured.figures],
+        "findings": findings(measured.figures),
+        "curves": measured.curves,
+    }
+    for line in [*(figure.line() for figure in measured.figures), *evaluation["findings"]]:
+        say(line)
+    if unwritable:
+        raise UserError(unwritable[0])
+    _write(path, evaluation, {"picture": faces.rows, **measured.of_pictures})
+    if report:
+        page = render(evaluation, sheets(generator, faces, sets, measured))
+        with replacing(report) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        say(f"report: {report}")
+    return evaluation
+
+
+def _check(trained: TrainedModel, importance_samples: int, prior: str, samples: int) -> None:
+    """Raises UserError if an argument of `measure` is out of its range."""
     if importance_samples < 0:
         raise UserError(f"importance_samples={importance_samples} must be a whole number from 0 on")
+    if samples < 0 or samples == 1:
+        raise UserError(f"samples={samples} must be 0 or a whole number from 2 on")
     if prior == "flow_matching" and not trained.config.model.has_groups:
         raise UserError(
             "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
             "model, gaussian or mixture"
         )
-    log_prior = None if prior == OWN_PRIOR else trained.fitted_prior(prior).log_prob
-    name = f"{split}{f'_{pictures}' if pictures else ''}_{prior}_k{importance_samples}"
-    path = trained.workdir / "evaluations" / f"{name}_{trained.step:08d}.json"
-    unwritable = _unwritable(path)
-    if unwritable:
-        say(f"the figures will be printed but not saved: {unwritable}")
-    dataset = open_data(trained, data_path, cache_dir)
-    if split not in dataset.splits:
-        raise UserError(
-            f"the data has no split {split!r}; it has {', '.join(dataset.splits)}: name one with "
-            "--split"
-        )
-    images = dataset.splits[split].images
-    chosen = random_rows(len(images), pictures)
-    if len(chosen) < 2:
-        raise UserError(
-            f"{len(chosen)} of the {len(images)} pictures of the split {split!r} are too few "
-            "to measure; at least 2 are needed"
-        )
-    devices = jax.local_devices()
-    mesh = make_mesh(len(devices), devices=devices)
-    step = make_eval_step(config, mesh, importance_samples=importance_samples, prior=log_prior)
-    batch_size = round_up(config.eval.batch_size, mesh)
-    batches = pipeline.eval_batches({"image": images}, batch_size=batch_size, chosen=chosen)
-    params = jax.device_put(trained.params, replicated(mesh))
-    with counting("evaluating", len(chosen)) as advance:
-        totals = evaluate(step, params, _counted(batches, advance), mesh)
-    assert totals is not None, "two pictures are at least one batch"
-    results = summarize(totals, trained.model, config, importance_samples)
-    results |= _thumbnail_frechet(trained, images, chosen, dataset.splits["train"].images, prior)
-    protocol = _protocol(trained, dataset, split, importance_samples, prior)
-    protocol["pictures"] = f"{len(chosen)} of {len(images)}, by a seeded permutation"
-    for name, value in results.items():
-        say(f"{name:36s} {value:.4f}")
-    if unwritable:
-        raise UserError(unwritable)
-    report = {"protocol": protocol, "results": results}
-    _write(path, report)
-    say(f"written with its protocol: {path}")
-    return report
+
+
+def _path(
+    trained: TrainedModel,
+    split: str,
+    pictures: int,
+    prior: str,
+    importance_samples: int,
+    choice: Choice,
+) -> Path:
+    """Returns the file of an evaluation; those of other choices have other names."""
+    parts = [split, *([str(pictures)] if pictures else []), prior, f"k{importance_samples}"]
+    parts += choice.metrics or ()
+    parts += [] if choice.features == EVERYTHING.features else [choice.features]
+    return trained.workdir / "evaluations" / f"{'_'.join(parts)}_{trained.step:08d}.json"
 
 
 def _unwritable(path: Path) -> str:
@@ -119,68 +154,36 @@ def _unwritable(path: Path) -> str:
     return ""
 
 
-def _thumbnail_frechet(
-    trained: TrainedModel, images: np.ndarray, chosen: np.ndarray, train: np.ndarray, prior: str
-) -> dict[str, float]:
-    """Fréchet distances, times 1000, of 8 x 8 thumbnails to the chosen `images`; a proxy, not FID.
-
-    References for the samples: decoded codes of training pictures show what a perfect prior would
-    reach, and the training pictures themselves what a perfect model would.
-    """
-    size, rows = trained.config.eval.batch_size, random_rows(len(train), FRECHET_SAMPLES)
-    real = _thumbnails(_in_batches(images, chosen, size))
-    compared = {
-        "samples": trained.sample_in_batches(FRECHET_SAMPLES, prior=prior),
-        "reconstructions": map(trained.reconstruct, _in_batches(images, chosen, size)),
-        "decoded_train_codes": (
-            # Each batch has noise of its own.
-            trained.reconstruct(batch, seed=seed)
-            for seed, batch in enumerate(_in_batches(train, rows, size))
-        ),
-        "train_pictures": _in_batches(train, rows, size),
-    }
-    return {
-        f"thumbnail_frechet_{name}": 1000 * frechet_distance(_thumbnails(batches), real)
-        for name, batches in compared.items()
-    }
-
-
-def _thumbnails(batches: Iterable[np.ndarray]) -> np.ndarray:
-    """Features of pictures that come in batches, because all may not fit in memory."""
-    return np.concatenate([thumbnail_features(batch) for batch in batches])
-
-
-def _in_batches(pictures: np.ndarray, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (pictures[rows[start : start + size]] for start in range(0, len(rows), size))
-
-
-def _counted(batches: Iterable[dict], advance: Callable[[int], None]) -> Iterator[dict]:
-    for batch in batches:
-        yield batch
-        advance(int(batch["mask"].sum()))
-
-
 def _protocol(
-    trained: TrainedModel, dataset: data.Dataset, split: str, samples: int, prior: str
+    trained: TrainedModel,
+    faces: Measured,
+    importance_samples: int,
+    prior: str,
+    samples: int,
+    chosen: Chosen,
 ) -> dict:
+    networks = {one.extractor.name: dict(one.extractor.protocol) for one in chosen.of_sets} | {
+        one.distance.name: dict(one.distance.protocol) for one in chosen.of_pairs
+    }
     return {
-        "split": split,
+        "run": trained.workdir.absolute().name,
+        "split": faces.split,
+        "pictures": f"{len(faces.rows)} of {len(faces.images)}, by a seeded permutation",
         "crop": trained.config.data.crop,
         "image_size": trained.config.data.image_size,
-        "data": dataset.fingerprint,
+        "data": faces.dataset.fingerprint,
         "likelihood": trained.config.likelihood.name,
         "bits": trained.config.likelihood.bits,
         "prior": prior,
         "bounds": "ELBO with one sample of z; importance-weighted bound with K samples",
-        "importance_samples": samples,
+        "importance_samples": importance_samples,
+        "samples": samples,
         "parameters": "exponential moving average",
         "activations": EXACT,
         "matmul_precision": "highest",
         "reconstruction": "posterior mean, decoded, rounded to 8 bits",
         "ssim": "7x7 uniform window, scikit-image's defaults",
-        "thumbnail_frechet": f"8x8 block means in 0..1, {FRECHET_SAMPLES} pictures "
-        "(samples of seed 0, training pictures by a seeded permutation), and reconstructions of "
-        "all measured pictures, against the measured pictures, times 1000; not FID",
+        "extractors": networks,
         "checkpoint_step": trained.step,
         "vaejax": __version__,
         "jax": jax.__version__,
@@ -189,6 +192,10 @@ def _protocol(
     }
 
 
-def _write(path: Path, report: dict) -> None:
+def _write(path: Path, evaluation: dict, of_pictures: dict[str, Any]) -> None:
+    """Writes an evaluation as JSON, and the values of each picture to an `.npz` file beside it."""
     with replacing(path) as temporary:
-        temporary.write_text(dumps(report, indent=2) + "\n")
+        temporary.write_text(dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    with replacing(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **of_pictures)
+    say(f"written with its protocol: {path}")

@@ -18,8 +18,8 @@ from vaejax.models import EXACT, build_model
 from vaejax.models.noise import Keys, picture_keys
 from vaejax.priors.fitted import FittedPrior
 from vaejax.runtime.compiling import jit, precise
+from vaejax.tasks.vae import functions
 from vaejax.tasks.vae.evaluation import make_importance_bound
-from vaejax.trained import functions
 from vaejax.trained.arguments import (
     Groups,
     Latents,

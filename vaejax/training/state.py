@@ -20,7 +20,8 @@ class Net(struct.PyTreeNode):
     placeholders in their places.
 
     Attributes:
-      params, average: float32, its parameters and their running average.
+      params: float32, its parameters.
+      average: float32, the running average of its parameters.
       moments: means of the gradients, as `optimizer.update` keeps them; None where the network
         is not trained.
       gradient_norm_ema: float32, a running geometric mean of the gradient's norm; 0 before the

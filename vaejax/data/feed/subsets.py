@@ -18,3 +18,8 @@ def random_rows(size: int, count: int) -> Int64[np.ndarray, "row"]:
     if not 0 < count < size:
         return np.arange(size, dtype=np.int64)
     return np.sort(batch_indices(_SEED, np.arange(count, dtype=np.int64), size))
+
+
+def random_order(size: int, count: int) -> Int64[np.ndarray, "row"]:
+    """Returns the rows of `random_rows(size, count)` in random order, for their first ones too."""
+    return batch_indices(_SEED, np.arange(min(count, size), dtype=np.int64), size)

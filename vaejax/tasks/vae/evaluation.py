@@ -26,27 +26,39 @@ from vaejax.tasks.vae.evidence import summarize as evidence_summary
 EVALUATION_SEED = 2**31 - 1
 
 
-class Totals(NamedTuple):
-    """Sums over the evaluated pictures.
+class PerPicture(NamedTuple):
+    """What was measured of each picture.
 
     Attributes:
-      sums: the ELBO's terms. Unlike in training, `squared_error` is that of the reconstruction
-        from the posterior mean, and compares all 8 bits, as `psnr` does.
-      elbo_squared: the squared ELBO, nats², for its standard error.
+      index: the number of the picture in its split.
+      elbo: the evidence lower bound with one sample of z, nats.
       importance: the importance-weighted bound, nats; 0 if it was not computed.
-      psnr, ssim: PSNR in dB, at most 100 for each picture, and SSIM of the reconstruction from the
-        posterior mean.
+      psnr, ssim: PSNR in dB, at most 100, and SSIM of the reconstruction from the posterior mean.
+    """
+
+    # It hides the method `tuple.index`, which nobody calls.
+    index: Int[Array, "picture"] | Int[np.ndarray, "picture"]  # type: ignore[assignment]
+    elbo: Float[Array, "picture"] | Float[np.ndarray, "picture"]
+    importance: Float[Array, "picture"] | Float[np.ndarray, "picture"]
+    psnr: Float[Array, "picture"] | Float[np.ndarray, "picture"]
+    ssim: Float[Array, "picture"] | Float[np.ndarray, "picture"]
+
+
+class Evaluation(NamedTuple):
+    """What was measured of a set of pictures, each counted once.
+
+    Attributes:
+      sums: sums of the ELBO's terms. Unlike in training, `squared_error` is that of the
+        reconstruction from the posterior mean, and compares all 8 bits, as `psnr` does.
+      pictures: the measurements of each picture.
     """
 
     sums: Sums
-    elbo_squared: Float[Array, ""]
-    importance: Float[Array, ""]
-    psnr: Float[Array, ""]
-    ssim: Float[Array, ""]
+    pictures: PerPicture
 
 
 LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
-EvalStep = Callable[[dict, Images, Array, Array], Totals]
+EvalStep = Callable[[dict, Images, Array, Array], tuple[Evaluation, Bool[Array, "batch"]]]
 
 
 def make_importance_bound(
@@ -86,7 +98,7 @@ def make_eval_step(
     importance_samples: int = 0,
     prior: LogPrior | None = None,
 ) -> EvalStep:
-    """Returns a jitted function (params, images, index, mask) -> `Totals` of one batch.
+    """Returns a jitted function (params, images, index, mask) -> (`Evaluation`, mask) of a batch.
 
     The noise of a picture is a function of its index, so results do not depend on the batches or
     the devices. Everything, including matrix products, is computed in float32: in bfloat16 a
@@ -104,7 +116,9 @@ def make_eval_step(
     bound = make_importance_bound(model, likelihood, importance_samples, **how)
 
     @precise
-    def step(params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]) -> Totals:
+    def step(
+        params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]
+    ) -> tuple[Evaluation, Bool[Array, "batch"]]:
         terms = evidence(model, params, likelihood, images, picture_keys(root, index), **how)
         importance = jnp.zeros_like(terms.log_likelihood)
         if importance_samples:
@@ -114,19 +128,16 @@ def make_eval_step(
         sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
         squared = jnp.mean(difference**2, axis=(1, 2, 3))
-        elbo = terms.elbo()
-
-        def total(values: Float[Array, "batch"]) -> Float[Array, ""]:
-            return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
-
-        return Totals(
-            sums=sums._replace(squared_error=total(squared)),
-            elbo_squared=total(elbo**2),
-            importance=total(importance),
+        pictures = PerPicture(
+            index=index,
+            elbo=terms.elbo(),
+            importance=importance,
             # The PSNR of an exact match is infinite, and so would be the mean.
-            psnr=total(jnp.minimum(psnr(images, shown), 100.0)),
-            ssim=total(ssim(images, shown)),
+            psnr=jnp.minimum(psnr(images, shown), 100.0),
+            ssim=ssim(images, shown),
         )
+        error = jnp.sum(jnp.where(mask, squared, jnp.zeros_like(squared)))
+        return Evaluation(sums._replace(squared_error=error), pictures), mask
 
     everywhere, split = replicated(mesh), split_batch(mesh)
     shardings = (everywhere, split, split, split)
@@ -135,8 +146,8 @@ def make_eval_step(
 
 def evaluate(
     eval_step: EvalStep, params: dict, batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
-) -> Totals | None:
-    """Sums `eval_step` over batches, in float64 on the host.
+) -> Evaluation | None:
+    """Applies `eval_step` to batches, and collects the results in float64 on the host.
 
     Args:
       eval_step: what `make_eval_step` returns.
@@ -145,17 +156,21 @@ def evaluate(
       mesh: mesh of the devices, as given to `make_eval_step`.
 
     Returns:
-      The sums; None if there are no batches.
+      The sums, and what was measured of each picture; None if there are no batches.
     """
-    totals = None
+    sums, pictures = None, []
     for batch in batches:
         arrays = to_devices(batch, split_batch(mesh))
-        one = eval_step(params, arrays["image"], arrays["index"], arrays["mask"])
+        results = eval_step(params, arrays["image"], arrays["index"], arrays["mask"])
         # Fetched batch by batch and added in float64: the sum over 20,000 pictures of 40,000 nats
         # each would leave float32 no digits for the differences that matter.
-        one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(one))
-        totals = one if totals is None else jax.tree.map(np.add, totals, one)
-    return totals
+        one, mask = jax.device_get(results)
+        exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), one.sums)
+        sums = exact if sums is None else jax.tree.map(np.add, sums, exact)
+        pictures.append([np.asarray(values)[mask] for values in one.pictures])
+    if sums is None:
+        return None
+    return Evaluation(sums, PerPicture(*map(np.concatenate, zip(*pictures))))
 
 
 class Evaluator:
@@ -174,8 +189,8 @@ class Evaluator:
 
     def __call__(
         self, params: dict[str, dict], batches: Iterable[dict[str, np.ndarray]]
-    ) -> Totals | None:
-        """Sums over the batches; returns None if there are none.
+    ) -> Evaluation | None:
+        """Evaluates the batches; returns None if there are none.
 
         Args:
           params: parameters of the run's only network by name, whole on every device.
@@ -184,18 +199,18 @@ class Evaluator:
         (vae,) = params.values()
         return evaluate(self._step, vae, batches, self._mesh)
 
-    def summarize(self, totals: Totals) -> dict[str, float]:
-        """Computes the metrics from the sums, see `summarize` of this module."""
-        return summarize(totals, self._model, self._config)
+    def summarize(self, evaluation: Evaluation) -> dict[str, float]:
+        """Computes the metrics of an evaluation, see `summarize` of this module."""
+        return summarize(evaluation, self._model, self._config)
 
 
 def summarize(
-    totals: Totals, model: nn.Module, config: Config, importance_samples: int = 0
+    evaluation: Evaluation, model: nn.Module, config: Config, importance_samples: int = 0
 ) -> dict[str, float]:
     """Computes the metrics of an evaluation: those of `evidence.summarize`, and more.
 
     Args:
-      totals: sums over at least one picture.
+      evaluation: of at least one picture.
       model: the model; its `resolutions` name the groups of a ladder.
       config: config of the run.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
@@ -207,22 +222,26 @@ def summarize(
       `importance_samples`, the importance-weighted bound in nats and bits/dim.
     """
     dimensions = math.prod(config.data.shape)
-    count = float(totals.sums.count)
-    values = evidence_summary(totals.sums, dimensions, config.objective.beta)
-    variance = max(float(totals.elbo_squared) / count - values["elbo_nats"] ** 2, 0.0)
-    error = -objectives.bits_per_dim(math.sqrt(variance / count), dimensions)
+    sums, pictures = evaluation
+    count = float(sums.count)
+    values = evidence_summary(sums, dimensions, config.objective.beta)
+    error = float(np.std(pictures.elbo, dtype=np.float64)) / math.sqrt(count)
     values |= {
         "pictures": count,
-        "elbo_bits_per_dim_standard_error": error,
-        "psnr": float(totals.psnr) / count,
-        "ssim": float(totals.ssim) / count,
+        "elbo_bits_per_dim_standard_error": -objectives.bits_per_dim(error, dimensions),
+        "psnr": _mean(pictures.psnr),
+        "ssim": _mean(pictures.ssim),
     }
-    for resolution, kl in zip(model.resolutions(), totals.sums.kl):
+    for resolution, kl in zip(model.resolutions(), sums.kl):
         name = f"kl_{resolution}_bits_per_dim"
         bits = objectives.bits_per_dim(float(kl) / count, dimensions)
         values[name] = values.get(name, 0.0) - bits
     if importance_samples:
-        bound = float(totals.importance) / count
+        bound = _mean(pictures.importance)
         values["importance_nats"] = bound
         values["importance_bits_per_dim"] = objectives.bits_per_dim(bound, dimensions)
     return values
+
+
+def _mean(values: Float[Array, "picture"] | Float[np.ndarray, "picture"]) -> float:
+    return float(np.mean(values, dtype=np.float64))

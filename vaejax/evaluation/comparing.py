@@ -1,0 +1,72 @@
+"""Measures sets of pictures with metrics: each set is streamed once, whatever the metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from vaejax.evaluation.figures import Figure
+from vaejax.evaluation.metric import Metric
+from vaejax.evaluation.observing import Observer, Rows
+from vaejax.evaluation.picture_sets import PictureSet
+from vaejax.evaluation.row_cache import RowCache
+from vaejax.records.progress import counting
+
+
+class Comparison(NamedTuple):
+    """What the metrics say of the sets.
+
+    Attributes:
+      figures: the figures, metric by metric.
+      curves: charts for the report, by name.
+      rows: by set, the rows of each extractor by its name.
+    """
+
+    figures: list[Figure]
+    curves: dict[str, dict]
+    rows: dict[str, dict[str, Rows]]
+
+
+def compare_sets(
+    sets: Mapping[str, PictureSet],
+    metrics: Sequence[Metric],
+    mesh: Mesh,
+    *,
+    batch_size: int = 100,
+    cache: RowCache | None = None,
+) -> Comparison:
+    """Computes all figures of some metrics, and shows progress.
+
+    The memory it takes does not grow with the number of pictures: of each set, moments and at most
+    `observing.KEPT` rows are held.
+
+    Args:
+      sets: the sets by name (`picture_sets`): the real ones, and the generated ones to measure.
+      metrics: the metrics; each measures those of its sets that are there.
+      mesh: the devices that compute features.
+      batch_size: pictures in a batch.
+      cache: keeps the rows of real pictures on disk; None keeps nothing.
+
+    Raises:
+      UserError: an extractor's numbers are not finite.
+      KeyError: a metric needs a set of real pictures that is missing.
+    """
+    extractors = {metric.extractor.name: metric.extractor for metric in metrics}
+    observer = Observer(list(extractors.values()), mesh, batch_size, cache)
+    wanted = {
+        name: sorted({metric.extractor.name for metric in metrics if name in metric.sets})
+        for name in sets
+    }
+    total = sum(observer.passes(sets[name], chosen) for name, chosen in wanted.items() if chosen)
+    with counting("measuring", total) as advance:
+        rows = {
+            name: observer(sets[name], chosen, advance) for name, chosen in wanted.items() if chosen
+        }
+    figures: list[Figure] = []
+    curves: dict[str, dict] = {}
+    for metric in metrics:
+        of = metric.extractor.name
+        own = {name: found[of] for name, found in rows.items() if of in found}
+        figures += metric.figures(own)
+        curves |= metric.curves(own)
+    return Comparison(figures, curves, rows)

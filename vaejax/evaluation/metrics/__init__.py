@@ -1,0 +1,1 @@
+"""The metrics of sets of pictures, one file each."""

@@ -1,0 +1,132 @@
+"""The sets of pictures that the evaluation of a trained model compares."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from vaejax.data import Dataset
+from vaejax.data.feed.subsets import random_order, random_rows
+from vaejax.errors import UserError
+from vaejax.evaluation.observing import KEPT
+from vaejax.evaluation.picture_sets import (
+    DECODED,
+    INTERPOLATIONS,
+    MIDPOINTS,
+    REAL,
+    RECONSTRUCTIONS,
+    SAMPLES,
+    TRAIN,
+    TRAIN_ALL,
+    PictureSet,
+    rows_of,
+)
+from vaejax.files.strict_json import dumps
+from vaejax.tasks.vae.generating import Generator
+from vaejax.trained.model import TrainedModel
+from vaejax.trained.prior_files import OWN_PRIOR
+
+Pictures = UInt8[np.ndarray, "picture height width channel"]
+Rows = Int64[np.ndarray, "row"]
+
+
+class Measured(NamedTuple):
+    """Some pictures of a split.
+
+    Attributes:
+      dataset: the data set.
+      split: name of the split.
+      rows: their rows in it.
+    """
+
+    dataset: Dataset
+    split: str
+    rows: Rows
+
+    @property
+    def images(self) -> Pictures:
+        """All pictures of the split."""
+        return self.dataset.splits[self.split].images
+
+    def attributes(self) -> dict[str, Bool[np.ndarray, "picture"]]:
+        """Returns whether each picture of the split has an attribute, by its name; may be empty."""
+        names = self.dataset.fingerprint.get("attribute_names", [])
+        columns = self.dataset.splits[self.split].labels.get("attributes")
+        if columns is None or not names:
+            return {}
+        return {name: np.asarray(columns[:, i]) > 0 for i, name in enumerate(names)}
+
+    def as_set(self) -> PictureSet:
+        """Returns the pictures as a set, whose statistics can be cached."""
+        chosen = hashlib.sha256(self.rows.tobytes()).hexdigest()
+        identity = dumps({"data": self.dataset.fingerprint, "split": self.split, "rows": chosen})
+        return rows_of(self.images, self.rows, identity=identity)
+
+
+def measured_faces(dataset: Dataset, split: str, count: int) -> Measured:
+    """Chooses the pictures to measure, at random but always the same ones.
+
+    Args:
+      dataset: the data set.
+      split: name of the split.
+      count: number of pictures; 0 for all.
+
+    Raises:
+      UserError: the data has no such split, or fewer than two pictures are chosen.
+    """
+    if split not in dataset.splits:
+        raise UserError(
+            f"the data has no split {split!r}; it has {', '.join(dataset.splits)}: name one with "
+            "--split"
+        )
+    size = len(dataset.splits[split].images)
+    rows = random_rows(size, count)
+    if len(rows) < 2:
+        raise UserError(
+            f"{len(rows)} of the {size} pictures of the split {split!r} are too few "
+            "to measure; at least 2 are needed"
+        )
+    return Measured(dataset, split, rows)
+
+
+def sets_of(
+    trained: TrainedModel, generator: Generator, measured: Measured, samples: int, prior: str
+) -> dict[str, PictureSet]:
+    """Returns the sets by name, see `evaluation.picture_sets`.
+
+    The floor is of as many training faces as there are samples, as far as there are so many. Where
+    training faces are measured, it is of faces of another split, and no copies are searched.
+
+    Args:
+      trained: the model.
+      generator: generates its pictures.
+      measured: the pictures to measure.
+      samples: number of samples; with 0 there are only the faces and their reconstructions.
+      prior: the prior of the samples, `model` or the name of a fitted one.
+    """
+    dataset, images, rows = measured.dataset, measured.images, measured.rows
+    sets = {
+        REAL: measured.as_set(),
+        RECONSTRUCTIONS: generator.reconstructions(images, rows),
+    }
+    if not samples:
+        return sets
+    if prior == OWN_PRIOR:
+        drawn = generator.samples(samples)
+    else:
+        drawn = generator.decoded(trained.sample_codes(samples, prior=prior))
+    train = dataset.splits["train"].images
+    others = [name for name in ("train", "valid", "test") if name in dataset.splits]
+    other = next((name for name in others if name != measured.split), measured.split)
+    size = len(dataset.splits[other].images)
+    sets |= {
+        TRAIN: Measured(dataset, other, random_order(size, min(samples, size))).as_set(),
+        SAMPLES: drawn,
+        MIDPOINTS: generator.neighbour_midpoints(images, rows),
+        INTERPOLATIONS: generator.interpolations(images, rows),
+        DECODED: generator.decoded_codes(train, random_rows(len(train), samples)),
+    }
+    if measured.split != "train":
+        sets[TRAIN_ALL] = Measured(dataset, "train", random_rows(len(train), KEPT)).as_set()
+    return sets
