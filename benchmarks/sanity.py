@@ -58,8 +58,8 @@ def faults(train: Measured, half: Measured) -> dict[str, disturbances.Fault]:
     having = half.attributes().get(ATTRIBUTE.value)
     if having is not None:
         found[f"no {ATTRIBUTE.value}"] = disturbances.without(having[half.rows])
-    learned = train.images[random_order(len(train.images), 4_000)]
-    found["copies"] = lambda faces: learned[: len(faces)]
+    learned = train.images[random_order(len(train.images), len(half.rows))]
+    found["copies"] = lambda faces: learned
     for name, sampled in (("reconstructed", False), ("sampled", True)):
         fault = disturbances.principal_components(learned, 64, sampled=sampled)
         found[f"linear VAE, {name}"] = fault

@@ -7,6 +7,6 @@ from vaejax import cli
 
 if __name__ == "__main__":
     run = cli.run
-    cli.run = lambda command, required=(): run(lambda: None, required)
+    cli.run = lambda command, required=(), **how: run(lambda *_: None, required, **how)
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

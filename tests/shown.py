@@ -55,7 +55,7 @@ def words_of(line: str) -> tuple[str, list[str]]:
 
 
 def run_short(line: str, home: Path) -> subprocess.CompletedProcess:
-    """Runs a command of the documentation in `home`; a training run is shortened.
+    """Runs a command of the documentation in `home`; training and evaluation are shortened.
 
     Skips the test if the command needs the TPU compiler and that is not installed.
     """
@@ -64,6 +64,8 @@ def run_short(line: str, home: Path) -> subprocess.CompletedProcess:
         pytest.skip("no TPU compiler: pip install -e '.[tpu]'")
     trains = module in ("main", "aot") and "--config.train.steps" not in line
     short = [*SHORT, *NARROW, *([] if "ladder" in line else SMALL)] if trains else []
+    if module == "evaluate" and "--samples" not in line:
+        short = ["--samples=40"]
     result = command(module, *flags, *short, cwd=home)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr

@@ -27,7 +27,10 @@ LIKELIHOOD = "likelihood"
 OF_FEATURES = {"frechet": frechet, "kid": kid, "manifold": manifold, "novelty": novelty}
 OF_SETS = ("thumbnails", "spectrum", *OF_FEATURES, "faces")
 """The names of the metrics of sets of pictures."""
-METRICS = (LIKELIHOOD, "ms_ssim", "perceptual", *OF_SETS)
+USUAL = (LIKELIHOOD, "ms_ssim", "perceptual", *OF_SETS)
+"""The names of the metrics that are measured if none is named."""
+FACTORS = "factors"
+METRICS = (*USUAL, FACTORS)
 """The names of all metrics."""
 SPACES = ("resnet", "vgg", "inception")
 """The names of the feature spaces."""
@@ -44,7 +47,8 @@ class Choice(NamedTuple):
     """What is to be measured, as flags name it.
 
     Attributes:
-      metrics: names of `METRICS`; None for all for which this machine has what they need.
+      metrics: names of `METRICS`; None for those of `USUAL` for which this machine has what they
+        need.
       features: the feature space, one of `SPACES`.
       inception: file of FID's Inception; needed by the feature space `inception`.
       fid_protocol: preprocessing of FID: `tf`, `pytorch` or `clean`.
@@ -67,12 +71,14 @@ class Chosen(NamedTuple):
 
     Attributes:
       likelihood: whether likelihoods are measured.
+      factors: whether the factors of procedural faces are measured.
       of_pairs: metrics of reconstructions beside their originals.
       of_sets: metrics of sets of pictures.
       left_out: why metrics are left out that nobody asked for by name.
     """
 
     likelihood: bool
+    factors: bool
     of_pairs: list[PairMetric]
     of_sets: list[Metric]
     left_out: list[str]
@@ -85,7 +91,7 @@ def chosen_metrics(choice: Choice, height: int, width: int) -> Chosen:
       UserError: a name is unknown; or a metric that was named needs a package or a file that is
         missing or damaged. If none was named, such metrics are left out.
     """
-    names = METRICS if choice.metrics is None else choice.metrics
+    names = USUAL if choice.metrics is None else choice.metrics
     for name in names:
         if name not in METRICS:
             raise UserError(f"metric {name!r} is unknown; known: {', '.join(METRICS)}")
@@ -119,7 +125,7 @@ def chosen_metrics(choice: Choice, height: int, width: int) -> Chosen:
                 of_sets.append(OF_FEATURES[name](name, extractor, _part(name, choice.features)))
     if "faces" in names and (detector := loaded(load_face_detector, "faces are")):
         of_sets.append(faces("faces", detector))
-    return Chosen(LIKELIHOOD in names, of_pairs, of_sets, left_out)
+    return Chosen(LIKELIHOOD in names, FACTORS in names, of_pairs, of_sets, left_out)
 
 
 def measurable(

@@ -17,6 +17,7 @@ from vaejax.records.progress import say
 from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
+from vaejax.trained.factors import of_factors
 from vaejax.trained.loading import open_data
 from vaejax.trained.measurements import joined, of_likelihood, of_pairs, of_sets
 from vaejax.trained.model import TrainedModel
@@ -96,6 +97,8 @@ def measure(
     if set_metrics:
         size = generator.batch_size
         parts.append(of_sets(sets, set_metrics, mesh, size, trained, cache_dir))
+    if chosen.factors:
+        parts.append(of_factors(generator, faces, sets))
     measured = joined(parts)
     evaluation = {
         "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen),

@@ -136,7 +136,7 @@ class Generator:
         rows = rows[: max(2, _CODE_BYTES // size)]
 
         def batches() -> Iterator[Array]:
-            codes = self._codes(pictures, rows)
+            codes = self.codes(pictures, rows)
             flat = np.concatenate(
                 [c.reshape(len(rows), -1) for c in jax.tree.leaves(codes)], axis=1
             )
@@ -158,8 +158,8 @@ class Generator:
 
         return self._set(count, partial(self._decode, self._params), load)
 
-    def _codes(self, pictures: Pictures, rows: Rows) -> PyTree:
-        """Returns the posterior means of some rows, on the host."""
+    def codes(self, pictures: Pictures, rows: Rows) -> PyTree[np.ndarray]:
+        """Returns the posterior means of some rows of `pictures`, on the host."""
         batches = list(
             self._stream(
                 len(rows),
