@@ -15,6 +15,7 @@ from tiny import CONFIG_FILE
 from vaejax.config import DataConfig
 from vaejax.data import open_dataset
 from vaejax.data.cache import inventory
+from vaejax.data.cache.rows import RowCache
 from vaejax.errors import UserError
 
 DAYS = 24 * 60 * 60
@@ -155,6 +156,21 @@ def test_a_mistaken_flag_is_one_line():
     result = command("prepare", "--prune=30")
     assert result.returncode == 2
     assert result.stderr == "error: --prune=30 must be a number of days such as 30d, or all\n"
+
+
+def test_features_are_listed_and_pruned_by_their_last_use(root):
+    cache = RowCache(root)
+    for name in ("old", "new"):
+        cache.rows(name, lambda: [np.ones((4, 3), np.float32)])
+    old, new = sorted((root / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    os.utime(old, (0, 0))
+    (line,) = inventory.table(root, root / "xla")
+    assert line["what"] == "features of real pictures" and line["path"] == str(root / "features")
+    assert [stored.path for stored, _ in inventory.prune(root, root / "xla", 30)] == [old]
+    # What is read again counts as used.
+    os.utime(new, (0, 0))
+    cache.rows("new", lambda: pytest.fail("computed again"))
+    assert not list(inventory.prune(root, root / "xla", 30)) and new.exists()
 
 
 def test_a_program_that_cannot_be_removed_is_named(root, monkeypatch):

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vaejax.data.cache.rows import RowCache
 from vaejax.errors import UserError
 from vaejax.evaluation import observing
 from vaejax.evaluation.observing import Observer, first_rows
 from vaejax.evaluation.picture_sets import PictureSet, rows_of
-from vaejax.evaluation.row_cache import RowCache
 from vaejax.features import Extractor
 from vaejax.runtime.mesh import make_mesh
 

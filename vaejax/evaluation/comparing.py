@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
+from vaejax.data.cache.rows import RowCache
 from vaejax.evaluation.figures import Figure
 from vaejax.evaluation.metric import Metric
 from vaejax.evaluation.observing import Observer, Rows
 from vaejax.evaluation.picture_sets import PictureSet
-from vaejax.evaluation.row_cache import RowCache
 from vaejax.records.progress import counting
 
 

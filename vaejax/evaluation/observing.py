@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
+from vaejax.data.cache.rows import RowCache
 from vaejax.errors import UserError
 from vaejax.evaluation.picture_sets import Batch, PictureSet
-from vaejax.evaluation.row_cache import RowCache
 from vaejax.features import Extractor
 from vaejax.metrics.moments import Moments, moments_of
 from vaejax.runtime.compiling import jit, precise
@@ -119,8 +119,7 @@ class Observer:
 
         extractor, collector = self._extractors[name], _Collector(self._extractors[name])
         rows = self._cache.rows(
-            pictures.identity,
-            extractor,
+            f"{pictures.identity} {extractor.digest()}",
             lambda: (output[name] for output in self._outputs(pictures, [name], count)),
         )
         for start in range(0, len(rows), self._size):

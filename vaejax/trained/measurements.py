@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from vaejax.data.cache.rows import RowCache
 from vaejax.data.cache.store import cache_root
 from vaejax.data.feed import pipeline
 from vaejax.evaluation.comparing import compare_sets
@@ -19,7 +20,6 @@ from vaejax.evaluation.metric import Metric
 from vaejax.evaluation.observing import Rows
 from vaejax.evaluation.pairs import PairMetric, measure_pairs, pair_figures
 from vaejax.evaluation.picture_sets import REAL, RECONSTRUCTIONS, PictureSet
-from vaejax.evaluation.row_cache import RowCache
 from vaejax.priors.fitted import FittedPrior
 from vaejax.records.progress import counting
 from vaejax.runtime.mesh import replicated, round_up

@@ -1,4 +1,4 @@
-"""Lists and removes what is cached on disk: decoded pictures and compiled programs."""
+"""Lists and removes what is cached on disk: decoded pictures, features, compiled programs."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import filelock
 
 from vaejax.data.cache import in_use
+from vaejax.data.cache.rows import FOLDER
 from vaejax.data.cache.store import BUILDING, KEY
 from vaejax.errors import UserError
 from vaejax.runtime.program_cache import locked_programs, used_file
@@ -60,8 +61,18 @@ def programs(folder: Path) -> list[Stored]:
     return sorted(found, key=lambda stored: -stored.used)
 
 
+def rows(root: Path) -> list[Stored]:
+    """Lists the features of real pictures that evaluations have kept, last used first."""
+    found = []
+    for path in (root / FOLDER).glob("*.npy"):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.append(Stored("features", path, status.st_size, status.st_mtime))
+    return sorted(found, key=lambda stored: -stored.used)
+
+
 def table(root: Path, programs_folder: Path) -> list[dict[str, Any]]:
-    """Tabulates what is cached: a row for each cache of pictures, and one for all programs.
+    """Tabulates what is cached: a row for each cache of pictures, for all features, all programs.
 
     Args:
       root: directory of the caches of decoded pictures.
@@ -70,11 +81,14 @@ def table(root: Path, programs_folder: Path) -> list[dict[str, Any]]:
     Returns:
       Rows with the columns `what`, `MB` (1e6 bytes), `last used` (local date) and `path`.
     """
-    rows = [(stored.what, stored.size, stored.used, stored.path) for stored in pictures(root)]
+    lines = [(stored.what, stored.size, stored.used, stored.path) for stored in pictures(root)]
+    if kept := rows(root):
+        size = sum(stored.size for stored in kept)
+        lines.append(("features of real pictures", size, kept[0].used, root / FOLDER))
     if compiled := programs(programs_folder):
         size = sum(stored.size for stored in compiled)
         what = f"{len(compiled):,} compiled programs"
-        rows.append((what, size, compiled[0].used, programs_folder))
+        lines.append((what, size, compiled[0].used, programs_folder))
     return [
         {
             "what": what,
@@ -82,7 +96,7 @@ def table(root: Path, programs_folder: Path) -> list[dict[str, Any]]:
             "last used": time.strftime("%Y-%m-%d", time.localtime(used)),
             "path": str(path),
         }
-        for what, size, used, path in rows
+        for what, size, used, path in lines
     ]
 
 
@@ -118,6 +132,13 @@ def prune(root: Path, programs_folder: Path, days: int) -> Iterator[tuple[Stored
     for stored in pictures(root):
         if stored.used <= before:
             yield stored, _remove_pictures(root, stored.path)
+    for stored in rows(root):
+        if stored.used <= before:
+            try:
+                stored.path.unlink(missing_ok=True)
+                yield stored, ""
+            except OSError as error:
+                yield stored, _reason(error)
     old = [stored for stored in programs(programs_folder) if stored.used <= before]
     if old:
         try:

@@ -1,5 +1,6 @@
-"""Keeps the rows that extractors compute of real pictures: `<cache_dir>/features/<key>.npy`."""
+"""Rows of numbers computed of real pictures, such as features: `<cache_dir>/features/<key>.npy`."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,7 +10,6 @@ from jaxtyping import Float
 
 from vaejax.data.cache.npy import NpyWriter
 from vaejax.errors import short_reason
-from vaejax.features import Extractor
 from vaejax.files.atomic import replacing
 from vaejax.records.progress import say
 
@@ -18,36 +18,39 @@ Rows = Float[np.ndarray, "picture feature"]
 
 
 class RowCache:
-    """A directory with one file of rows for each set of real pictures and extractor."""
+    """A directory with one file for each set of pictures and what is computed of them."""
 
     def __init__(self, root: Path):
         """Uses the directory `features` of the caches' `root`; creates nothing yet."""
         self._folder = root / FOLDER
 
-    def rows(
-        self, identity: str, extractor: Extractor, compute: Callable[[], Iterable[Rows]]
-    ) -> Rows:
-        """Returns the rows of a set, memory-mapped; computes and keeps them the first time.
-
-        Args:
-          identity: identifies the pictures: their fingerprint and the rows chosen.
-          extractor: the extractor; a change of its name or protocol computes the rows anew.
-          compute: yields the rows in batches.
+    def rows(self, identity: str, compute: Callable[[], Iterable[Rows]]) -> Rows:
+        """Returns rows, memory-mapped; computes and keeps them the first time.
 
         Where the directory cannot be written, the rows are computed and held in memory.
+
+        Args:
+          identity: identifies the pictures, and what is computed of them.
+          compute: yields the rows in batches, at least one.
         """
-        key = hashlib.sha256(f"{identity} {extractor.digest()}".encode()).hexdigest()[:24]
+        key = hashlib.sha256(identity.encode()).hexdigest()[:24]
         path = self._folder / f"{key}.npy"
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # missing or damaged
-            pass
+        with contextlib.suppress(OSError, ValueError, EOFError):  # missing or damaged
+            return _opened(path)
         try:
             _write(path, compute)
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return _opened(path)
         except OSError as error:
             say(f"features of real pictures are not kept: {path} ({short_reason(error)})")
             return np.concatenate(list(compute()))
+
+
+def _opened(path: Path) -> Rows:
+    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    # The time of the last use, by which `prepare --prune` removes files.
+    with contextlib.suppress(OSError):
+        path.touch()
+    return rows
 
 
 def _write(path: Path, compute: Callable[[], Iterable[Rows]]) -> None:
