@@ -14,6 +14,8 @@ from absl import flags
 from benchmarks import disturbances, report
 from vaejax import cli, data
 from vaejax.config.settings import resolve
+from vaejax.data.cache.rows import RowCache
+from vaejax.data.cache.store import cache_root
 from vaejax.data.feed.subsets import random_order
 from vaejax.errors import UserError
 from vaejax.evaluation.choosing import OF_SETS, Choice, chosen_metrics
@@ -68,7 +70,8 @@ def faults(train: Measured, half: Measured) -> dict[str, disturbances.Fault]:
 
 def main() -> None:
     """Prints the table and the words, and writes the picture."""
-    dataset = data.open_dataset(resolve(CONFIG.value).data)
+    settings = resolve(CONFIG.value).data
+    dataset, cache = data.open_dataset(settings), RowCache(cache_root(settings))
     if "valid" not in dataset.splits:
         raise UserError("the data has no validation faces; name data that has")
     shape = dataset.splits["valid"].images.shape[1:]
@@ -93,7 +96,7 @@ def main() -> None:
     for name, fault in faults(train, disturbed).items():
         faulty = fault(faces)
         shown.append(faulty[:_SHOWN])
-        found = compare_sets({**sets, SAMPLES: rows_of(faulty)}, metrics, mesh).figures
+        found = compare_sets({**sets, SAMPLES: rows_of(faulty)}, metrics, mesh, cache=cache).figures
         of_samples = [one for one in found if one.name.endswith(f"_{SAMPLES}")]
         rows.append({"fault": name} | {one.name: _distance(one) for one in of_samples})
         say(f"{name}: {'; '.join(findings(of_samples)) or 'nothing'}")

@@ -231,3 +231,21 @@ def test_help_lists_the_flags(module):
     result = command(module, "--help")
     assert result.returncode in (0, 1)  # absl chooses the exit status of --help
     assert "--workdir" in result.stdout or "--config" in result.stdout
+
+
+MISTAKES = {
+    "--metrics=fid": "metric 'fid' is unknown; known: likelihood, ms_ssim",
+    "--features=inception": "--features=inception needs the network's file; name it with",
+    "--inception=none.pth --features=inception": "none.pth",
+    "--metrics=thumbnails --samples=2": "needs 3 pictures of each set, and there are 2 samples",
+    "--samples=1": "samples=1 must be 0 or a whole number from 2 on",
+    "--metrics=factors --samples=0 --pictures=2": "factor",
+    "--report=/": "--report=/",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_a_mistaken_choice_of_metrics_is_one_line(trained, flags):
+    metrics_named = () if "--metrics" in flags else ("--metrics=frechet",)
+    result = command("evaluate", f"--workdir={trained}", *metrics_named, *flags.split())
+    assert_one_line(result, MISTAKES[flags])

@@ -145,7 +145,9 @@ def measurable(
     if SAMPLES not in sets:
         return found
     for metric in metrics:
-        small = [name for name in metric.sets if name in sets and sets[name].count < metric.least]
+        # As many training pictures are taken as samples are wanted: samples are named first.
+        names = sorted(sets.keys() & set(metric.sets), key=lambda name: (name != SAMPLES, name))
+        small = [name for name in names if sets[name].count < metric.least]
         if not small:
             found.append(metric)
             continue

@@ -115,6 +115,8 @@ def _subtitle(protocol: Mapping[str, Any]) -> Markup | None:
 
 
 def _grouped(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " × ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else tables.plain(value)
 
 

@@ -67,8 +67,8 @@ def measure(
 
     Raises:
       UserError: the data is missing or is not the data of the training, there are fewer than two
-        pictures, the prior cannot be used, or a metric that was named lacks what it needs; or,
-        after all figures were printed, a file cannot be written.
+        pictures, the prior cannot be used, `report` cannot be written, or a metric that was named
+        lacks what it needs; or, after all figures were printed, the JSON cannot be written.
     """
     config = trained.config
     if importance_samples is None:
@@ -79,9 +79,11 @@ def measure(
     chosen = chosen_metrics(choice, *config.data.image_size)
     fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
     path = _path(trained, split, pictures, prior, importance_samples, choice)
-    unwritable = [reason for file in (path, report) if file and (reason := _unwritable(file))]
-    for line in unwritable:
-        say(f"the figures will be printed but not saved: {line}")
+    if report:
+        check_writable(report, "--report")
+    unwritable = _unwritable(path)
+    if unwritable:
+        say(f"the figures will be printed but not saved: {unwritable}")
     for line in chosen.left_out:
         say(line)
     faces = measured_faces(open_data(trained, data_path, cache_dir), split, pictures)
@@ -110,7 +112,7 @@ def measure(
     for line in [*(figure.line() for figure in measured.figures), *evaluation["findings"]]:
         say(line)
     if unwritable:
-        raise UserError(unwritable[0])
+        raise UserError(unwritable)
     _write(path, evaluation, {"picture": faces.rows, **measured.of_pictures})
     if report:
         page = render(evaluation, sheets(generator, faces, sets, measured))
