@@ -63,12 +63,8 @@ def repeated(faces: int) -> Fault:
 
 
 def without(having: Bool[np.ndarray, "picture"]) -> Fault:
-    """Returns only pictures without an attribute, repeated up to the same number."""
-
-    def faulty(pictures: Pictures) -> Pictures:
-        return pictures[np.resize(np.flatnonzero(~having), len(pictures))]
-
-    return faulty
+    """Returns only the pictures without an attribute, which are fewer."""
+    return lambda pictures: pictures[~having]
 
 
 def principal_components(train: Pictures, components: int, *, sampled: bool) -> Fault:

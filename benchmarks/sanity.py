@@ -19,7 +19,7 @@ from vaejax.data.cache.store import cache_root
 from vaejax.data.feed.subsets import random_order
 from vaejax.errors import UserError
 from vaejax.evaluation.choosing import OF_SETS, Choice, chosen_metrics
-from vaejax.evaluation.comparing import compare_sets
+from vaejax.evaluation.comparing import compare_sets, observer_for
 from vaejax.evaluation.figures import Figure
 from vaejax.evaluation.findings import findings
 from vaejax.evaluation.picture_sets import REAL, SAMPLES, TRAIN, TRAIN_ALL, rows_of
@@ -90,13 +90,14 @@ def main() -> None:
         TRAIN: Measured(dataset, "train", train.rows[-half:]).as_set(),
         TRAIN_ALL: Measured(dataset, "train", train.rows[:-half]).as_set(),
     }
+    observer = observer_for(metrics, mesh, cache=cache)
     faces = np.asarray(disturbed.images[disturbed.rows])
     rows: list[report.Row] = []
     shown = []
     for name, fault in faults(train, disturbed).items():
         faulty = fault(faces)
         shown.append(faulty[:_SHOWN])
-        found = compare_sets({**sets, SAMPLES: rows_of(faulty)}, metrics, mesh, cache=cache).figures
+        found = compare_sets({**sets, SAMPLES: rows_of(faulty)}, metrics, observer).figures
         of_samples = [one for one in found if one.name.endswith(f"_{SAMPLES}")]
         rows.append({"fault": name} | {one.name: _distance(one) for one in of_samples})
         say(f"{name}: {'; '.join(findings(of_samples)) or 'nothing'}")
@@ -108,11 +109,11 @@ def main() -> None:
 
 
 def _distance(figure: Figure) -> float:
-    """How far a figure is from its floor: in floors if it is a distance, else in deviations."""
+    """How far a figure is from its floor: in floors if these are surely above 0, else in std."""
     assert figure.floor is not None
     value, floor = figure.estimate, figure.floor
-    if figure.better == "lower":
-        return value.value / max(floor.value, 1e-12)
+    if figure.better == "lower" and not floor.value < 2 * floor.std:
+        return value.value / floor.value
     return (value.value - floor.value) / max(np.hypot(value.std, floor.std), 1e-12)
 
 

@@ -27,13 +27,16 @@ class Comparison(NamedTuple):
     rows: dict[str, dict[str, Rows]]
 
 
+def observer_for(
+    metrics: Sequence[Metric], mesh: Mesh, *, batch_size: int = 100, cache: RowCache | None = None
+) -> Observer:
+    """Returns an observer with the extractors of some metrics; arguments as for `Observer`."""
+    extractors = {metric.extractor.name: metric.extractor for metric in metrics}
+    return Observer(list(extractors.values()), mesh, batch_size, cache)
+
+
 def compare_sets(
-    sets: Mapping[str, PictureSet],
-    metrics: Sequence[Metric],
-    mesh: Mesh,
-    *,
-    batch_size: int = 100,
-    cache: RowCache | None = None,
+    sets: Mapping[str, PictureSet], metrics: Sequence[Metric], observer: Observer
 ) -> Comparison:
     """Computes all figures of some metrics, and shows progress.
 
@@ -43,16 +46,12 @@ def compare_sets(
     Args:
       sets: the sets by name (`picture_sets`): the real ones, and the generated ones to measure.
       metrics: the metrics; each measures those of its sets that are there.
-      mesh: the devices that compute features.
-      batch_size: pictures in a batch.
-      cache: keeps the rows of real pictures on disk; None keeps nothing.
+      observer: what `observer_for` returns for these metrics.
 
     Raises:
       UserError: an extractor's numbers are not finite.
       KeyError: a metric needs a set of real pictures that is missing.
     """
-    extractors = {metric.extractor.name: metric.extractor for metric in metrics}
-    observer = Observer(list(extractors.values()), mesh, batch_size, cache)
     wanted = {
         name: sorted({metric.extractor.name for metric in metrics if name in metric.sets})
         for name in sets

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from vaejax.data.cache.rows import RowCache
 from vaejax.data.cache.store import cache_root
 from vaejax.data.feed import pipeline
-from vaejax.evaluation.comparing import compare_sets
+from vaejax.evaluation.comparing import compare_sets, observer_for
 from vaejax.evaluation.figures import Figure
 from vaejax.evaluation.metric import Metric
 from vaejax.evaluation.observing import Rows
@@ -152,7 +152,8 @@ def of_sets(
     """
     data = trained.config.data
     root = cache_root(dataclasses.replace(data, cache_dir=cache_dir or data.cache_dir))
-    found = compare_sets(sets, metrics, mesh, batch_size=batch_size, cache=RowCache(root))
+    observer = observer_for(metrics, mesh, batch_size=batch_size, cache=RowCache(root))
+    found = compare_sets(sets, metrics, observer)
     return _of_figures(found.figures)._replace(curves=found.curves, rows=found.rows)
 
 
