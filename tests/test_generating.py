@@ -46,7 +46,9 @@ def assert_same_pictures(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.shape == expected.shape and difference.max() <= 1 and difference.mean() < 0.01
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize(
+    "devices", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_pictures_are_those_of_the_trained_model(model, faces, devices):
     generate = generator(model, devices)
     assert generate.batch_size == 4
@@ -72,6 +74,7 @@ def test_midpoints_lie_between_a_code_and_its_nearest_neighbour(model, faces):
     assert_same_pictures(all_of(generator(model, 1).neighbour_midpoints(faces, ROWS)), expected)
 
 
+@pytest.mark.slow
 def test_interpolations_of_a_face_with_itself_are_its_reconstruction(model, faces):
     same = np.array([4, 4, 4])
     found = all_of(generator(model, 1).interpolations(faces, same))

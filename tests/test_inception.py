@@ -147,6 +147,7 @@ def _channels_first(torch, pictures):
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
+@pytest.mark.slow
 def test_features_of_pytorch_fid(torch, pytorch_fid, pth):
     pictures = _noise((1, 61, 83, 3))
     with torch.no_grad():

@@ -51,6 +51,7 @@ def _of_package(network, a, b, blocks=5):
     return sum(layers[:blocks]).numpy()[:, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (28, 20, 1)])
 def test_lpips_equals_the_package(package, height, width, channels):
     network, file = package
@@ -60,6 +61,7 @@ def test_lpips_equals_the_package(package, height, width, channels):
     np.testing.assert_allclose(found, _of_package(network, a, b), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_the_distance_without_heads_equals_the_package(package, blocks, monkeypatch):
     network, file = package
@@ -70,6 +72,7 @@ def test_the_distance_without_heads_equals_the_package(package, blocks, monkeypa
     np.testing.assert_allclose(found, _of_package(network, a, b, blocks), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_places_without_active_channels_have_a_gradient(package):
     """A decoder is trained through this distance, and the norm of zeros has no derivative."""
     distance = load_perceptual_distance(package[1], 1)

@@ -59,6 +59,7 @@ def _assert_close(resized, expected, kernel):
     np.testing.assert_allclose(resized, expected, atol=TOLERANCE[kernel], rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", RESIZES)
 @pytest.mark.parametrize("size", SIZES)
 def test_resize_equals_its_reference(kernel, size):
@@ -68,6 +69,7 @@ def test_resize_equals_its_reference(kernel, size):
     _assert_close(resized, REFERENCES[kernel](pictures), kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_resizes_of_torch_fidelity_and_clean_fid(size):
     skip_without_torchvision()

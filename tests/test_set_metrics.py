@@ -44,6 +44,7 @@ def test_frechet_of_moments_equals_that_of_rows_and_scipy():
     assert frechet_estimate(a, b).distance == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(300, 250), (200, 12), (20, 9)])
 def test_frechet_equals_torch_fidelity(counts):
     fid = _torch_fidelity("metric_fid")
@@ -116,6 +117,7 @@ def test_frechet_estimate_with_fewer_pictures_than_groups():
         frechet_estimate(a, single)
 
 
+@pytest.mark.slow
 def test_kernel_distance_equals_torch_fidelity():
     kid, torch = _torch_fidelity("metric_kid"), pytest.importorskip("torch")
     theirs = kid.kid_features_to_metric(

@@ -63,6 +63,7 @@ def test_a_block_equals_numpy(path, arrays, block, channels):
     np.testing.assert_allclose(features, x.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [3, 5])
 def test_all_blocks_equal_torchvision(block, tmp_path):
     skip_without_torchvision()
