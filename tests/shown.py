@@ -65,7 +65,7 @@ def run_short(line: str, home: Path) -> subprocess.CompletedProcess:
     trains = module in ("main", "aot") and "--config.train.steps" not in line
     short = [*SHORT, *NARROW, *([] if "ladder" in line else SMALL)] if trains else []
     if module == "evaluate" and "--samples" not in line:
-        short = ["--samples=40"]
+        short = ["--samples=40", "--metrics=likelihood,thumbnails,spectrum"]
     result = command(module, *flags, *short, cwd=home)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
