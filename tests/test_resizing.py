@@ -90,7 +90,9 @@ def test_rows_of_any_length(pixels, kernel):
     matrix = RESIZES[kernel].matrix(pixels)
     expected = REFERENCES[kernel](row)[0, 0, :, 0]
     resized = np.clip(matrix @ row[0, 0, :, 0].astype(np.float32), 0, 255)
-    _assert_close(resized, expected, kernel)
+    # The references compute positions in float32, whose rounding grows with the row.
+    rounding = 255 * pixels * float(np.finfo(np.float32).eps)
+    np.testing.assert_allclose(resized, expected, atol=TOLERANCE[kernel] + rounding, rtol=0)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
 
 
