@@ -50,7 +50,7 @@ def spectrum(name: str, height: int, width: int) -> Metric:
             "spectrum": {
                 "x": bands.low.tolist(),
                 "x_label": "cycles per picture height",
-                "y_label": "log10 of the power",
+                "y_label": "log10 power",
                 "lines": lines,
             }
         }
