@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.ranking import Ranking
 from vaejax.runtime.mesh import make_mesh
 from vaejax.runtime.shards import state_shardings
-from vaejax.tasks.vae import BEST_BY
 
 STEP = 3
+BEST_BY = Ranking("elbo_bits_per_dim")
 ITEMS = {
     "train": {"step": np.int32(3)},
     "model": {"layer": {"kernel": np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 12)}},
@@ -27,7 +28,7 @@ def save(
 ) -> None:
     """Starts to save `ITEMS`."""
     items = jax.tree.map(jnp.asarray, ITEMS)
-    checkpoints.save(step, items, meta, {BEST_BY: bits_per_dim})
+    checkpoints.save(step, items, meta, {BEST_BY.metric: bits_per_dim})
 
 
 def read(directory: pathlib.Path, like: PyTree = ITEMS) -> tuple[dict[str, PyTree], dict[str, Any]]:

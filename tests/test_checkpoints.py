@@ -9,14 +9,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from small_checkpoints import ITEMS, META, read, save
+from small_checkpoints import BEST_BY, ITEMS, META, read, save
 from states import assert_same
 
 import vaejax
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.ranking import Ranking
 from vaejax.runtime.processes import ALONE
-from vaejax.tasks.vae import BEST_BY
 from vaejax.trained import loading
 from vaejax.training.resuming import open_checkpoints
 
@@ -52,6 +52,17 @@ def test_a_checkpoint_whose_validation_is_not_finite_is_never_the_best(tmp_path)
             save(checkpoints, META, step, float(bits))
         checkpoints.wait()
         assert checkpoints.best_step() == 0 and checkpoints.steps() == [0, 3]
+
+
+def test_the_best_may_be_the_highest_and_was_measured(tmp_path):
+    ranking = Ranking("precision", highest=True)
+    with closing(Checkpoints(tmp_path, best_by=ranking, keep=1)) as checkpoints:
+        for step, found in enumerate(({"precision": 0.4}, {"precision": 0.7}, {}, {"psnr": 20.0})):
+            checkpoints.save(step, ITEMS, META, found)
+        checkpoints.wait()
+        assert checkpoints.best_step() == 1 and checkpoints.steps() == [1, 3]
+    with closing(Checkpoints(tmp_path, best_by=ranking, read_only=True)) as checkpoints:
+        assert checkpoints.best_step() == 1
 
 
 def test_a_state_with_other_names_is_not_called_damaged(saved):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from commands import command
-from small_checkpoints import ITEMS, META, STEP, read, save
+from small_checkpoints import BEST_BY, ITEMS, META, STEP, read, save
 from states import assert_same
 from tiny import CONFIG_FILE, metrics, tiny
 
@@ -21,7 +21,7 @@ from vaejax.runtime import quiet
 from vaejax.runtime.mesh import make_mesh, replicated, single_device_mesh
 from vaejax.runtime.processes import ALONE
 from vaejax.runtime.shards import state_shardings
-from vaejax.tasks.vae import BEST_BY, NET, vae_task
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.training.loop import train
 from vaejax.training.resuming import open_checkpoints, restore_newest
 from vaejax.training.saved_state import restore_averages

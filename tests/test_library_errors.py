@@ -20,6 +20,7 @@ from vaejax.errors import TRY_AGAIN, Absent, DamagedCheckpoint, UserError, one_l
 from vaejax.records import pictures
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.metric_log import Reporter
+from vaejax.records.ranking import Ranking
 from vaejax.records.workdir import claim
 from vaejax.runtime import mesh, processes, quiet
 from vaejax.runtime.mesh import make_mesh
@@ -104,7 +105,7 @@ def test_the_reason_for_an_error_is_one_short_line(error, reason):
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "checkpoints"
-    checkpoints = Checkpoints(directory, best_by="elbo_bits_per_dim")
+    checkpoints = Checkpoints(directory, best_by=Ranking("elbo_bits_per_dim"))
     checkpoints.save(3, ITEMS, META, {"elbo_bits_per_dim": 5.0})
     checkpoints.wait()
     yield checkpoints

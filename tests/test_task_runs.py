@@ -73,7 +73,9 @@ def test_the_loop_trains_any_task(in_process):
     valid = {line["step"]: line["distance"] for line in lines if line["split"] == "valid"}
     assert list(valid) == [8, 16, 24] and lines[-1]["pictures"] == 24
     assert len(list((in_process / "pictures").glob("board_*.png"))) == 3
-    with closing(Checkpoints(in_process / "checkpoints", best_by="distance")) as checkpoints:
+    with closing(
+        Checkpoints(in_process / "checkpoints", best_by=Adversaries.best_by)
+    ) as checkpoints:
         assert checkpoints.best_step() == min(valid, key=valid.get)
     np.testing.assert_allclose(valid[24], distance_of_average(in_process, config), rtol=1e-5)
 

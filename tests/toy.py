@@ -19,6 +19,7 @@ from vaejax.errors import TRY_AGAIN
 from vaejax.records import pictures
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.digests import digest
+from vaejax.records.ranking import Ranking
 from vaejax.runtime import processes
 from vaejax.runtime.mesh import replicated, single_device_mesh, split_batch, to_devices
 from vaejax.runtime.rendezvous import Rendezvous
@@ -62,7 +63,7 @@ class Adversaries:
       limit: the player's loss is NaN if the absolute value of a coordinate is at least this.
     """
 
-    best_by = "distance"
+    best_by = Ranking("distance")
 
     def __init__(
         self,
@@ -122,6 +123,9 @@ class Adversaries:
 
     def evaluator(self, mesh):
         return MeanDistance(mesh)
+
+    def picture_metrics(self, dataset, mesh):
+        return None
 
     def gallery(self, dataset, directory):
         return Board(directory)

@@ -2,7 +2,7 @@
 
 import difflib
 
-from vaejax.config import Config, TrainConfig
+from vaejax.config import Config, EvalConfig, TrainConfig
 from vaejax.errors import UserError
 from vaejax.files.paths import check_no_address
 
@@ -12,10 +12,12 @@ def check_together(config: Config) -> None:
     _check_source(config.data.source)
     for key in ("path", "manual_dir", "cache_dir"):
         check_no_address(f"config.data.{key}", getattr(config.data, key))
+    check_no_address("config.eval.weights", config.eval.weights)
     config.model.check(config.data.image_size)
     config.prior.check(config.model)
     config.likelihood.check(config.model)
     _check_loop(config.train)
+    _check_features(config.eval)
     if 0 < config.optimizer.guard <= 1:
         raise UserError(
             f"config.optimizer.guard={config.optimizer.guard} would scale down gradients of "
@@ -44,6 +46,19 @@ def check_given(config: Config) -> None:
         raise UserError(
             f"config.data.manual_dir={data.manual_dir!r} is read by config.data.source='tfds:NAME' "
             f"alone, not by {data.source!r}; leave it out"
+        )
+
+
+def _check_features(settings: EvalConfig) -> None:
+    if settings.features == "inception" and not settings.weights:
+        raise UserError(
+            "config.eval.features='inception' needs the network's file; name it with "
+            "config.eval.weights"
+        )
+    if settings.features == "resnet" and settings.weights:
+        raise UserError(
+            f"config.eval.weights={settings.weights!r} is not read by config.eval.features="
+            "'resnet', whose weights come with a package; name vgg or inception"
         )
 
 

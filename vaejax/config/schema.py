@@ -143,6 +143,19 @@ class EvalConfig:
     pictures: int = option(0, low=0)
     # Samples of the importance-weighted bound, computed only by `python -m vaejax.evaluate`.
     importance_samples: int = option(64, low=1, may_change=True)
+    # Metrics of generated pictures that validations measure as well: ms_ssim, perceptual,
+    # thumbnails, spectrum, frechet, kid, manifold, novelty, faces.
+    metrics: tuple[str, ...] = option((), may_change=True)
+    # They are measured at every so many validations, and at the last one.
+    metrics_every: int = option(1, low=1, may_change=True)
+    # Samples, and at most as many reconstructions, that they measure.
+    samples: int = option(500, low=2, may_change=True)
+    # Their feature space.
+    features: str = option("resnet", choices=("resnet", "vgg", "inception"), may_change=True)
+    # File of the network of `features`: FID's Inception, or torchvision's VGG16.
+    weights: str = option("", of_machine=True)
+    # The metric of a validation that decides the best checkpoint.
+    best_by: str = option("elbo_bits_per_dim")
     # Columns of the grids of pictures.
     grid: int = option(8, low=2, high=32, may_change=True)
 

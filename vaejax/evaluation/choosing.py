@@ -29,6 +29,8 @@ OF_SETS = ("thumbnails", "spectrum", *OF_FEATURES, "faces")
 """The names of the metrics of sets of pictures."""
 USUAL = (LIKELIHOOD, "ms_ssim", "perceptual", *OF_SETS)
 """The names of the metrics that are measured if none is named."""
+IN_TRAINING = ("ms_ssim", "perceptual", *OF_SETS)
+"""The names of the metrics that validations can measure too, beside the likelihood."""
 FACTORS = "factors"
 METRICS = (*USUAL, FACTORS)
 """The names of all metrics."""
@@ -109,8 +111,14 @@ def chosen_metrics(choice: Choice, height: int, width: int) -> Chosen:
 
     of_pairs: list[PairMetric] = []
     of_sets: list[Metric] = []
-    if "ms_ssim" in names and min(height, width) >= WINDOW:
-        of_pairs.append(ms_ssim_metric(height, width))
+    if "ms_ssim" in names:
+        if min(height, width) >= WINDOW:
+            of_pairs.append(ms_ssim_metric(height, width))
+        elif choice.metrics is not None:
+            raise UserError(
+                f"the metric 'ms_ssim' needs pictures of at least {WINDOW} pixels a side, and "
+                f"there are {height}x{width}; leave it out"
+            )
     if "perceptual" in names:
         perceptual = loaded(lambda: perceptual_metric(choice.vgg), "the perceptual distance is")
         of_pairs += [perceptual] if perceptual else []

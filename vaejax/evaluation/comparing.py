@@ -1,6 +1,7 @@
 """Measures sets of pictures with metrics: each set is streamed once, whatever the metrics."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jax.sharding import Mesh
@@ -36,7 +37,10 @@ def observer_for(
 
 
 def compare_sets(
-    sets: Mapping[str, PictureSet], metrics: Sequence[Metric], observer: Observer
+    sets: Mapping[str, PictureSet],
+    metrics: Sequence[Metric],
+    observer: Observer,
+    known: Mapping[str, dict[str, Rows]] = MappingProxyType({}),
 ) -> Comparison:
     """Computes all figures of some metrics, and shows progress.
 
@@ -47,6 +51,7 @@ def compare_sets(
       sets: the sets by name (`picture_sets`): the real ones, and the generated ones to measure.
       metrics: the metrics; each measures those of its sets that are there.
       observer: what `observer_for` returns for these metrics.
+      known: the `rows` of sets that were compared with the same metrics before.
 
     Raises:
       UserError: an extractor's numbers are not finite.
@@ -55,10 +60,11 @@ def compare_sets(
     wanted = {
         name: sorted({metric.extractor.name for metric in metrics if name in metric.sets})
         for name in sets
+        if name not in known
     }
     total = sum(observer.passes(sets[name], chosen) for name, chosen in wanted.items() if chosen)
     with counting("measuring", total) as advance:
-        rows = {
+        rows = dict(known) | {
             name: observer(sets[name], chosen, advance) for name, chosen in wanted.items() if chosen
         }
     figures: list[Figure] = []

@@ -7,6 +7,12 @@ from vaejax.metrics.bootstrap import Estimate
 
 # What a better model does to a number: "floor" means that it comes closer to that of real faces.
 BETTER = ("lower", "higher", "floor")
+_HIGHER = ("psnr", "ssim", "ms_ssim", "precision", "recall", "density", "coverage", "faces_found")
+
+
+def is_higher_better(name: str) -> bool:
+    """Whether a higher value of the figure of this name is better; False if the floor is best."""
+    return name.startswith(_HIGHER)
 
 
 class Figure(NamedTuple):

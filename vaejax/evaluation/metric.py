@@ -37,7 +37,8 @@ class Metric(NamedTuple):
       extractor: computes the rows that it compares.
       sets: names of the sets it needs; of the generated ones it takes those that are there.
       figures: computes the figures from the rows of each set.
-      curves: computes the report's charts from them, by name.
+      better: by the name of each figure that it may compute, one of `figures.BETTER`.
+      curves: computes the report's charts from the rows, by name.
       least: the smallest number of pictures of a set that it can measure.
     """
 
@@ -45,6 +46,7 @@ class Metric(NamedTuple):
     extractor: Extractor
     sets: tuple[str, ...]
     figures: Callable[[RowsOfSets], list[Figure]]
+    better: Mapping[str, str]
     curves: Callable[[RowsOfSets], Mapping[str, dict]] = lambda rows: {}
     least: int = 3
 
@@ -114,4 +116,5 @@ def against_real(
                 )
         return found
 
-    return Metric(name, extractor, (REAL, TRAIN, *measured), figures, least=least)
+    directions = {f"{part}_{of}": one.better for of in measured for part, one in parts.items()}
+    return Metric(name, extractor, (REAL, TRAIN, *measured), figures, directions, least=least)

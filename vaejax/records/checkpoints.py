@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.records.checkpoint_files import REPLACED, settle_replaced, unreadable_metrics
 from vaejax.records.digests import digest, json_digest, layout_digest
+from vaejax.records.ranking import Ranking
 from vaejax.runtime.quiet import call_quietly
 
 META = "meta"
@@ -40,7 +41,7 @@ class Checkpoints:
         self,
         directory: Path,
         *,
-        best_by: str | None = None,
+        best_by: Ranking | None = None,
         keep: int = 1,
         read_only: bool = False,
     ):
@@ -48,8 +49,7 @@ class Checkpoints:
 
         Args:
           directory: directory of the checkpoints.
-          best_by: the validation metric that decides which one is the best, lower is better;
-            without it the newest counts as the best.
+          best_by: decides which one is the best; without it the newest counts as the best.
           keep: number of newest checkpoints that are kept, beside the best.
           read_only: whether checkpoints are only read, never saved or deleted.
 
@@ -57,12 +57,12 @@ class Checkpoints:
           DamagedCheckpoint: the validation metrics of a checkpoint cannot be read.
           UserError: the directory cannot be created or listed.
         """
-        for path in unreadable_metrics(directory, best_by):
+        for path in unreadable_metrics(directory, best_by.metric if best_by else None):
             raise DamagedCheckpoint(
                 f"{path} is damaged; remove it, and that checkpoint counts as not validated, or "
                 "train on, which does the same"
             )
-        self._directory = Path(directory).absolute()
+        self._directory, self._best_by = Path(directory).absolute(), best_by
         self._manager = self._stored(
             lambda: _open_manager(self._directory, best_by, keep, read_only)
         )
@@ -92,6 +92,9 @@ class Checkpoints:
                 self._stored(lambda: self.path(step).rename(replaced))
             # Nothing is left to delete: this makes every process forget the step and wait for all.
             self.delete(step)
+        if metrics is not None and self._best_by:
+            # So that every file of metrics has it, and one without it is known to be damaged.
+            metrics = {self._best_by.metric: math.nan, **metrics}
         meta = {**meta, _LAYOUT: {name: layout_digest(tree) for name, tree in items.items()}}
         digests = {name: digest(tree) for name, tree in items.items()} | {META: json_digest(meta)}
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
@@ -316,17 +319,16 @@ class Checkpoints:
 
 
 def _open_manager(
-    directory: Path, best_by: str | None, keep: int, read_only: bool
+    directory: Path, best_by: Ranking | None, keep: int, read_only: bool
 ) -> ocp.CheckpointManager:
-    def rank(metrics: dict[str, float]) -> float:
-        """Ranks a checkpoint whose validation was not finite last, so that it is never the best."""
-        return metrics[best_by] if best_by and math.isfinite(metrics[best_by]) else math.inf
-
     policies = [checkpoint_managers.LatestN(keep)]
     if best_by:
         policies.append(
             checkpoint_managers.BestN(
-                get_metric_fn=rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+                get_metric_fn=best_by.rank,
+                reverse=True,
+                n=1,
+                keep_checkpoints_without_metrics=False,
             )
         )
     options = ocp.CheckpointManagerOptions(
@@ -334,7 +336,7 @@ def _open_manager(
         preservation_policy=None
         if read_only
         else checkpoint_managers.AnyPreservationPolicy(policies),
-        best_fn=rank if best_by else None,
+        best_fn=best_by.rank if best_by else None,
         best_mode="min",
         create=not read_only,
         read_only=read_only,

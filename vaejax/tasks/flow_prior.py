@@ -16,6 +16,7 @@ from vaejax.models.noise import Keys, normal, picture_keys
 from vaejax.priors.flow_matching import FlowMatching, Velocity, flow_matching_errors
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.records import pictures
+from vaejax.records.ranking import Ranking
 from vaejax.runtime.mesh import split_batch, to_devices
 
 FLOW, WHITENING = "flow", "whitening"
@@ -42,7 +43,7 @@ class FlowPriorTask:
       builds_on: identifies the encoder of the codes, as a JSON object.
     """
 
-    best_by = "loss"
+    best_by = Ranking("loss")
 
     def __init__(
         self,
@@ -164,6 +165,10 @@ class FlowPriorTask:
     def evaluator(self, mesh: Mesh) -> "MeanLoss":
         """Returns the evaluator of the loss over a split, with the same noise in each call."""
         return MeanLoss(self._errors, mesh)
+
+    def picture_metrics(self, dataset: Dataset, mesh: Mesh) -> None:
+        """Returns None: only the model's own pictures are measured during training."""
+        return None
 
     def gallery(self, dataset: Dataset, directory: Path) -> "Samples":
         """Returns the gallery that draws faces from the flow into files of `directory`."""

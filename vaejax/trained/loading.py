@@ -13,7 +13,7 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.digests import digest
 from vaejax.runtime.mesh import check_devices, replicated, single_device_mesh
 from vaejax.runtime.quiet import quiet_libraries
-from vaejax.tasks.vae import BEST_BY, NET, vae_task
+from vaejax.tasks.vae import NET, ranking, vae_task
 from vaejax.trained.model import TrainedModel
 from vaejax.training.same_data import check_same_data
 from vaejax.training.saved_state import restore_averages
@@ -47,7 +47,7 @@ def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
-    checkpoints = Checkpoints(directory, best_by=BEST_BY, read_only=True)
+    checkpoints = Checkpoints(directory, best_by=ranking(config), read_only=True)
     try:
         at = _choose(checkpoints, checkpoint, workdir)
         like, place = shapes(vae_task(config)), replicated(single_device_mesh())

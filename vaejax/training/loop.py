@@ -4,22 +4,18 @@ import enum
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-from jaxtyping import PyTree
 
 from vaejax.config import Config
 from vaejax.config.saved import save_json
 from vaejax.data import Dataset
-from vaejax.data.feed import pipeline
-from vaejax.data.feed.subsets import random_rows
 from vaejax.errors import DamagedCheckpoint, TrainingError
 from vaejax.records.goodput import summary
 from vaejax.records.progress import say
-from vaejax.runtime.mesh import SharedFlag, gathered, own_copy, round_up
+from vaejax.runtime.mesh import SharedFlag, gathered, own_copy
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.runtime.signals import Stop, stop_on_signal
 from vaejax.runtime.watchdog import Watchdog
@@ -33,6 +29,7 @@ from vaejax.training.saved_meta import Bookkeeping, from_meta, to_meta
 from vaejax.training.saved_state import to_items
 from vaejax.training.state import Carry
 from vaejax.training.task import Task, Values
+from vaejax.training.validating import validate
 
 
 class Outcome(enum.Enum):
@@ -220,37 +217,18 @@ class Run:
         params = gathered({name: net.average for name, net in nets.items()}, parts.mesh)
         if parts.group.index == 0:
             parts.gallery.draw(self.step, own_copy(params), self._reports.reporter)
-        totals = self._validate(params, stop)
+        values = validate(parts, self.step, params, self._goes_on(stop))
         if not self._anyone_stops.ask(stop.requested):
             self.evaluation_due = False
-            values = None if totals is None else parts.evaluator.summarize(totals)
             if values:
                 self._reports.validation(self.step, values)
             self._save(values)
         self._reports.progress.restart_clock()
 
-    def _validate(self, params: dict[str, PyTree], stop: Stop) -> Any:
-        """Returns the evaluator's sums over the validation split; None if there is none.
+    def _goes_on(self, stop: Stop) -> Callable[[], bool]:
+        """Returns a function that is true until asked to stop, and reports to the watchdog."""
 
-        If asked to stop meanwhile, the sums cover only a part of it.
-        """
-        dataset, settings = self.parts.dataset, self.parts.config.eval
-        if "valid" not in dataset.splits:
-            return None
-        batches = pipeline.eval_batches(
-            self.parts.arrays["valid"],
-            chosen=random_rows(len(dataset.splits["valid"].images), settings.pictures),
-            # Padded rows do not count, so a larger batch gives the same numbers.
-            batch_size=round_up(settings.batch_size, self.parts.mesh),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        return self.parts.evaluator(params, takewhile(self._goes_on(stop), batches))
-
-    def _goes_on(self, stop: Stop) -> Callable[[object], bool]:
-        """Returns a predicate that holds until asked to stop, and reports to the watchdog."""
-
-        def goes_on(_: object) -> bool:
+        def goes_on() -> bool:
             self._watchdog.report()
             return not self._anyone_stops.poll(stop.requested)
 

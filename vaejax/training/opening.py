@@ -27,7 +27,7 @@ from vaejax.training.reports import Reports
 from vaejax.training.resuming import open_checkpoints
 from vaejax.training.state import Carry, shapes
 from vaejax.training.step import TrainStep
-from vaejax.training.task import Evaluator, Gallery, Task
+from vaejax.training.task import Evaluator, Gallery, PictureMetrics, Task
 
 
 class Parts(NamedTuple):
@@ -47,6 +47,7 @@ class Parts(NamedTuple):
       feed: brings the training batches to the devices.
       train_step: the jitted training step.
       evaluator: evaluates the networks on the validation split.
+      picture_metrics: measures generated pictures at validations; None if nothing does.
       gallery: draws what the networks have learned.
       reports: writes metrics, progress and warnings.
       checkpoints: the run's checkpoints.
@@ -65,6 +66,7 @@ class Parts(NamedTuple):
     feed: Feed
     train_step: TrainStep
     evaluator: Evaluator
+    picture_metrics: PictureMetrics | None
     gallery: Gallery
     reports: Reports
     checkpoints: Checkpoints
@@ -117,6 +119,7 @@ def _open(
         dataset = dataset or data.open_dataset(config.data)
         arrays = task.examples(dataset)
         warn_without_validation(dataset)
+        picture_metrics = task.picture_metrics(dataset, mesh)
         if group.index == 0:
             check_room(workdir, state)
     group.check_alike(dataset.fingerprint)
@@ -136,6 +139,7 @@ def _open(
         feed=feed,
         train_step=step.make_train_step(task, config.train, mesh, on_device=bool(feed.resident)),
         evaluator=task.evaluator(mesh),
+        picture_metrics=picture_metrics,
         gallery=task.gallery(dataset, workdir / "pictures"),
         reports=Reports(task, config.train, workdir, clock, speaks=group.index == 0),
         checkpoints=open_checkpoints(workdir, task.best_by, config.train.keep, group),

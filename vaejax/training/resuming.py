@@ -18,6 +18,7 @@ from vaejax.records.checkpoint_files import (
 )
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.progress import say
+from vaejax.records.ranking import Ranking
 from vaejax.records.workdir import check_same_run
 from vaejax.runtime.processes import Group
 from vaejax.training.same_data import check_same_data
@@ -29,7 +30,7 @@ CHECKPOINTS = "checkpoints"
 _RESTORE_DATA = "make the data what it was, or choose a new --workdir to train on what it is now"
 
 
-def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Checkpoints:
+def open_checkpoints(workdir: Path, best_by: Ranking, keep: int, group: Group) -> Checkpoints:
     """Opens the checkpoints of a run, to resume from and to add to.
 
     Cleans up first what a killed run left. A damaged file of validation metrics is reported and
@@ -38,7 +39,7 @@ def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Ch
 
     Args:
       workdir: the run's directory.
-      best_by: name of the validation metric that decides which checkpoint is the best.
+      best_by: decides which checkpoint is the best.
       keep: how many of the newest checkpoints are kept, beside the best.
       group: the run's processes, all of which call this.
 
@@ -48,7 +49,7 @@ def open_checkpoints(workdir: Path, best_by: str, keep: int, group: Group) -> Ch
     if group.index == 0:
         remove_unfinished(workdir / CHECKPOINTS)
         settle_replaced(workdir / CHECKPOINTS)
-        for path in unreadable_metrics(workdir / CHECKPOINTS, best_by):
+        for path in unreadable_metrics(workdir / CHECKPOINTS, best_by.metric):
             moved = _move_aside(path, workdir)
             say(f"{path} is damaged; moved to {moved}, that step counts as not validated")
     group.agree("")  # waits for process 0

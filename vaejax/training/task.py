@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from vaejax.config import OptimizerConfig
 from vaejax.data import Dataset
 from vaejax.data.feed.pipeline import Arrays
+from vaejax.records.ranking import Ranking
 
 Batch = dict[str, Any]
 """Arrays by name, whose first axis is the example: those of `Task.examples`, and `index`."""
@@ -56,6 +57,20 @@ class Evaluator(Protocol):
 
 
 @runtime_checkable
+class PictureMetrics(Protocol):
+    """Measures pictures that the networks generate, beside the `Evaluator`."""
+
+    def __call__(self, params: dict[str, PyTree], check: Callable[[], None]) -> Values:
+        """Returns metrics of generated pictures.
+
+        Args:
+          params: parameters of each network, whole on every device.
+          check: is called before each batch; it may raise, to end the measurement.
+        """
+        ...
+
+
+@runtime_checkable
 class Gallery(Protocol):
     """Draws what the networks have learned."""
 
@@ -83,8 +98,8 @@ class Task(Protocol):
         ...
 
     @property
-    def best_by(self) -> str:
-        """The name of the validation metric that decides the best checkpoint; lower is better."""
+    def best_by(self) -> Ranking:
+        """Decides by the metrics of the validations which checkpoint is the best."""
         ...
 
     def __hash__(self) -> int:
@@ -169,6 +184,14 @@ class Task(Protocol):
 
     def evaluator(self, mesh: Mesh) -> Evaluator:
         """Returns what evaluates the networks on the validation split."""
+        ...
+
+    def picture_metrics(self, dataset: Dataset, mesh: Mesh) -> PictureMetrics | None:
+        """Returns what measures generated pictures at validations; None if nothing does.
+
+        Raises:
+          UserError: `config.eval` names metrics that cannot be measured.
+        """
         ...
 
     def gallery(self, dataset: Dataset, directory: Path) -> Gallery:

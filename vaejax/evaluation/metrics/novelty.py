@@ -70,7 +70,9 @@ def novelty(name: str, extractor: Extractor, suffix: str) -> Metric:
             for part, (label, values, reals, unit) in measured.items()
         ]
 
-    return Metric(name, extractor, (REAL, SAMPLES, TRAIN_ALL), figures)
+    parts = ("copies", "repeats", "nearest_training_face")
+    better = {f"{part}_{suffix}_{SAMPLES}": "floor" for part in parts}
+    return Metric(name, extractor, (REAL, SAMPLES, TRAIN_ALL), figures, better)
 
 
 def _apart(rows: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "row"]:

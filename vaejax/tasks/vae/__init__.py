@@ -1,5 +1,6 @@
 """A VAE trained by the evidence lower bound."""
 
-from vaejax.tasks.vae.task import BEST_BY, NET, VAETask, vae_task
+from vaejax.tasks.vae.picture_metrics import ranking
+from vaejax.tasks.vae.task import NET, VAETask, vae_task
 
-__all__ = ["BEST_BY", "NET", "VAETask", "vae_task"]
+__all__ = ["NET", "VAETask", "ranking", "vae_task"]

@@ -1,5 +1,6 @@
 """Generates the sets of pictures that an evaluation compares, over all devices."""
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -76,6 +77,16 @@ class Generator:
         self._sample, self._reconstruct = compiled(sample), compiled(reconstruct)
         self._decode, self._decode_sampled = compiled(decode), compiled(decode_sampled)
         self._interpolate = compiled(interpolate)
+
+    def with_params(self, params: dict) -> "Generator":
+        """Returns a generator with other parameters and the same compiled functions.
+
+        Args:
+          params: parameters of the model, whole on every device.
+        """
+        other = copy.copy(self)
+        other._params = params
+        return other
 
     def samples(
         self,

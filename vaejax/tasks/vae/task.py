@@ -27,10 +27,9 @@ from vaejax.tasks.vae.evidence import Sums, empty_sums, evidence, per_factor, su
 from vaejax.tasks.vae.gallery import Gallery
 from vaejax.tasks.vae.health import Health
 from vaejax.tasks.vae.intermediates import intermediates
+from vaejax.tasks.vae.picture_metrics import PictureMetrics, metrics_in_training, ranking
 
 NET = "vae"
-# The validation figure that decides which checkpoint is the best.
-BEST_BY = "elbo_bits_per_dim"
 
 
 class VAETask:
@@ -54,7 +53,7 @@ class VAETask:
         self.model = model or build_model(config)
         self._likelihood = build_likelihood(config)
         self.optimizers: dict[str, OptimizerConfig | None] = {NET: config.optimizer}
-        self.best_by = BEST_BY
+        self.best_by = ranking(config)
         self.builds_on: dict[str, Any] = {}
 
     def examples(self, dataset: Dataset) -> dict[str, Arrays]:
@@ -168,6 +167,18 @@ class VAETask:
     def evaluator(self, mesh: Mesh) -> Evaluator:
         """Returns the evaluator of the validation split."""
         return Evaluator(self.config, self.model, mesh)
+
+    def picture_metrics(self, dataset: Dataset, mesh: Mesh) -> PictureMetrics | None:
+        """Returns what measures `config.eval.metrics`; None if there are none.
+
+        Raises:
+          UserError: a metric is unknown or lacks what it needs, or `config.eval.best_by` names no
+            metric of the validations.
+        """
+        chosen = metrics_in_training(self.config)
+        if not self.config.eval.metrics:
+            return None
+        return PictureMetrics(self.config, chosen, dataset, mesh)
 
     def gallery(self, dataset: Dataset, directory: Path) -> Gallery:
         """Returns the gallery, which draws faces during training into files of `directory`."""
