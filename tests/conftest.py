@@ -132,3 +132,12 @@ def trained(tmp_path_factory) -> pathlib.Path:
     assert f"new faces: {workdir / 'samples.png'}" in result.stderr
     assert "Traceback" not in result.stderr
     return workdir
+
+
+@pytest.fixture
+def sklearn():
+    """Imports the parts of scikit-learn that the references use; skips the test without it."""
+    package = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    for part in ("ensemble", "linear_model", "metrics", "preprocessing", "svm"):
+        pytest.importorskip(f"sklearn.{part}")
+    return package
