@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from absl import flags
 
+import vaejax
 from benchmarks import disturbances, report
 from vaejax import cli, data
 from vaejax.config.settings import resolve
@@ -22,7 +23,7 @@ from vaejax.evaluation.choosing import OF_SETS, Choice, chosen_metrics
 from vaejax.evaluation.comparing import compare_sets, observer_for
 from vaejax.evaluation.figures import Figure
 from vaejax.evaluation.findings import findings
-from vaejax.evaluation.picture_sets import REAL, SAMPLES, TRAIN, TRAIN_ALL, rows_of
+from vaejax.evaluation.picture_sets import FLOOR, REAL, SAMPLES, TRAIN_ALL, rows_of
 from vaejax.records import pictures
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import make_mesh
@@ -31,6 +32,10 @@ from vaejax.trained.picture_sets import Measured
 CONFIG = cli.define_config()
 FEATURES = flags.DEFINE_enum("features", "resnet", ["resnet", "vgg"], "The feature space.")
 ATTRIBUTE = flags.DEFINE_string("attribute", "Male", "Faces with it are left out as a fault.")
+FAULTS = flags.DEFINE_list("faults", None, "Names of the faults to measure; all by default.")
+RUN = flags.DEFINE_string(
+    "run", None, "A trained run; its reconstructions and samples are measured as faults too."
+)
 PICTURE = flags.DEFINE_string("picture", None, "A picture file of faces with each fault.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
@@ -64,8 +69,15 @@ def faults(train: Measured, half: Measured) -> dict[str, disturbances.Fault]:
     found["copies"] = lambda faces: learned
     for name, sampled in (("reconstructed", False), ("sampled", True)):
         fault = disturbances.principal_components(learned, 64, sampled=sampled)
-        found[f"linear VAE, {name}"] = fault
-    return found
+        found[f"linear VAE {name}"] = fault
+    if RUN.value:
+        trained = vaejax.load(RUN.value)
+        found[f"{trained.workdir.name} reconstructed"] = trained.reconstruct
+        found[f"{trained.workdir.name} sampled"] = lambda faces: trained.sample(len(faces))
+    for name in FAULTS.value or ():
+        if name not in found:
+            raise UserError(f"--faults={name} is none of {', '.join(found)}")
+    return {name: found[name] for name in FAULTS.value or found}
 
 
 def main() -> None:
@@ -87,7 +99,7 @@ def main() -> None:
     train = Measured(dataset, "train", random_order(count, count))
     sets = {
         REAL: real.as_set(),
-        TRAIN: Measured(dataset, "train", train.rows[-half:]).as_set(),
+        FLOOR: Measured(dataset, "train", train.rows[-half:]).as_set(),
         TRAIN_ALL: Measured(dataset, "train", train.rows[:-half]).as_set(),
     }
     observer = observer_for(metrics, mesh, cache=cache)

@@ -66,10 +66,11 @@ def test_the_panel_has_a_row_and_words_for_each_fault(tmp_path):
         "sanity",
         "--config=configs/quickstart.py",
         "--config.data.synthetic_counts=(260,240,0)",
+        "--faults=none,blur 2,copies,linear VAE sampled",
         f"--config.data.cache_dir={tmp_path}",
         f"--picture={tmp_path / 'panel.png'}",
     )
     assert done.returncode == 0, done.stderr
     assert "none: nothing" in done.stderr and "blur 2: samples are blurred" in done.stderr
     assert "copies: samples are copied" in done.stderr
-    assert "linear VAE, sampled" in done.stdout and (tmp_path / "panel.png").is_file()
+    assert "linear VAE sampled" in done.stdout and (tmp_path / "panel.png").is_file()

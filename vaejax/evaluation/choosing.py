@@ -12,7 +12,7 @@ from vaejax.evaluation.metrics.manifold import manifold
 from vaejax.evaluation.metrics.novelty import novelty
 from vaejax.evaluation.metrics.spectrum import spectrum
 from vaejax.evaluation.pairs import PairMetric, ms_ssim_metric, perceptual_metric
-from vaejax.evaluation.picture_sets import SAMPLES, PictureSet
+from vaejax.evaluation.picture_sets import REAL_SETS, SAMPLES, PictureSet
 from vaejax.features import Extractor
 from vaejax.features.faces import load_face_detector
 from vaejax.features.inception import load_inception
@@ -139,7 +139,7 @@ def chosen_metrics(choice: Choice, height: int, width: int) -> Chosen:
 def measurable(
     metrics: Sequence[Metric], sets: Mapping[str, PictureSet], *, named: bool
 ) -> list[Metric]:
-    """Returns the metrics for which there are enough pictures, and prints which are left out.
+    """Returns the metrics for which there are the pictures, and prints which are left out.
 
     Args:
       metrics: the metrics.
@@ -147,7 +147,8 @@ def measurable(
       named: whether the user has named the metrics.
 
     Raises:
-      UserError: there are too few pictures for a metric, and the user has named it.
+      UserError: there are too few pictures for a metric, or none to compare with, and the user has
+        named it.
     """
     found: list[Metric] = []
     if SAMPLES not in sets:
@@ -156,14 +157,20 @@ def measurable(
         # As many training pictures are taken as samples are wanted: samples are named first.
         names = sorted(sets.keys() & set(metric.sets), key=lambda name: (name != SAMPLES, name))
         small = [name for name in names if sets[name].count < metric.least]
-        if not small:
+        missing = [name for name in metric.sets if name in REAL_SETS and name not in sets]
+        if missing:
+            line = (
+                f"the metric {metric.name!r} needs {missing[0].replace('_', ' ')} beside those "
+                "measured, and there are none"
+            )
+        elif small:
+            line = (
+                f"the metric {metric.name!r} needs {metric.least} pictures of each set, and there "
+                f"are {sets[small[0]].count} {small[0].replace('_', ' ')}"
+            )
+        else:
             found.append(metric)
             continue
-        count = sets[small[0]].count
-        line = (
-            f"the metric {metric.name!r} needs {metric.least} pictures of each set, and there are "
-            f"{count} {small[0].replace('_', ' ')}"
-        )
         if named:
             raise UserError(f"{line}; measure more, or leave it out of --metrics")
         say(f"{line}; it is left out")

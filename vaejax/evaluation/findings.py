@@ -1,5 +1,6 @@
 """Describes the faults of generated pictures in sentences, from figures and their floors."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from vaejax.evaluation.figures import Figure
@@ -77,5 +78,6 @@ def _sentences(figure: Figure, of: str) -> Iterator[str]:
 def _differs(figure: Figure) -> bool:
     """Whether the figure differs from its floor by more than chance; True if that is unknown."""
     assert figure.floor is not None
-    spread = (figure.estimate.std**2 + figure.floor.std**2) ** 0.5
-    return not abs(figure.estimate.value - figure.floor.value) <= _DEVIATIONS * spread
+    difference = abs(figure.estimate.value - figure.floor.value)
+    spread = math.hypot(figure.estimate.std, figure.floor.std)
+    return math.isnan(spread) or difference > _DEVIATIONS * spread

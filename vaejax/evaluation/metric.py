@@ -7,12 +7,12 @@ from vaejax.evaluation.figures import Figure
 from vaejax.evaluation.observing import Rows, first_rows
 from vaejax.evaluation.picture_sets import (
     DECODED,
+    FLOOR,
     INTERPOLATIONS,
     MIDPOINTS,
     REAL,
     RECONSTRUCTIONS,
     SAMPLES,
-    TRAIN,
 )
 from vaejax.features import Extractor
 from vaejax.metrics.bootstrap import Estimate
@@ -24,7 +24,6 @@ GROUPS = {
     MIDPOINTS: "Midpoints between neighbouring codes against held-out faces",
     INTERPOLATIONS: "Interpolations against held-out faces",
     DECODED: "Decoded training codes against held-out faces",
-    TRAIN: "Training faces against held-out faces",
 }
 RowsOfSets = Mapping[str, Rows]
 
@@ -77,8 +76,8 @@ def against_real(
 ) -> Metric:
     """Returns a metric that compares each set with the held-out faces.
 
-    The floor is the same comparison of as many training faces: no person is in both sets where the
-    data set keeps persons apart, so it is what a perfect model would reach.
+    The floor is the same comparison of as many other real faces, which `FLOOR` holds: no person is
+    in both sets where the data set keeps persons apart, so it is what a perfect model would reach.
 
     Args:
       name: name of the metric.
@@ -96,9 +95,7 @@ def against_real(
             if of not in rows:
                 continue
             values = compare(rows[of], real)
-            floors: Mapping[str, Estimate] = {}
-            if of != TRAIN:
-                floors = compare(first_rows(rows[TRAIN], rows[of].pictures), real)
+            floors = compare(first_rows(rows[FLOOR], rows[of].pictures), real)
             for part, (label, better, unit) in parts.items():
                 found.append(
                     Figure(
@@ -110,11 +107,11 @@ def against_real(
                         protocol=protocol,
                         better=better,
                         unit=unit,
-                        floor=floors.get(part),
+                        floor=floors[part],
                         reference_count=real.pictures,
                     )
                 )
         return found
 
     directions = {f"{part}_{of}": one.better for of in measured for part, one in parts.items()}
-    return Metric(name, extractor, (REAL, TRAIN, *measured), figures, directions, least=least)
+    return Metric(name, extractor, (REAL, FLOOR, *measured), figures, directions, least=least)

@@ -9,9 +9,10 @@ from jaxtyping import Int64, UInt8
 
 Batch = UInt8[np.ndarray | jax.Array, "batch height width channel"]
 
-# Names of the sets. Real pictures: those measured, as many training pictures as samples, and the
-# training pictures among which copies are searched.
-REAL, TRAIN, TRAIN_ALL = "real", "train_pictures", "all_train_pictures"
+# Names of the sets. Real pictures: those compared with; others, as many as there are samples, whose
+# figures are the floors; and the training pictures among which copies are searched.
+REAL, FLOOR, TRAIN_ALL = "real", "other_real_pictures", "all_train_pictures"
+REAL_SETS = (REAL, FLOOR, TRAIN_ALL)
 # Pictures of the model.
 SAMPLES, RECONSTRUCTIONS = "samples", "reconstructions"
 # Decoded midpoints between codes and their nearest neighbours, and between random pairs of noise.

@@ -12,12 +12,12 @@ from vaejax.errors import UserError
 from vaejax.evaluation.observing import KEPT
 from vaejax.evaluation.picture_sets import (
     DECODED,
+    FLOOR,
     INTERPOLATIONS,
     MIDPOINTS,
     REAL,
     RECONSTRUCTIONS,
     SAMPLES,
-    TRAIN,
     TRAIN_ALL,
     PictureSet,
     rows_of,
@@ -96,7 +96,8 @@ def sets_of(
     """Returns the sets by name, see `evaluation.picture_sets`.
 
     The floor is of as many training faces as there are samples, as far as there are so many. Where
-    training faces are measured, it is of faces of another split, and no copies are searched.
+    training faces are measured, it is of faces of another split, if there is one, and there is no
+    set to search copies in.
 
     Args:
       trained: the model.
@@ -117,16 +118,17 @@ def sets_of(
     else:
         drawn = generator.decoded(trained.sample_codes(samples, prior=prior))
     train = dataset.splits["train"].images
-    others = [name for name in ("train", "valid", "test") if name in dataset.splits]
-    other = next((name for name in others if name != measured.split), measured.split)
-    size = len(dataset.splits[other].images)
     sets |= {
-        TRAIN: Measured(dataset, other, random_order(size, min(samples, size))).as_set(),
         SAMPLES: drawn,
         MIDPOINTS: generator.neighbour_midpoints(images, rows),
         INTERPOLATIONS: generator.interpolations(images, rows),
         DECODED: generator.decoded_codes(train, random_rows(len(train), samples)),
     }
+    others = [name for name in ("train", "valid", "test") if name in dataset.splits]
+    other = next((name for name in others if name != measured.split), None)
+    if other:
+        order = random_order(len(dataset.splits[other].images), samples)
+        sets[FLOOR] = Measured(dataset, other, order).as_set()
     if measured.split != "train":
         sets[TRAIN_ALL] = Measured(dataset, "train", random_rows(len(train), KEPT)).as_set()
     return sets

@@ -4,7 +4,7 @@ import math
 
 from vaejax.evaluation.metric import Metric, Part, against_real
 from vaejax.evaluation.observing import Rows
-from vaejax.evaluation.picture_sets import INTERPOLATIONS, SAMPLES, TRAIN
+from vaejax.evaluation.picture_sets import INTERPOLATIONS, SAMPLES
 from vaejax.features import Extractor
 from vaejax.features.faces import THRESHOLD, has_face, has_plausible_face, landmark_distance
 from vaejax.metrics.bootstrap import Estimate, mean_estimate
@@ -38,5 +38,5 @@ def faces(name: str, detector: Extractor) -> Metric:
         compare,
         f"{detector.name}, score above {THRESHOLD:g} and landmarks where 99% of real faces have "
         "them; distance of the landmarks of faces that are found; spread: bootstrap",
-        measured=(SAMPLES, INTERPOLATIONS, TRAIN),
+        measured=(SAMPLES, INTERPOLATIONS),
     )

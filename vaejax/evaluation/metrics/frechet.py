@@ -10,7 +10,6 @@ from vaejax.evaluation.picture_sets import (
     MIDPOINTS,
     RECONSTRUCTIONS,
     SAMPLES,
-    TRAIN,
 )
 from vaejax.features import Extractor
 from vaejax.metrics.bootstrap import Estimate
@@ -47,5 +46,5 @@ def frechet(name: str, extractor: Extractor, part: str, *, scale: float = 1.0) -
         compare,
         f"Fréchet distance of Gaussians (N - 1) to {extractor.name}{times}; spread: "
         "jackknife of groups of pictures",
-        measured=(SAMPLES, RECONSTRUCTIONS, MIDPOINTS, INTERPOLATIONS, DECODED, TRAIN),
+        measured=(SAMPLES, RECONSTRUCTIONS, MIDPOINTS, INTERPOLATIONS, DECODED),
     )

@@ -6,14 +6,14 @@ import numpy as np
 
 from vaejax.evaluation.metric import Metric, Part, RowsOfSets, against_real
 from vaejax.evaluation.observing import Rows
-from vaejax.evaluation.picture_sets import INTERPOLATIONS, REAL, RECONSTRUCTIONS, SAMPLES, TRAIN
+from vaejax.evaluation.picture_sets import FLOOR, INTERPOLATIONS, REAL, RECONSTRUCTIONS, SAMPLES
 from vaejax.features import Extractor
 from vaejax.metrics import spectrum as mathematics
 from vaejax.metrics.bootstrap import Estimate, resampled_means
 
 # Structures count as fine from this frequency on, in cycles per picture height.
 FINE = 8.0
-_MEASURED = (SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, TRAIN)
+_MEASURED = (SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS)
 
 band_powers = Extractor(
     "power spectrum",
@@ -40,7 +40,9 @@ def spectrum(name: str, height: int, width: int) -> Metric:
         }
 
     def curves(rows: RowsOfSets) -> Mapping[str, dict]:
-        shown = {"held-out faces": REAL} | {one.replace("_", " "): one for one in _MEASURED}
+        shown = {"held-out faces": REAL} | {
+            one.replace("_", " "): one for one in (*_MEASURED, FLOOR)
+        }
         lines = {
             label: np.log10(np.maximum(rows[one].moments.mean() / bands.share, 1e-12)).tolist()
             for label, one in shown.items()

@@ -14,10 +14,10 @@ from vaejax.evaluation.figures import Figure, is_higher_better
 from vaejax.evaluation.observing import KEPT, Rows
 from vaejax.evaluation.pairs import measure_pairs, pair_figures
 from vaejax.evaluation.picture_sets import (
+    FLOOR,
     REAL,
     RECONSTRUCTIONS,
     SAMPLES,
-    TRAIN,
     TRAIN_ALL,
     Batch,
     PictureSet,
@@ -166,7 +166,7 @@ def _real_sets(settings: EvalConfig, dataset: Dataset) -> dict[str, PictureSet]:
     few = random_order(len(train), min(settings.samples, len(train)))
     return {
         REAL: rows_of(valid, random_rows(len(valid), settings.pictures)),
-        TRAIN: rows_of(train, few),
+        FLOOR: rows_of(train, few),
         TRAIN_ALL: rows_of(train, random_rows(len(train), KEPT)),
     }
 
