@@ -98,13 +98,14 @@ def of_likelihood(
     results = summarize(evaluation, trained.model, config, importance_samples)
     dimensions = math.prod(config.data.shape)
     of_pictures = values_of(evaluation.pictures, dimensions, importance_samples)
-    having = {name: of_split[faces.rows] for name, of_split in faces.attributes().items()}
+    kind, groups = faces.groups()
+    within = {name: of_split[faces.rows] for name, of_split in groups.items()}
     return Measurement(
         results,
         likelihood_figures(results, of_pictures, importance_samples),
         training_curves(trained.workdir)
         | latent_curves(evaluation.sums, trained.model.resolutions())
-        | slices(having, of_pictures),
+        | slices(within, of_pictures, kind),
         of_pictures,
     )
 

@@ -1,6 +1,7 @@
 """The sets of pictures that the evaluation of a trained model compares."""
 
 import hashlib
+import posixpath
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ from vaejax.tasks.vae.generating import Generator
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import OWN_PRIOR
 
+# More folders than these are no classes, but a way to store many files.
+_MOST_CLASSES = 40
+
 Pictures = UInt8[np.ndarray, "picture height width channel"]
 Rows = Int64[np.ndarray, "row"]
 
@@ -49,6 +53,14 @@ class Measured(NamedTuple):
         """All pictures of the split."""
         return self.dataset.splits[self.split].images
 
+    def groups(self) -> tuple[str, dict[str, Bool[np.ndarray, "picture"]]]:
+        """Returns what groups the pictures, and which pictures of the split are in each group.
+
+        It is `attribute` or, for data without attributes, `folder`; there may be no groups.
+        """
+        attributes = self.attributes()
+        return ("attribute", attributes) if attributes else ("folder", self.folders())
+
     def attributes(self) -> dict[str, Bool[np.ndarray, "picture"]]:
         """Returns whether each picture of the split has an attribute, by its name; may be empty."""
         names = self.dataset.fingerprint.get("attribute_names", [])
@@ -56,6 +68,18 @@ class Measured(NamedTuple):
         if columns is None or not names:
             return {}
         return {name: np.asarray(columns[:, i]) > 0 for i, name in enumerate(names)}
+
+    def folders(self) -> dict[str, Bool[np.ndarray, "picture"]]:
+        """Returns whether each picture of the split lies in a folder, by the folder's name.
+
+        It is empty if all lie in one folder, or if there are too many to be classes.
+        """
+        names = self.dataset.splits[self.split].names
+        parents = np.array([posixpath.dirname(name) for name in names])
+        found = np.unique(parents)
+        if not 1 < len(found) <= _MOST_CLASSES:
+            return {}
+        return {str(name) or ".": parents == name for name in found}
 
     def as_set(self) -> PictureSet:
         """Returns the pictures as a set, whose statistics can be cached."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from vaejax.data.feed.subsets import random_rows
 from vaejax.evaluation.observing import KEPT
@@ -12,9 +12,9 @@ from vaejax.metrics.neighbours import nearest
 from vaejax.records.pictures import grid, interleave_rows
 from vaejax.tasks.vae.generating import Generator
 from vaejax.trained.measurements import Measurement
-from vaejax.trained.picture_sets import Measured
+from vaejax.trained.picture_sets import Measured, Rows
 
-_COLUMNS, _ROWS = 12, 5
+_COLUMNS, _ROWS, _GROUPS = 12, 5, 4
 Sheet = UInt8[np.ndarray, "height width channel"]
 
 
@@ -37,8 +37,9 @@ def sheets(
         shown["Samples"] = grid(_pictures(sets[SAMPLES], _COLUMNS * _ROWS), _COLUMNS)
     pairs = {"Reconstructions below their originals": faces.rows[: 2 * _COLUMNS]}
     if "psnr" in measured.of_pictures:
-        worst = np.argsort(measured.of_pictures["psnr"])[:_COLUMNS]
-        pairs["Worst reconstructions (lowest PSNR)"] = faces.rows[worst]
+        psnr = measured.of_pictures["psnr"]
+        pairs["Worst reconstructions (lowest PSNR)"] = faces.rows[np.argsort(psnr)[:_COLUMNS]]
+        pairs |= _hardest_groups(faces, psnr)
     for title, rows in pairs.items():
         originals = np.asarray(faces.images[rows])
         decoded = _pictures(generator.reconstructions(faces.images, rows), len(rows))
@@ -54,6 +55,17 @@ def sheets(
             interleave_rows(_some(sets[SAMPLES], closest), copied, _COLUMNS), _COLUMNS
         )
     return shown
+
+
+def _hardest_groups(faces: Measured, psnr: Float[np.ndarray, "picture"]) -> dict[str, Rows]:
+    """Returns the first rows of the groups with the lowest mean PSNR, by the title of a sheet."""
+    kind, groups = faces.groups()
+    within = {name: of_split[faces.rows] for name, of_split in groups.items()}
+    within = {name: places for name, places in within.items() if places.sum() >= _COLUMNS}
+    hardest = sorted(within, key=lambda name: psnr[within[name]].mean())[:_GROUPS]
+    rows = {name: faces.rows[within[name]][:_COLUMNS] for name in hardest}
+    title = f"Reconstructions by {kind}, where PSNR is lowest: {', '.join(hardest)}"
+    return {title: np.concatenate(list(rows.values()))} if rows else {}
 
 
 def _pictures(pictures: PictureSet, count: int) -> UInt8[np.ndarray, "batch height width channel"]:

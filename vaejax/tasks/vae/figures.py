@@ -15,7 +15,7 @@ _LIKELIHOOD = "Likelihood"
 _RECONSTRUCTION = "Reconstructions beside their originals"
 _ELBO = "evidence lower bound with one sample of z"
 _SHOWN = "posterior mean, decoded, rounded to 8 bits"
-# Attributes of fewer pictures than this are not shown.
+# Groups of fewer pictures than this are not shown.
 _LEAST_OF_SLICE = 20
 # Numbers without a spread: their label and unit.
 _LABELS = {
@@ -85,27 +85,26 @@ def figures(
 
 
 def slices(
-    attributes: Mapping[str, Bool[np.ndarray, "picture"]], of_pictures: Values
+    groups: Mapping[str, Bool[np.ndarray, "picture"]], of_pictures: Values, kind: str
 ) -> dict[str, dict]:
-    """Returns charts of the ELBO and of the PSNR by attribute, with their spreads.
+    """Returns charts of the ELBO and of the PSNR by group of pictures, with their spreads.
 
     Args:
-      attributes: whether each picture has an attribute, by its name.
+      groups: whether each picture is in a group, by its name.
       of_pictures: what `values_of` returns.
+      kind: what the groups are: `attribute` or `folder`.
     """
-    groups = {
-        name: having for name, having in attributes.items() if having.sum() >= _LEAST_OF_SLICE
-    }
+    groups = {name: within for name, within in groups.items() if within.sum() >= _LEAST_OF_SLICE}
     if not groups:
         return {}
     groups = {"all": np.ones_like(next(iter(groups.values()))), **groups}
     charts = {}
     for name, label in {"elbo_bits_per_dim": "ELBO, bits/dim", "psnr": "PSNR, dB"}.items():
-        estimates = [mean_estimate(of_pictures[name][having]) for having in groups.values()]
-        charts[f"{name}_by_attribute"] = {
-            "title": f"{label} by attribute",
-            "x": [f"{group} ({having.sum():,})" for group, having in groups.items()],
-            "x_label": "attribute (pictures)",
+        estimates = [mean_estimate(of_pictures[name][within]) for within in groups.values()]
+        charts[f"{name}_by_{kind}"] = {
+            "title": f"{label} by {kind}",
+            "x": [f"{group} ({within.sum():,})" for group, within in groups.items()],
+            "x_label": f"{kind} (pictures)",
             "y_label": label,
             "lines": {label: [one.value for one in estimates]},
             "spreads": {label: [one.std for one in estimates]},
