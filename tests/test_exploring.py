@@ -148,8 +148,8 @@ def test_no_prior_is_fitted_to_a_ladder(model):
 
 
 def test_evaluation_reports_the_kl_terms_of_resolutions(model):
-    choice = Choice(("likelihood", "thumbnails"))
-    report = measuring.measure(model, importance_samples=2, samples=20, choice=choice)
+    choice = Choice(("likelihood",))
+    report = measuring.measure(model, importance_samples=2, samples=0, choice=choice)
     (path,) = (model.workdir / "evaluations").glob("*.json")
     assert json.loads(path.read_text())["results"] == pytest.approx(report["results"])
     results = report["results"]

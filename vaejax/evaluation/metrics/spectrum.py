@@ -40,9 +40,8 @@ def spectrum(name: str, height: int, width: int) -> Metric:
         }
 
     def curves(rows: RowsOfSets) -> Mapping[str, dict]:
-        shown = {"held-out faces": REAL} | {
-            one.replace("_", " "): one for one in (*_MEASURED, FLOOR)
-        }
+        shown = {"real held-out faces": REAL, "real faces of the floor": FLOOR}
+        shown |= {one.replace("_", " "): one for one in _MEASURED}
         lines = {
             label: np.log10(np.maximum(rows[one].moments.mean() / bands.share, 1e-12)).tolist()
             for label, one in shown.items()
