@@ -43,6 +43,37 @@ def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "batch *shape"]:
     return jax.vmap(lambda key: normal_in_a_row(key, shape))(keys)
 
 
+def great_circle(
+    first: Float[Array, "batch *rest"],
+    second: Float[Array, "batch *rest"],
+    share: Float[Array, "batch"],
+) -> Float[Array, "batch *rest"]:
+    """Interpolates between two draws of standard normal noise so that each point is typical of it.
+
+    The norm of such noise hardly varies, and the middle of a straight line between two draws is
+    shorter by the square root of 2: it would be decoded to an average face. The points between lie
+    on a great circle if both norms are equal (Shoemake, "Animating rotation with quaternion
+    curves", 1985, section 3.3; White, arXiv 1609.04468, section 2.1).
+
+    Args:
+      first: noise at share 0.
+      second: noise at share 1.
+      share: the place between the two, 0..1.
+    """
+    a, b = (noise.reshape(len(noise), -1) for noise in (first, second))
+    lengths = jnp.linalg.norm(a, axis=1) * jnp.linalg.norm(b, axis=1)
+    cosine = jnp.sum(a * b, axis=1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    # Between almost equal directions, or opposite ones, which have no arc of their own: a line.
+    is_arc = (angle > 1e-3) & (angle < math.pi - 1e-3)
+    angle = jnp.where(is_arc, angle, 1.0)
+    weights = [
+        jnp.where(is_arc, jnp.sin(part * angle) / jnp.sin(angle), part)
+        for part in (1.0 - share, share)
+    ]
+    return (a * weights[0][:, None] + b * weights[1][:, None]).reshape(first.shape)
+
+
 def fold_in(keys: Keys, purpose: int | Int[Array, ""]) -> Keys:
     """Folds a number into each key, so that each purpose has random numbers of its own."""
     return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)

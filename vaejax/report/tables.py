@@ -188,4 +188,6 @@ def _counts(figure: Figure) -> str:
 
 def _better(figure: Figure) -> str:
     better = plain(figure.get("better"))
+    if better == "floor" and finite(figure.get("floor")) is None:
+        return MISSING
     return BETTER.get(better, better)

@@ -13,6 +13,7 @@ from vaejax.data import Dataset
 from vaejax.data.feed.subsets import random_rows
 from vaejax.likelihoods import build_likelihood, to_picture
 from vaejax.models import EXACT, build_model
+from vaejax.models.noise import great_circle
 from vaejax.records import pictures
 from vaejax.records.metric_log import NoReporter, Reporter
 from vaejax.runtime.compiling import jit, precise
@@ -81,10 +82,10 @@ class Gallery:
 
 
 def _paths(noise: Float[Array, "face *rest"], steps: int) -> Float[Array, "picture *rest"]:
-    """Straight lines from each face's noise to the next face's, with `steps` points on each.
+    """Arcs from each face's noise to the next face's, with `steps` points on each.
 
-    At most `steps` lines are returned, one after the other.
+    At most `steps` arcs are returned, one after the other.
     """
-    share = jnp.linspace(0.0, 1.0, steps).reshape(1, steps, *[1] * (noise.ndim - 1))
-    path = noise[:-1, None] * (1.0 - share) + noise[1:, None] * share
-    return path[:steps].reshape(-1, *noise.shape[1:])
+    starts, ends = (jnp.repeat(some[:steps], steps, axis=0) for some in (noise[:-1], noise[1:]))
+    shares = jnp.tile(jnp.linspace(0.0, 1.0, steps), len(starts) // steps)
+    return great_circle(starts, ends, shares)

@@ -16,7 +16,7 @@ from vaejax.evaluation.picture_sets import PictureSet
 from vaejax.likelihoods import build_likelihood
 from vaejax.metrics.neighbours import nearest
 from vaejax.models import EXACT, build_model
-from vaejax.models.noise import picture_keys
+from vaejax.models.noise import great_circle, picture_keys
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, round_up, split_batch
 from vaejax.tasks.vae import functions
@@ -67,7 +67,8 @@ class Generator:
         def interpolate(params: dict, first: Array, second: Array) -> Array:
             codes = [posterior(params, images)[0] for images in (first, second)]
             noise = [model.apply({"params": params}, z, method="to_noise") for z in codes]
-            between = jax.tree.map(_midpoint, *noise)
+            half = jnp.full(len(first), 0.5)
+            between = jax.tree.map(lambda a, b: great_circle(a, b, half), *noise)
             return decode(params, model.apply({"params": params}, between, method="from_noise"))
 
         def compiled(function: Callable, out: Any = self._split) -> Callable:
@@ -123,7 +124,7 @@ class Generator:
         )
 
     def interpolations(self, pictures: Pictures, rows: Rows) -> PictureSet:
-        """Returns pictures halfway between each row and the next, on a line in the prior's noise.
+        """Returns pictures halfway between each row and the next, on an arc in the prior's noise.
 
         A line between codes may leave the region in which the prior has mass.
         """
@@ -201,7 +202,3 @@ class Generator:
         if array.dtype == np.int64:
             array = array.astype(np.int32)
         return jax.make_array_from_callback(array.shape, self._split, array.__getitem__)
-
-
-def _midpoint(first: Array, second: Array) -> Array:
-    return (first + second) / 2
