@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vaejax import data
-from vaejax.config import Config
+from vaejax.config import Config, DataConfig
 from vaejax.config.saved import load_json
 from vaejax.errors import DamagedCheckpoint, UserError
 from vaejax.files.paths import local_path
@@ -80,19 +80,30 @@ def open_data(
         raise UserError(
             f"--data_path={path} is not read: the run's pictures are synthetic; leave it out"
         )
-    given = {"path": path, "cache_dir": cache_dir}
-    changes: dict[str, Any] = {
-        key: str(local_path(_FLAGS[key], value))
-        for key, value in given.items()
-        if value is not None
-    }
-    config = dataclasses.replace(trained.config.data, **changes)
+    config = data_config(trained, path, cache_dir)
     try:
         dataset = data.open_dataset(config, cache_setting=_FLAGS["cache_dir"])
     except UserError as error:
         raise UserError(str(error).replace("config.data.path", _FLAGS["path"])) from error
     check_same_data(trained.workdir, trained.data_fingerprint, dataset, _OTHER_DATA)
     return dataset
+
+
+def data_config(
+    trained: TrainedModel, path: str | None = None, cache_dir: str | None = None
+) -> DataConfig:
+    """Returns `config.data` with the paths that the flags name; arguments as for `open_data`.
+
+    Raises:
+      UserError: a path is an address of a network.
+    """
+    given = {"path": path, "cache_dir": cache_dir}
+    changes: dict[str, Any] = {
+        key: str(local_path(_FLAGS[key], value))
+        for key, value in given.items()
+        if value is not None
+    }
+    return dataclasses.replace(trained.config.data, **changes)
 
 
 def _choose(checkpoints: Checkpoints, name: str | int, workdir: Path) -> int:

@@ -1,6 +1,5 @@
 """The parts of an evaluation: likelihoods, reconstructions, and sets of pictures."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -11,13 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from vaejax.data.cache.rows import RowCache
-from vaejax.data.cache.store import cache_root
 from vaejax.data.feed import pipeline
-from vaejax.evaluation.comparing import compare_sets, observer_for
+from vaejax.evaluation.comparing import compare_sets
 from vaejax.evaluation.figures import Figure
 from vaejax.evaluation.metric import Metric
-from vaejax.evaluation.observing import Rows
+from vaejax.evaluation.observing import Observer, Rows
 from vaejax.evaluation.pairs import PairMetric, measure_pairs, pair_figures
 from vaejax.evaluation.picture_sets import REAL, RECONSTRUCTIONS, PictureSet
 from vaejax.priors.fitted import FittedPrior
@@ -134,26 +131,15 @@ def of_pairs(
 
 
 def of_sets(
-    sets: Mapping[str, PictureSet],
-    metrics: Sequence[Metric],
-    mesh: Mesh,
-    batch_size: int,
-    trained: TrainedModel,
-    cache_dir: str | None,
+    sets: Mapping[str, PictureSet], metrics: Sequence[Metric], observer: Observer
 ) -> Measurement:
     """Compares sets of pictures with real faces, and shows progress.
 
     Args:
       sets: the sets by name.
       metrics: the metrics.
-      mesh: the devices.
-      batch_size: pictures in a batch.
-      trained: the model; its config names the cache.
-      cache_dir: replaces `config.data.cache_dir`; None leaves it.
+      observer: what `evaluation.comparing.observer_for` returns for these metrics.
     """
-    data = trained.config.data
-    root = cache_root(dataclasses.replace(data, cache_dir=cache_dir or data.cache_dir))
-    observer = observer_for(metrics, mesh, batch_size=batch_size, cache=RowCache(root))
     found = compare_sets(sets, metrics, observer)
     return _of_figures(found.figures)._replace(curves=found.curves, rows=found.rows)
 

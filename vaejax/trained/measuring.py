@@ -7,8 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from vaejax.data.cache.rows import RowCache
+from vaejax.data.cache.store import cache_root
 from vaejax.errors import UserError
 from vaejax.evaluation.choosing import EVERYTHING, Choice, Chosen, chosen_metrics, measurable
+from vaejax.evaluation.comparing import observer_for
 from vaejax.evaluation.findings import findings
 from vaejax.files.atomic import check_writable, replacing
 from vaejax.files.strict_json import dumps
@@ -18,7 +21,7 @@ from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
 from vaejax.trained.factors import of_factors
-from vaejax.trained.loading import open_data
+from vaejax.trained.loading import data_config, open_data
 from vaejax.trained.measurements import joined, of_likelihood, of_pairs, of_sets
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.picture_sets import Measured, measured_faces, sets_of
@@ -97,8 +100,10 @@ def measure(
     if chosen.of_pairs:
         parts.append(of_pairs(sets, chosen.of_pairs, mesh, generator.batch_size))
     if set_metrics:
+        cache = RowCache(cache_root(data_config(trained, cache_dir=cache_dir)))
         size = generator.batch_size
-        parts.append(of_sets(sets, set_metrics, mesh, size, trained, cache_dir))
+        observer = observer_for(set_metrics, mesh, batch_size=size, cache=cache)
+        parts.append(of_sets(sets, set_metrics, observer))
     if chosen.factors:
         parts.append(of_factors(generator, faces, sets))
     measured = joined(parts)
