@@ -18,6 +18,7 @@ from vaejax.records.pictures import grid
 from vaejax.records.progress import say
 from vaejax.records.tables import markdown
 from vaejax.report import render
+from vaejax.report.numbers import measured
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
 from vaejax.trained.loading import load, open_data
@@ -147,10 +148,10 @@ def table(runs: Sequence[Evaluated], names: Sequence[str]) -> list[dict[str, Any
             continue
         row: dict[str, Any] = {"figure": name, "better": figure["better"]}
         for run, shown in zip(runs, names):
-            row[shown] = _measured(run.figures[name]["value"], run.figures[name]["spread"])
-        row["real faces"] = _measured(figure["floor"], figure["floor_spread"])
+            row[shown] = measured(run.figures[name]["value"], run.figures[name]["spread"])
+        row["real faces"] = measured(figure["floor"], figure["floor_spread"])
         for run, shown in zip(runs[1:], names[1:]):
-            row[f"{shown} - {names[0]}"] = _measured(*difference(runs[0], run, name))
+            row[f"{shown} - {names[0]}"] = measured(*difference(runs[0], run, name))
         rows.append(row)
     return rows
 
@@ -165,12 +166,6 @@ def difference(one: Evaluated, other: Evaluated, name: str) -> tuple[float, floa
     spreads = [a["spread"], b["spread"]]
     std = None if None in spreads else math.hypot(*spreads)
     return b["value"] - a["value"], std
-
-
-def _measured(value: float | None, spread: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" + ("" if spread is None else f" ± {spread:.1g}")
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:
