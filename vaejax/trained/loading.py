@@ -33,11 +33,17 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
       checkpoint: `best` (by validation; the latest if none was validated), `latest`, or a step.
 
     Raises:
-      UserError: there is no run, no checkpoint or not this one, or no device can be used.
+      UserError: there is no run, it trained no VAE, there is no checkpoint or not this one, or no
+        device can be used.
       DamagedCheckpoint: the checkpoint cannot be read; a `UserError`.
     """
     workdir = local_path("workdir", workdir)
     config = load_json(workdir / "config.json")
+    if not config.is_vae:
+        raise UserError(
+            f"{workdir} holds a network of attributes and no VAE; name the run of a VAE, which "
+            "`python -m vaejax.evaluate --attributes=DIR` measures with this network"
+        )
     check_devices()
     with quiet_libraries():
         return _load(workdir, config, checkpoint)
