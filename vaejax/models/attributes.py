@@ -20,7 +20,8 @@ from vaejax.models.blocks import (
 )
 
 Pictures = Num[Array | np.ndarray, "batch height width channel"]
-# Channels are normalised in this many groups, or in as many as divide their number.
+# Channels are normalised in this many groups, fewer if these do not divide their number or would
+# have a single channel: normalised alone, a channel loses the colours of the picture.
 _GROUPS = 8
 
 
@@ -156,7 +157,7 @@ class NormalizedBlock(nn.Module):
 
 def _normalized(x: Maps, dtype: jnp.dtype) -> Maps:
     """Normalises the groups of channels, and activates; called within a compact method."""
-    groups = math.gcd(_GROUPS, x.shape[-1])
+    groups = max(1, math.gcd(2 * _GROUPS, x.shape[-1]) // 2)
     return activation(nn.GroupNorm(groups, dtype=dtype)(x))
 
 

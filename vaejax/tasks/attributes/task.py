@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -32,7 +33,7 @@ NET = "attributes"
 # with which training begins.
 _DIVERGED = 2 * math.log(2)
 
-Sums = dict[str, Float[Array, ""]]
+Sums = dict[str, Float[Array | np.ndarray, ""]]
 
 
 class AttributeTask:
