@@ -11,9 +11,9 @@ def get_config():
     config.data.source = "celeba"
     config.data.path = "data/celeba"
     config.model.name = "attributes"
-    config.model.widths = (48, 96, 192)
-    config.model.blocks = (1, 1, 1)
-    config.train.steps = 2_000
-    config.train.eval_every = 250
-    config.train.save_every = 250
+    config.optimizer.weight_decay = 0.05
+    # Six epochs of 16,000 faces, some five minutes on two CPU cores; all of CelebA deserves more.
+    config.train.steps = 1_500
+    config.train.eval_every = 300
+    config.train.save_every = 300
     return config

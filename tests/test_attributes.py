@@ -60,8 +60,8 @@ def test_the_network_learns_what_can_be_seen(run):
     lines = metrics(run)
     last = lines[-1]
     assert (last["split"], last["pictures"]) == ("valid", 24.0)
-    assert set(last["accuracy_by_attribute"][::2]) == {1.0}
-    assert set(last["average_precision_by_attribute"][::2]) == {1.0}
+    ranked = np.array(last["average_precision_by_attribute"], float)
+    assert np.all(ranked[::2] == 1.0) and np.nanmean(ranked[3::2]) < 0.8
     # No picture has the second, so half of its measures are not defined.
     assert last["accuracy_by_attribute"][1] == 1.0
     assert last["balanced_accuracy_by_attribute"][1] is None

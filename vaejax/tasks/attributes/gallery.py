@@ -35,9 +35,9 @@ class Gallery:
           dataset: its validation pictures are shown, else its training pictures.
           directory: the directory of the files.
         """
-        source = dataset.shown()
-        self._faces = np.asarray(source[random_rows(len(source), _FACES)])
-        self._directory = directory
+        # The cache file: faces are read batch by batch, since many large ones would fill memory.
+        self._source, self._directory = dataset.shown(), directory
+        self._faces = random_rows(len(self._source), _FACES)
         network = build_attribute_network(config, EXACT)
         names = attribute_names(dataset.fingerprint, network.attributes)
         # From the whole list, because the names of similar attributes are neighbours.
@@ -57,7 +57,8 @@ class Gallery:
         (network,) = params.values()
         logits = self._predicted(network)
         highest = np.argsort(-logits, axis=0, kind="stable")[: self._columns]
-        faces = np.concatenate([self._faces[highest[:, row]] for row in self._shown])
+        chosen = [self._source[self._faces[highest[:, row]]] for row in self._shown]
+        faces = np.concatenate(chosen)
         sheet = _named(pictures.grid(faces, self._columns), list(self._shown.values()))
         pictures.save(self._directory / f"attributes_{step:08d}.png", sheet)
         reporter.picture(step, "attributes", sheet)
@@ -67,7 +68,8 @@ class Gallery:
         found = []
         for start in range(0, len(self._faces), _BATCH):
             rows = np.minimum(np.arange(start, start + _BATCH), len(self._faces) - 1)
-            found.append(jax.device_get(self._logits(params, self._faces[rows])))
+            batch = np.asarray(self._source[self._faces[rows]])
+            found.append(jax.device_get(self._logits(params, batch)))
         return np.concatenate(found)[: len(self._faces)]
 
 
