@@ -26,9 +26,7 @@ def finish(workdir: Path, dataset: Dataset) -> None:
     """
     if not load_json(workdir / "config.json").is_vae:
         say(f"pictures of the training: {workdir / 'pictures'}")
-        say(
-            f"measure a VAE with it: python -m vaejax.evaluate --workdir=VAE --attributes={workdir}"
-        )
+        say(f"measure a VAE: python -m vaejax.evaluate --workdir=DIR --attributes={workdir}")
         return
     trained = load(workdir)
     missing = [name for name in trained.config.prior.fitted if not is_fitted(trained, name)]
