@@ -88,7 +88,7 @@ def _sentences(figure: Figure, of: str) -> Iterator[str]:
 
 
 def _attributes(figure: Figure, chart: Mapping[str, Any], of: str) -> Iterator[str]:
-    """Names the attributes that are missing most; those that are too frequent if none is missing.
+    """Names the attributes that are missing most, or, if none is, those that are too frequent.
 
     Args:
       figure: the mean difference of the shares.
@@ -100,21 +100,25 @@ def _attributes(figure: Figure, chart: Mapping[str, Any], of: str) -> Iterator[s
         return
     ours, real = (chart["lines"][name] for name in (of, REAL_FACES))
     spreads = zip(*(chart["spreads"][name] for name in (of, REAL_FACES)))
-    surely = [
-        (share - true, f"{name} {_percent(share)} against {_percent(true)} of real faces")
+    # Sorted by the part that is left: without any of the few glasses, a kind of face is missing.
+    surely = sorted(
+        (
+            share / max(true, 1e-9),
+            f"{name} {_percent(share)} against {_percent(true)} of real faces",
+        )
         for name, share, true, (one, two) in zip(chart["x"], ours, real, spreads)
         if abs(share - true) > _DEVIATIONS * (one**2 + two**2) ** 0.5
-    ]
-    missing = sorted(one for one in surely if one[0] < 0)[:_MOST_NAMED]
+    )
+    missing = [words for ratio, words in surely if ratio < 1]
+    excess = [words for ratio, words in reversed(surely) if ratio > 1]
     if missing:
-        yield f"{of} lack attributes: {', '.join(words for _, words in missing)}"
-    elif surely:
-        most = sorted(surely, reverse=True)[:_MOST_NAMED]
-        yield f"{of} have attributes too often: {', '.join(words for _, words in most)}"
+        yield f"{of} lack attributes: {', '.join(missing[:_MOST_NAMED])}"
+    elif excess:
+        yield f"{of} have attributes too often: {', '.join(excess[:_MOST_NAMED])}"
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0f}%" if share >= 1 else f"{share:.1f}%"
+    return f"{share:.1f}%" if 0 < share < 1 else f"{share:.0f}%"
 
 
 def _differs(figure: Figure) -> bool:
