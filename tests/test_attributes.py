@@ -234,8 +234,8 @@ def test_the_metric_compares_shares():
 def test_a_finding_names_what_is_missing():
     sets = {"real": rows(0.1, 0.05, 0.5), "train_pictures": rows(0.1, 0.05, 0.5)}
     for shares, words in (
-        ((0.01, 0.05, 0.8), "samples lack attributes: Eyeglasses 1% (real faces 10%)"),
-        ((0.1, 0.05, 0.8), "samples have attributes too often: Smiling 80% (real faces 50%)"),
+        ((0.01, 0.05, 0.8), "samples lack attributes: Eyeglasses 1% against 10% of real faces"),
+        ((0.1, 0.05, 0.8), "samples have attributes too often: Smiling 80% against 50%"),
     ):
         of = sets | {"samples": rows(*shares)}
         (sentence,) = findings(METRIC.figures(of), METRIC.curves(of))
