@@ -21,7 +21,7 @@ from vaejax.config.settings import (
     setting_of,
 )
 from vaejax.errors import UserError
-from vaejax.models import build_model
+from vaejax.tasks import build_task
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.py"))
 
@@ -30,7 +30,7 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.py"))
 def test_every_config_file_is_valid(path):
     config = resolve(of_file(path))
     assert config.data.crop != "auto"
-    build_model(config)
+    build_task(config)
 
 
 def test_the_defaults_are_valid_and_survive_json():

@@ -23,7 +23,10 @@ METRICS = flags.DEFINE_list(
     "metrics", None, "Names of metrics (default: all for which this machine has what they need)."
 )
 FEATURES = flags.DEFINE_enum(
-    "features", "resnet", ["resnet", "vgg", "inception"], "Network whose features are compared."
+    "features",
+    "resnet",
+    ["resnet", "vgg", "inception", "attributes"],
+    "Network whose features are compared.",
 )
 INCEPTION = flags.DEFINE_string(
     "inception", None, "File of FID's Inception, such as pt_inception-2015-12-05-6726825d.pth."
@@ -31,6 +34,10 @@ INCEPTION = flags.DEFINE_string(
 FID_PROTOCOL = flags.DEFINE_enum(
     "fid_protocol", "clean", ["tf", "pytorch", "clean"], "How FID resizes and scales pictures."
 )
+ATTRIBUTES = flags.DEFINE_string(
+    "attributes", None, "The work directory of a network of attributes, for the metric and the "
+    "feature space of this name.",
+)  # fmt: skip
 VGG = flags.DEFINE_string("vgg", None, "File of torchvision's VGG16, for LPIPS and --features=vgg.")
 REPORT = flags.DEFINE_string("report", None, "An HTML file to write as well.")
 DATA_PATH = cli.define_data_path()
@@ -42,7 +49,9 @@ def main() -> None:
     """Evaluates the model, prints the figures, and writes JSON to `WORKDIR/evaluations/`."""
     workdir = cli.existing_run(cli.given(WORKDIR))
     report = local_path("--report", REPORT.value) if REPORT.value else None
+    network = ATTRIBUTES.value and cli.existing_run(ATTRIBUTES.value, "--attributes=")
     from vaejax.evaluation.choosing import Choice
+    from vaejax.trained.attribute_network import load_attribute_network
     from vaejax.trained.loading import load
     from vaejax.trained.measuring import measure
 
@@ -59,6 +68,7 @@ def main() -> None:
             inception=INCEPTION.value,
             fid_protocol=FID_PROTOCOL.value,
             vgg=VGG.value,
+            attributes=load_attribute_network(network) if network else None,
         ),
         report=report,
         data_path=DATA_PATH.value,

@@ -2,7 +2,7 @@
 
 from vaejax.config.defaults import default_config, ladder_config
 from vaejax.config.likelihoods import LocationScaleConfig, MixtureConfig
-from vaejax.config.models import ConvConfig, LadderConfig
+from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig
 from vaejax.config.priors import (
     FITTED_PRIORS,
     CouplingFlowConfig,
@@ -23,6 +23,7 @@ from vaejax.config.schema import (
 __all__ = [
     "CROPS",
     "FITTED_PRIORS",
+    "AttributesConfig",
     "Config",
     "ConvConfig",
     "CouplingFlowConfig",

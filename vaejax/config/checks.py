@@ -1,10 +1,27 @@
 """Checks settings that are each valid but do not go together."""
 
+import dataclasses
 import difflib
 
 from vaejax.config import Config, EvalConfig, TrainConfig
 from vaejax.errors import UserError
 from vaejax.files.paths import check_no_address
+
+# The settings that only a VAE has, by section; (): all of the section.
+_OF_VAE: dict[str, tuple[str, ...]] = {
+    "likelihood": (),
+    "prior": (),
+    "objective": (),
+    "eval": (
+        "importance_samples",
+        "metrics",
+        "metrics_every",
+        "samples",
+        "features",
+        "weights",
+        "best_by",
+    ),
+}
 
 
 def check_together(config: Config) -> None:
@@ -14,10 +31,13 @@ def check_together(config: Config) -> None:
         check_no_address(f"config.data.{key}", getattr(config.data, key))
     check_no_address("config.eval.weights", config.eval.weights)
     config.model.check(config.data.image_size)
-    config.prior.check(config.model)
-    config.likelihood.check(config.model)
+    if config.is_vae:
+        config.prior.check(config.model)
+        config.likelihood.check(config.model)
+        _check_features(config.eval)
+    else:
+        _check_without_vae(config)
     _check_loop(config.train)
-    _check_features(config.eval)
     if 0 < config.optimizer.guard <= 1:
         raise UserError(
             f"config.optimizer.guard={config.optimizer.guard} would scale down gradients of "
@@ -60,6 +80,19 @@ def _check_features(settings: EvalConfig) -> None:
             f"config.eval.weights={settings.weights!r} is not read by config.eval.features="
             "'resnet', whose weights come with a package; name vgg or inception"
         )
+
+
+def _check_without_vae(config: Config) -> None:
+    """Raises UserError for a setting of VAEs that the config of another network changes."""
+    default = Config()
+    for section, keys in _OF_VAE.items():
+        given, usual = (dataclasses.asdict(getattr(one, section)) for one in (config, default))
+        for key, value in given.items():
+            if (not keys or key in keys) and value != usual.get(key):
+                raise UserError(
+                    f"config.{section}.{key}={value!r} is of a VAE, and config.model.name="
+                    f"{config.model.name} has none; leave it out"
+                )
 
 
 def _check_source(source: str) -> None:

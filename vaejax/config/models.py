@@ -11,7 +11,7 @@ LEAST_FEATURES = 16
 
 @dataclass(frozen=True)
 class LevelsConfig:
-    """The settings of all models: levels, each half as high and wide as the one before."""
+    """The settings of all networks: levels, each half as high and wide as the one before."""
 
     name: str = option("")
     # Channels at each resolution, finest first; each level halves height and width.
@@ -117,4 +117,17 @@ class LadderConfig(LevelsConfig):
             )
 
 
-ModelConfig = ConvConfig | LadderConfig
+@dataclass(frozen=True)
+class AttributesConfig(LevelsConfig):
+    """No VAE, but a network that predicts the attributes of pictures, such as CelebA's forty."""
+
+    name: str = option("attributes")
+    # Number of attributes in the data.
+    attributes: int = option(40, low=1)
+    # Size of the feature vector from which one linear layer predicts all attributes.
+    features: int = option(256, low=1)
+
+    has_groups: ClassVar[bool] = False
+
+
+ModelConfig = ConvConfig | LadderConfig | AttributesConfig

@@ -7,7 +7,7 @@ the result and returns the frozen `Config` that the rest of the package uses.
 from dataclasses import dataclass, field
 
 from vaejax.config.likelihoods import LikelihoodConfig, LogisticConfig
-from vaejax.config.models import ConvConfig, ModelConfig
+from vaejax.config.models import AttributesConfig, ConvConfig, ModelConfig
 from vaejax.config.options import option
 from vaejax.config.priors import CouplingFlowConfig, PriorConfig
 
@@ -175,3 +175,8 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    @property
+    def is_vae(self) -> bool:
+        """Whether the run trains a VAE, and not a network of attributes."""
+        return not isinstance(self.model, AttributesConfig)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from vaejax.errors import UserError
 from vaejax.evaluation.metric import Metric
+from vaejax.evaluation.metrics.attributes import attributes
 from vaejax.evaluation.metrics.faces import faces
 from vaejax.evaluation.metrics.frechet import frechet
 from vaejax.evaluation.metrics.kid import kid
@@ -14,6 +15,7 @@ from vaejax.evaluation.metrics.spectrum import spectrum
 from vaejax.evaluation.pairs import PairMetric, ms_ssim_metric, perceptual_metric
 from vaejax.evaluation.picture_sets import REAL_SETS, SAMPLES, PictureSet
 from vaejax.features import Extractor
+from vaejax.features.attributes import AttributeNetwork
 from vaejax.features.faces import load_face_detector
 from vaejax.features.inception import load_inception
 from vaejax.features.resnet import load_resnet
@@ -31,10 +33,10 @@ USUAL = (LIKELIHOOD, "ms_ssim", "perceptual", *OF_SETS)
 """The names of the metrics that are measured if none is named."""
 IN_TRAINING = ("ms_ssim", "perceptual", *OF_SETS)
 """The names of the metrics that validations can measure too, beside the likelihood."""
-FACTORS = "factors"
-METRICS = (*USUAL, FACTORS)
+ATTRIBUTES, FACTORS = "attributes", "factors"
+METRICS = (*USUAL, ATTRIBUTES, FACTORS)
 """The names of all metrics."""
-SPACES = ("resnet", "vgg", "inception")
+SPACES = ("resnet", "vgg", "inception", "attributes")
 """The names of the feature spaces."""
 
 thumbnails = Extractor(
@@ -50,12 +52,13 @@ class Choice(NamedTuple):
 
     Attributes:
       metrics: names of `METRICS`; None for those of `USUAL` for which this machine has what they
-        need.
+        need, and for `attributes` if there is such a network.
       features: the feature space, one of `SPACES`.
       inception: file of FID's Inception; needed by the feature space `inception`.
       fid_protocol: preprocessing of FID: `tf`, `pytorch` or `clean`.
       vgg: file of torchvision's VGG16, for the feature space `vgg` and for LPIPS; None takes the
         weights of a package.
+      attributes: a network of attributes; needed by the metric and the feature space of that name.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -63,6 +66,7 @@ class Choice(NamedTuple):
     inception: str | None = None
     fid_protocol: str = "clean"
     vgg: str | None = None
+    attributes: AttributeNetwork | None = None
 
 
 EVERYTHING = Choice()
@@ -93,7 +97,9 @@ def chosen_metrics(choice: Choice, height: int, width: int) -> Chosen:
       UserError: a name is unknown; or a metric that was named needs a package or a file that is
         missing or damaged. If none was named, such metrics are left out.
     """
-    names = USUAL if choice.metrics is None else choice.metrics
+    names = choice.metrics
+    if names is None:
+        names = USUAL if choice.attributes is None else (*USUAL, ATTRIBUTES)
     for name in names:
         if name not in METRICS:
             raise UserError(f"metric {name!r} is unknown; known: {', '.join(METRICS)}")
@@ -133,6 +139,9 @@ def chosen_metrics(choice: Choice, height: int, width: int) -> Chosen:
                 of_sets.append(OF_FEATURES[name](name, extractor, _part(name, choice.features)))
     if "faces" in names and (detector := loaded(load_face_detector, "faces are")):
         of_sets.append(faces("faces", detector))
+    if ATTRIBUTES in names:
+        network = _attributes(choice, "--metrics=attributes")
+        of_sets.append(attributes(ATTRIBUTES, network.predictor(), network.attributes))
     return Chosen(LIKELIHOOD in names, FACTORS in names, of_pairs, of_sets, left_out)
 
 
@@ -184,7 +193,18 @@ def _space(choice: Choice) -> Extractor:
                 "--features=inception needs the network's file; name it with --inception=FILE"
             )
         return load_inception(choice.inception, choice.fid_protocol)
+    if choice.features == "attributes":
+        return _attributes(choice, "--features=attributes").feature_space()
     return load_resnet() if choice.features == "resnet" else load_vgg(choice.vgg)
+
+
+def _attributes(choice: Choice, wanted: str) -> AttributeNetwork:
+    if choice.attributes is None:
+        raise UserError(
+            f"{wanted} needs a network of attributes; train one with configs/celeba_attributes.py, "
+            "and name its work directory with --attributes=DIR"
+        )
+    return choice.attributes
 
 
 def _part(name: str, space: str) -> str:

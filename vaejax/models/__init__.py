@@ -6,12 +6,14 @@ from flax import linen as nn
 from jaxtyping import PRNGKeyArray
 
 from vaejax.config import (
+    AttributesConfig,
     Config,
     ConvConfig,
     LadderConfig,
     LocationScaleConfig,
     MixtureConfig,
 )
+from vaejax.errors import UserError
 from vaejax.models.conv import ConvDecoder, ConvEncoder
 from vaejax.models.heads import MixtureHead, PixelHead
 from vaejax.models.inference import Codes, Inference
@@ -35,6 +37,9 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
       config: config of the run; `data`, `model`, `likelihood` and `prior` are read.
       dtype: dtype of the activations, such as `float32`; None means `config.model.dtype`, the
         dtype of training.
+
+    Raises:
+      UserError: the model is no VAE.
     """
     data, head = config.data, _build_head(config)
     activations = jnp.dtype(dtype or config.model.dtype)
@@ -57,6 +62,11 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
             encoder = ConvEncoder(model.latent_size, *shape)
             decoder = ConvDecoder((*data.image_size, head.inputs()), *shape)
             return VAE(encoder, decoder, head, build_prior(config.prior, model.latent_size))
+        case AttributesConfig() as model:
+            raise UserError(
+                f"config.model.name={model.name} is no VAE; begin with the config file of a VAE, "
+                "such as configs/celeba.py"
+            )
 
 
 def _build_head(config: Config) -> MixtureHead | PixelHead:

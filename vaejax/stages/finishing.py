@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vaejax.config.saved import load_json
 from vaejax.data import Dataset
 from vaejax.records import pictures
 from vaejax.records.progress import say
@@ -12,6 +13,8 @@ from vaejax.trained.loading import load
 def finish(workdir: Path, dataset: Dataset) -> None:
     """Fits the missing priors of `config.prior.fitted`, draws samples, and prints where they are.
 
+    For a network of attributes, which is no VAE, it only prints what to do with it.
+
     Args:
       workdir: work directory of the run.
       dataset: the data set that training has opened. It is not opened again, because pictures may
@@ -21,6 +24,10 @@ def finish(workdir: Path, dataset: Dataset) -> None:
       UserError: there is no checkpoint, or the codes are too few for a prior.
       OSError: a file cannot be written.
     """
+    if not load_json(workdir / "config.json").is_vae:
+        say(f"pictures of the training: {workdir / 'pictures'}")
+        say(f"measure a VAE: python -m vaejax.evaluate --workdir=DIR --attributes={workdir}")
+        return
     trained = load(workdir)
     missing = [name for name in trained.config.prior.fitted if not is_fitted(trained, name)]
     if missing:

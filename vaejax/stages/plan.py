@@ -13,7 +13,7 @@ from vaejax.trained.loading import load
 
 
 def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedStage]:
-    """Returns the stages of a run: the model, and if the config names it, the flow prior.
+    """Returns the stages of a run: the model, and if a VAE's config names it, the flow prior.
 
     The flow prior's stage is skipped if the prior of the best checkpoint already exists.
 
@@ -34,4 +34,5 @@ def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedS
             return None
         return flow_prior_stage(trained, dataset, group)
 
-    return [model, flow_prior] if NAME in config.prior.fitted else [model]
+    has_flow = config.is_vae and NAME in config.prior.fitted
+    return [model, flow_prior] if has_flow else [model]

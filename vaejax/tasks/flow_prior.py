@@ -18,14 +18,14 @@ from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.records import pictures
 from vaejax.records.ranking import Ranking
 from vaejax.runtime.mesh import split_batch, to_devices
+from vaejax.tasks.overfitting import OverfittingWatch
 
 FLOW, WHITENING = "flow", "whitening"
 # Samples of noise and time for each code in a validation; with one, the mean would vary too much.
 _DRAWS = 8
 _EVALUATION_SEED = 2**31 - 3
-# Ratios of a loss to the lowest loss of the run: above the first, training has diverged; above the
-# second, a validation loss shows overfitting.
-_DIVERGED, _OVERFITTED = 4.0, 1.05
+# Ratio of a loss to the lowest loss of the run, above which training has diverged.
+_DIVERGED = 4.0
 
 Codes = Float[np.ndarray, "picture latent"]
 Draw = Callable[[Float[Array, "count latent"]], UInt8[np.ndarray, "count height width channel"]]
@@ -138,9 +138,12 @@ class FlowPriorTask:
 
     describe_validation = describe
 
-    def health(self) -> "OverfittingWatch":
+    def health(self) -> OverfittingWatch:
         """Returns the watch that warns of overfitting to the codes."""
-        return OverfittingWatch()
+        return OverfittingWatch(
+            "codes",
+            "the best checkpoint becomes the prior, and more pictures would make a better one",
+        )
 
     def divergence(self, step: int, values: dict[str, float], lowest: float) -> str:
         """Returns why training has diverged; empty if it has not.
@@ -181,30 +184,6 @@ class FlowPriorTask:
 
 def _whitened(gaussian: Gaussian, codes: Codes) -> Codes:
     return np.asarray(gaussian.to_noise(jnp.asarray(codes)))
-
-
-class OverfittingWatch:
-    """Warns once, at the first validation whose loss is more than 5% above the lowest one."""
-
-    def __init__(self):
-        """Starts without a validation and without a warning."""
-        self._best, self._said = float("inf"), False
-
-    def training(self, step: int, values: dict[str, float]) -> list[str]:
-        """Returns no warnings: only a validation shows overfitting."""
-        return []
-
-    def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
-        """Returns the warning, at the first validation that shows overfitting."""
-        self._best = min(self._best, valid["loss"])
-        if self._said or valid["loss"] <= _OVERFITTED * self._best:
-            return []
-        self._said = True
-        return [
-            f"overfitting: the loss over the validation codes rose to {valid['loss']:.3f} from its "
-            f"lowest value, {self._best:.3f}; the best checkpoint becomes the prior, and more "
-            "pictures would make a better one"
-        ]
 
 
 class MeanLoss:

@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jaxtyping import PyTree
 
 from vaejax import data
 from vaejax.config import Config, DataConfig
@@ -13,11 +15,12 @@ from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.digests import digest
 from vaejax.runtime.mesh import check_devices, replicated, single_device_mesh
 from vaejax.runtime.quiet import quiet_libraries
-from vaejax.tasks.vae import NET, ranking, vae_task
+from vaejax.tasks.vae import NET, vae_task
 from vaejax.trained.model import TrainedModel
 from vaejax.training.same_data import check_same_data
 from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
+from vaejax.training.task import Task
 
 _FLAGS = {"path": "--data_path", "cache_dir": "--cache_dir"}
 _OTHER_DATA = "name the data it was trained on with --data_path, or make it what it was"
@@ -33,33 +36,69 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
       checkpoint: `best` (by validation; the latest if none was validated), `latest`, or a step.
 
     Raises:
-      UserError: there is no run, no checkpoint or not this one, or no device can be used.
+      UserError: there is no run, it trained no VAE, there is no checkpoint or not this one, or no
+        device can be used.
       DamagedCheckpoint: the checkpoint cannot be read; a `UserError`.
     """
     workdir = local_path("workdir", workdir)
     config = load_json(workdir / "config.json")
+    if not config.is_vae:
+        raise UserError(
+            f"{workdir} holds a network of attributes and no VAE; name the run of a VAE, which "
+            "`python -m vaejax.evaluate --attributes=DIR` measures with this network"
+        )
     check_devices()
     with quiet_libraries():
         return _load(workdir, config, checkpoint)
 
 
 def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
+    found = restored(workdir, vae_task(config), checkpoint)
+    params = found.params[NET]
+    return TrainedModel(config, params, found.step, workdir, found.data_fingerprint, digest(params))
+
+
+class Restored(NamedTuple):
+    """What a checkpoint says of trained networks.
+
+    Attributes:
+      params: averaged parameters of each network, float32, on one device.
+      step: number of updates.
+      data_fingerprint: the fingerprint of the data.
+    """
+
+    params: dict[str, PyTree]
+    step: int
+    data_fingerprint: dict[str, Any]
+
+
+def restored(workdir: Path, task: Task, checkpoint: str | int) -> Restored:
+    """Restores the averaged parameters of a run.
+
+    Args:
+      workdir: work directory of the run.
+      task: what was trained.
+      checkpoint: as for `load`.
+
+    Raises:
+      UserError: there is no checkpoint, or not this one.
+      DamagedCheckpoint: the checkpoint cannot be read; a `UserError`.
+    """
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet; train for longer")
-    checkpoints = Checkpoints(directory, best_by=ranking(config), read_only=True)
+    checkpoints = Checkpoints(directory, best_by=task.best_by, read_only=True)
     try:
         at = _choose(checkpoints, checkpoint, workdir)
-        like, place = shapes(vae_task(config)), replicated(single_device_mesh())
+        like, place = shapes(task), replicated(single_device_mesh())
         try:
-            params = restore_averages(checkpoints, at, like, place)[NET]
+            params = restore_averages(checkpoints, at, like, place)
         except DamagedCheckpoint as error:
             others = ", ".join(str(step) for step in checkpoints.steps() if step != at) or "none"
             raise DamagedCheckpoint(f"{error}; name another checkpoint: {others}") from error
-        fingerprint = checkpoints.meta(at)["data"]
+        return Restored(params, at, checkpoints.meta(at)["data"])
     finally:
         checkpoints.close()
-    return TrainedModel(config, params, at, workdir, fingerprint, digest(params))
 
 
 def open_data(

@@ -111,7 +111,7 @@ def measure(
         "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen),
         "results": measured.results,
         "figures": [figure.as_json() for figure in measured.figures],
-        "findings": findings(measured.figures),
+        "findings": findings(measured.figures, measured.curves),
         "curves": measured.curves,
     }
     for line in [*(figure.line() for figure in measured.figures), *evaluation["findings"]]:
@@ -152,6 +152,8 @@ def _path(
     parts = [split, *([str(pictures)] if pictures else []), prior, f"k{importance_samples}"]
     parts += choice.metrics or ()
     parts += [] if choice.features == EVERYTHING.features else [choice.features]
+    if choice.metrics is None and choice.attributes is not None:
+        parts.append("with_attributes")
     return trained.workdir / "evaluations" / f"{'_'.join(parts)}_{trained.step:08d}.json"
 
 

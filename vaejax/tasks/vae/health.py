@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from vaejax.config import Config, LadderConfig, LocationScaleConfig
+from vaejax.config import AttributesConfig, Config, LadderConfig, LocationScaleConfig
 from vaejax.likelihoods import MIN_LOG_SCALE
 
 # Bits/dim by which the validation loss may exceed the training loss, or its own best value.
@@ -57,9 +57,9 @@ class Health:
         self, values: dict[str, float], groups: list[float], last: bool
     ) -> Iterator[tuple[str, str]]:
         quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
-        # A ladder has no `active_units`.
+        # A ladder has no `active_units`, and a network of attributes is not trained by this task.
         model = self._config.model
-        size = 0 if isinstance(model, LadderConfig) else model.latent_size
+        size = 0 if isinstance(model, LadderConfig | AttributesConfig) else model.latent_size
         active = values.get("active_units", math.inf)
         if values["kl_nats"] < 1.0 or active < 1:
             yield (
