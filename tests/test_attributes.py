@@ -216,7 +216,7 @@ METRIC = attributes("attributes", Extractor("a network", {}, {}, lambda params, 
 def test_the_metric_compares_shares():
     sets = {
         "real": rows(0.06, 0.05, 0.5),
-        "train_pictures": rows(0.07, 0.05, 0.5),
+        "other_real_pictures": rows(0.07, 0.05, 0.5),
         "samples": rows(0.01, 0.05, 0.8),
     }
     (figure,) = METRIC.figures(sets)
@@ -232,7 +232,7 @@ def test_the_metric_compares_shares():
 
 
 def test_a_finding_names_what_is_missing():
-    sets = {"real": rows(0.1, 0.05, 0.5), "train_pictures": rows(0.1, 0.05, 0.5)}
+    sets = {"real": rows(0.1, 0.05, 0.5), "other_real_pictures": rows(0.1, 0.05, 0.5)}
     for shares, words in (
         ((0.01, 0.05, 0.8), "samples lack attributes: Eyeglasses 1% against 10% of real faces"),
         ((0.1, 0.05, 0.8), "samples have attributes too often: Smiling 80% against 50%"),

@@ -209,12 +209,13 @@ def test_which_settings_may_change_and_which_may_differ_between_machines():
     entries = {name: setting_of(name) for name in names()}
     per_machine = {name for name in entries if entries[name].of_machine}
     assert per_machine == {
-        "data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads"
+        "data.path", "data.manual_dir", "data.cache_dir", "data.decode_threads", "eval.weights"
     }  # fmt: skip
     assert {name for name in entries if entries[name].may_change} == per_machine | {
         "data.on_device", "train.steps", "train.keep", "train.log_every", "train.eval_every",
         "train.save_every", "train.fsdp", "train.hang_timeout", "model.scan", "model.remat",
-        "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted",
+        "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted", "eval.metrics",
+        "eval.metrics_every", "eval.samples", "eval.features",
     }  # fmt: skip
     default = resolve({})
     own = set()
