@@ -11,7 +11,7 @@ from attribute_runs import attribute_config, attribute_settings, write_faces
 from picture_trees import ATTRIBUTES
 from states import assert_same, last_carry
 from stops import stopping_at
-from tiny import metrics, tiny
+from tiny import metrics
 
 import vaejax
 from vaejax.config.settings import resolve
@@ -152,13 +152,6 @@ def test_data_without_such_attributes_is_refused_in_one_line(labels, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         check_labels(dataset_with(labels), 40)
     assert "\n" not in str(error.value)
-
-
-def test_procedural_faces_have_no_attributes():
-    settings = tiny().data
-    config = resolve({"model": {"name": "attributes"}, "data": vars(settings)})
-    with pytest.raises(UserError, match="the data has no such label"):
-        build_task(config).examples(open_dataset(settings, progress=False))
 
 
 # Metrics
