@@ -24,6 +24,11 @@ def test_an_arc_keeps_the_variance_of_noise_and_meets_its_ends(shape):
     assert float(jnp.var(middle)) == pytest.approx(1.0, abs=0.03)
 
 
+def test_there_may_be_nothing_between():
+    """A gallery of one face has no other face to interpolate to."""
+    assert great_circle(noise(0, 3, 2), noise(0, 3, 2), jnp.zeros(0)).shape == (0, 3, 2)
+
+
 def test_equal_norms_are_kept_at_equal_angles():
     first, second = jnp.asarray([[3.0, 0.0]]), jnp.asarray([[0.0, 3.0]])
     for share in (0.25, 0.5, 0.8):

@@ -76,7 +76,7 @@ def test_the_rate_counts_the_steps_and_seconds_since_the_clock_was_restarted(mon
         ({"active_units": 2.0}, "dead units: 4 of 6"),
         (
             {"kl_per_group": [9.0, 0.05, 3.0, 0.0]},
-            "of 4 groups of latents, counted from 0 at the top, 1, 3 have a KL",
+            "in group 1, 3 of 4, counted from 0 at the top",
         ),
         ({"log_std": MIN_LOG_SCALE}, "saturated scale"),
         ({"effective_beta": 200.0}, "weighs 2e+02 times"),

@@ -60,7 +60,9 @@ def great_circle(
       second: noise at share 1.
       share: the place between the two, 0..1.
     """
-    a, b = (noise.reshape(len(noise), -1) for noise in (first, second))
+    # Not -1, which cannot be computed of no pictures.
+    flat = len(first), math.prod(first.shape[1:])
+    a, b = first.reshape(flat), second.reshape(flat)
     lengths = jnp.linalg.norm(a, axis=1) * jnp.linalg.norm(b, axis=1)
     cosine = jnp.sum(a * b, axis=1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))

@@ -78,9 +78,9 @@ class Health:
         elif quiet and last:
             yield (
                 "quiet",
-                f"quiet groups: of {len(groups)} groups of latents, counted from 0 at the top, "
-                f"{', '.join(map(str, quiet))} have a KL below {QUIET} nats; config.model.blocks "
-                "could name fewer, or grant config.objective.free_bits",
+                f"quiet groups: the KL is below {QUIET} nats in group {', '.join(map(str, quiet))} "
+                f"of {len(groups)}, counted from 0 at the top; config.model.blocks could name "
+                "fewer, or grant config.objective.free_bits",
             )
         likelihood, effective = self._config.likelihood, values["effective_beta"]
         has_scale = isinstance(likelihood, LocationScaleConfig)
