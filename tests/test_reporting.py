@@ -99,7 +99,7 @@ def test_unused_groups_are_named_only_when_training_ends():
     early, late = ({"kl_per_group": kl} for kl in ([9.0, 0.05, 3.0], [9.0, 2.0, 0.05]))
     assert health.training(1900, HEALTHY | early) == []
     (warning,) = health.training(2000, HEALTHY | late)
-    assert "from 0 at the top, 2 have a KL" in warning
+    assert "in group 2 of 3, counted from 0 at the top" in warning
 
 
 def test_overfitting_is_named():
