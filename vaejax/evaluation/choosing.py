@@ -15,7 +15,7 @@ from vaejax.evaluation.metrics.spectrum import spectrum
 from vaejax.evaluation.pairs import PairMetric, ms_ssim_metric, perceptual_metric
 from vaejax.evaluation.picture_sets import REAL_SETS, SAMPLES, PictureSet
 from vaejax.features import Extractor
-from vaejax.features.attributes import AttributeNetwork
+from vaejax.features.attributes import TrainedAttributeNetwork
 from vaejax.features.faces import load_face_detector
 from vaejax.features.inception import load_inception
 from vaejax.features.resnet import load_resnet
@@ -66,7 +66,7 @@ class Choice(NamedTuple):
     inception: str | None = None
     fid_protocol: str = "clean"
     vgg: str | None = None
-    attributes: AttributeNetwork | None = None
+    attributes: TrainedAttributeNetwork | None = None
 
 
 EVERYTHING = Choice()
@@ -198,7 +198,7 @@ def _space(choice: Choice) -> Extractor:
     return load_resnet() if choice.features == "resnet" else load_vgg(choice.vgg)
 
 
-def _attributes(choice: Choice, wanted: str) -> AttributeNetwork:
+def _attributes(choice: Choice, wanted: str) -> TrainedAttributeNetwork:
     if choice.attributes is None:
         raise UserError(
             f"{wanted} needs a network of attributes; train one with configs/celeba_attributes.py, "

@@ -19,7 +19,7 @@ Pictures = UInt8[Array | np.ndarray, "batch height width channel"]
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-class AttributeNetwork(NamedTuple):
+class TrainedAttributeNetwork(NamedTuple):
     """A trained network of attributes.
 
     Attributes:

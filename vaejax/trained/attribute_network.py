@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vaejax.config.saved import load_json
 from vaejax.errors import UserError
-from vaejax.features.attributes import AttributeNetwork
+from vaejax.features.attributes import TrainedAttributeNetwork
 from vaejax.files.paths import local_path
 from vaejax.models import EXACT
 from vaejax.models.attributes import build_attribute_network, features_of, logits_of
@@ -17,7 +17,9 @@ from vaejax.tasks.attributes.labels import attribute_names
 from vaejax.trained.loading import restored
 
 
-def load_attribute_network(workdir: str | Path, checkpoint: str | int = "best") -> AttributeNetwork:
+def load_attribute_network(
+    workdir: str | Path, checkpoint: str | int = "best"
+) -> TrainedAttributeNetwork:
     """Loads the network of attributes that was trained in `workdir`, averaged, in float32.
 
     Args:
@@ -49,7 +51,7 @@ def load_attribute_network(workdir: str | Path, checkpoint: str | int = "best") 
         "input": f"resized (linear, antialiased) to {height}x{width}x{channels}, 0..255 to -1..1",
         "crop": config.data.crop,
     }
-    return AttributeNetwork(
+    return TrainedAttributeNetwork(
         name=f"attribute network (digest {own})",
         protocol=protocol,
         attributes=tuple(attribute_names(found.data_fingerprint, network.attributes)),
