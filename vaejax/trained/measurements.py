@@ -96,13 +96,12 @@ def of_likelihood(
     dimensions = math.prod(config.data.shape)
     of_pictures = values_of(evaluation.pictures, dimensions, importance_samples)
     kind, groups = faces.groups()
-    within = {name: of_split[faces.rows] for name, of_split in groups.items()}
     return Measurement(
         results,
         likelihood_figures(results, of_pictures, importance_samples),
         training_curves(trained.workdir)
         | latent_curves(evaluation.sums, trained.model.resolutions())
-        | slices(within, of_pictures, kind),
+        | slices(groups, of_pictures, kind),
         of_pictures,
     )
 

@@ -54,12 +54,13 @@ class Measured(NamedTuple):
         return self.dataset.splits[self.split].images
 
     def groups(self) -> tuple[str, dict[str, Bool[np.ndarray, "picture"]]]:
-        """Returns what groups the pictures, and which pictures of the split are in each group.
+        """Returns what groups the pictures, and which of the chosen ones are in each group.
 
         It is `attribute` or, for data without attributes, `folder`; there may be no groups.
         """
         attributes = self.attributes()
-        return ("attribute", attributes) if attributes else ("folder", self.folders())
+        kind, groups = ("attribute", attributes) if attributes else ("folder", self.folders())
+        return kind, {name: of_split[self.rows] for name, of_split in groups.items()}
 
     def attributes(self) -> dict[str, Bool[np.ndarray, "picture"]]:
         """Returns whether each picture of the split has an attribute, by its name; may be empty."""

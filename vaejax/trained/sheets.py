@@ -60,8 +60,7 @@ def sheets(
 def _hardest_groups(faces: Measured, psnr: Float[np.ndarray, "picture"]) -> dict[str, Rows]:
     """Returns the first rows of the groups with the lowest mean PSNR, by the title of a sheet."""
     kind, groups = faces.groups()
-    within = {name: of_split[faces.rows] for name, of_split in groups.items()}
-    within = {name: places for name, places in within.items() if places.sum() >= _COLUMNS}
+    within = {name: places for name, places in groups.items() if places.sum() >= _COLUMNS}
     hardest = sorted(within, key=lambda name: psnr[within[name]].mean())[:_GROUPS]
     rows = {name: faces.rows[within[name]][:_COLUMNS] for name in hardest}
     title = f"Reconstructions by {kind}, where PSNR is lowest: {', '.join(hardest)}"
