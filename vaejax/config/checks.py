@@ -12,6 +12,7 @@ _OF_VAE: dict[str, tuple[str, ...]] = {
     "likelihood": (),
     "prior": (),
     "objective": (),
+    "finish": (),
     "eval": (
         "importance_samples",
         "metrics",

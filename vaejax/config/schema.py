@@ -6,6 +6,7 @@ the result and returns the frozen `Config` that the rest of the package uses.
 
 from dataclasses import dataclass, field
 
+from vaejax.config.finish import FinishConfig
 from vaejax.config.likelihoods import LikelihoodConfig, LogisticConfig
 from vaejax.config.models import AttributesConfig, ConvConfig, ModelConfig
 from vaejax.config.options import option
@@ -173,6 +174,7 @@ class Config:
     prior: PriorConfig = field(default_factory=CouplingFlowConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    finish: FinishConfig = field(default_factory=FinishConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 

@@ -16,7 +16,7 @@ from vaejax.models.blocks import (
     Maps,
     activation,
     kernel_init,
-    space_to_depth,
+    merged,
 )
 
 Pictures = Num[Array | np.ndarray, "batch height width channel"]
@@ -125,7 +125,7 @@ class _Body(nn.Module):
     def __call__(self, pictures: Pictures) -> Float[Array, "batch feature"]:
         x = jnp.asarray(pictures, jnp.float32) / 127.5 - 1.0
         for level, (width, count) in enumerate(zip(self.widths, self.blocks)):
-            x = _merged(x.astype(self.dtype), self.patch if level == 0 else 2)
+            x = merged(x.astype(self.dtype), self.patch if level == 0 else 2)
             x = Conv1x1(width, self.dtype)(x)
             for _ in range(count):
                 x = NormalizedBlock(self.dtype)(x)
@@ -159,10 +159,3 @@ def _normalized(x: Maps, dtype: jnp.dtype) -> Maps:
     """Normalises the groups of channels, and activates; called within a compact method."""
     groups = max(1, math.gcd(2 * _GROUPS, x.shape[-1]) // 2)
     return activation(nn.GroupNorm(groups, dtype=dtype)(x))
-
-
-def _merged(x: Maps, block: int) -> Float[Array, "batch rows columns features"]:
-    """Merges squares of positions; the border is repeated where they do not divide the map."""
-    rows, columns = (-side % block for side in x.shape[1:3])
-    padding = ((0, 0), (0, rows), (0, columns), (0, 0))
-    return space_to_depth(jnp.pad(x, padding, mode="edge"), block)

@@ -34,6 +34,13 @@ def depth_to_space(x: Maps, block: int) -> OtherMaps:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // (block * block))
 
 
+def merged(x: Maps, block: int) -> OtherMaps:
+    """Merges squares of positions; the border is repeated where they do not divide the map."""
+    rows, columns = (-side % block for side in x.shape[1:3])
+    padding = ((0, 0), (0, rows), (0, columns), (0, 0))
+    return space_to_depth(jnp.pad(x, padding, mode="edge"), block)
+
+
 def kernel_init(gain: float = 1.0) -> Callable[..., Array]:
     """Returns an initialiser of normal weights with standard deviation gain / sqrt(fan_in).
 

@@ -1,6 +1,5 @@
 """Fits priors to the codes of a trained encoder, and saves and loads fitted priors."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +7,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vaejax.errors import UserError, is_out_of_memory, short_reason
-from vaejax.files.atomic import replacing
+from vaejax.errors import UserError
+from vaejax.files.array_tree import damaged, load_tree, save_tree
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
 
 FittedPrior = Gaussian | Mixture | FlowMatching
 
-# The one entry of a file that is not an array of the prior: JSON with its kind and `meta`.
-_HEADER = "header"
-_SEPARATOR = "/"
+# For messages about a prior's file.
+_WHAT, _REMEDY = "fitted prior", "fit it"
 
 
 def fit_prior(
@@ -81,13 +78,7 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
             "gaussian": {"mean": prior.gaussian.mean, "cholesky": prior.gaussian.cholesky},
             "params": prior.params,
         }
-    flat: dict[str, Any] = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
-    flat[_HEADER] = np.array(json.dumps(header))
-    # `np.savez` gets an open file, because it would append .npz to a name without that suffix.
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **flat)
-        file.flush()
-        os.fsync(file.fileno())
+    save_tree(path, arrays, header)
 
 
 def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
@@ -96,25 +87,13 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
     Raises:
       UserError: the file does not exist, is damaged, or is not a fitted prior.
     """
+    path = Path(path)
+    arrays, header = load_tree(path, _WHAT, _REMEDY)
     try:
-        # Opened here, because NumPy does not close a damaged file that it opened itself.
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as entries:
-            flat = {name: entries[name] for name in entries.files}
-        header = json.loads(str(flat.pop(_HEADER)))
-        arrays = traverse_util.unflatten_dict(jax.device_put(flat), sep=_SEPARATOR)
         return _assemble(header, arrays), header["meta"]
-    except FileNotFoundError as error:
-        raise UserError(f"there is no fitted prior at {path}; fit it first") from error
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({short_reason(error)}); see that it may be read, or fit it "
-            "again"
-        ) from error
-    # NumPy, its zip reader, JSON, and missing or superfluous entries raise nearly any type.
+    # Missing or superfluous entries raise nearly any type.
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(f"{path} is damaged or no fitted prior; fit it again") from error
+        raise damaged(path, _WHAT, _REMEDY) from error
 
 
 def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:

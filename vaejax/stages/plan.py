@@ -5,6 +5,7 @@ from pathlib import Path
 from vaejax.config import Config
 from vaejax.data import Dataset
 from vaejax.runtime.processes import Group
+from vaejax.stages.decoder_finish import finish_stage
 from vaejax.stages.fitting import is_fitted
 from vaejax.stages.flow_prior import NAME, flow_prior_stage
 from vaejax.stages.sequence import PlannedStage, Stage
@@ -34,5 +35,9 @@ def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedS
             return None
         return flow_prior_stage(trained, dataset, group)
 
+    def finish(dataset: Dataset | None) -> Stage:
+        return finish_stage(load(workdir))
+
     has_flow = config.is_vae and NAME in config.prior.fitted
-    return [model, flow_prior] if has_flow else [model]
+    has_finish = config.is_vae and config.finish.steps > 0
+    return [model, *[flow_prior] * has_flow, *[finish] * has_finish]

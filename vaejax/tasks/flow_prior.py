@@ -44,6 +44,7 @@ class FlowPriorTask:
     """
 
     best_by = Ranking("loss")
+    begins_trained = False
 
     def __init__(
         self,

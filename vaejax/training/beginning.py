@@ -35,7 +35,9 @@ def restored_or_new(parts: Parts) -> tuple[Carry, Bookkeeping]:
     )
     if not restored:
         key = jax.random.key(parts.config.train.seed)
-        return jax.jit(starting(parts.task), out_shardings=parts.shardings)(key), Bookkeeping()
+        return jax.jit(starting(parts.task), out_shardings=parts.shardings)(key), Bookkeeping(
+            evaluation_due=parts.task.begins_trained
+        )
     (state, window), meta = restored
     if window is None:
         begin = functools.partial(empty_window, parts.task)

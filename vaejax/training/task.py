@@ -107,6 +107,11 @@ class Task(Protocol):
         ...
 
     @property
+    def begins_trained(self) -> bool:
+        """Whether networks are trained already, so that they are evaluated before any update."""
+        ...
+
+    @property
     def builds_on(self) -> Mapping[str, Any]:
         """What the task takes from an earlier stage, such as a digest, as JSON; may be empty."""
         ...

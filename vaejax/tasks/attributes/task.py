@@ -49,6 +49,7 @@ class AttributeTask:
     # The cross-entropy judges the probabilities of all pictures. Balanced accuracy sees only which
     # are above 0.5, and for a rare attribute varies with the few pictures that have it.
     best_by = Ranking("loss")
+    begins_trained = False
 
     def __init__(self, config: Config):
         """Builds the network; initialises no parameters.

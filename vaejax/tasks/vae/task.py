@@ -42,6 +42,8 @@ class VAETask:
       model: the Linen module.
     """
 
+    begins_trained = False
+
     def __init__(self, config: Config, model: nn.Module | None = None):
         """Builds the model and the likelihood; initialises no parameters.
 

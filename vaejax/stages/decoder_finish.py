@@ -1,0 +1,100 @@
+"""The finish's stage: a run of its own that trains the decoder of a trained model on."""
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from vaejax.config import Config
+from vaejax.errors import UserError
+from vaejax.features.resnet import load_resnet
+from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.progress import say
+from vaejax.runtime.mesh import replicated, single_device_mesh
+from vaejax.stages.sequence import Stage
+from vaejax.tasks.finish import DECODER, FinishTask
+from vaejax.trained.decoder_files import decoder_path, save_decoder
+from vaejax.trained.model import TrainedModel
+from vaejax.training.saved_state import restore_averages
+from vaejax.training.state import shapes
+
+# Samples that each validation compares with held-out faces.
+_SAMPLES = 1_000
+_WARMUP = 50
+
+
+def finish_stage(trained: TrainedModel) -> Stage:
+    """Builds the stage that trains the decoder on, for `config.finish.steps` updates.
+
+    When it is finished, the decoder of its best checkpoint is saved as the finished decoder of
+    `trained`. That may be the decoder with which it began.
+
+    Args:
+      trained: the model, on every process.
+    """
+    directory = trained.workdir / "stages" / f"finish_{trained.step:08d}"
+    config = _config(trained.config)
+    settings: dict[str, Any] = dataclasses.asdict(config.finish)
+    del settings["steps"]
+    # As JSON returns it from a checkpoint.
+    settings["widths"] = list(settings["widths"])
+    builds_on = {"step": trained.step, "digest": trained.digest, "settings": settings}
+    task = FinishTask(config, trained.params, builds_on)
+    return Stage(config, directory, task, lambda: _keep_best(trained, task, directory))
+
+
+def _config(config: Config) -> Config:
+    """The config of the stage: the model's config with its own optimiser, loop and metrics."""
+    finish = config.finish
+    every = max(1, finish.steps // finish.validations)
+    train = dataclasses.replace(
+        config.train,
+        steps=finish.steps,
+        batch_size=finish.batch_size,
+        accumulate=1,
+        steps_per_dispatch=1,
+        eval_every=every,
+        save_every=every,
+    )
+    # The second moment alone: with momentum, decoder and discriminator circle around each other.
+    optimizer = dataclasses.replace(
+        config.optimizer,
+        name="adamw",
+        warmup_steps=_WARMUP,
+        final_fraction=0.1,
+        b1=0.0,
+        b2=0.99,
+        weight_decay=0.0,
+        clip_norm=0.0,
+        guard=5.0,
+        ema_decay=finish.ema_decay,
+    )
+    return dataclasses.replace(config, train=train, optimizer=optimizer, eval=_eval(config))
+
+
+def _eval(config: Config) -> Any:
+    """The settings of validations: the metrics of samples for which this machine has a network."""
+    metrics: tuple[str, ...]
+    try:
+        load_resnet()
+    except UserError as error:
+        say(f"the last checkpoint of the finish is kept, and not the best: {error}")
+        metrics, best_by = ("thumbnails", "spectrum"), "thumbnail_frechet_samples"
+    else:
+        metrics, best_by = ("thumbnails", "spectrum", "frechet"), "frechet_resnet_samples"
+    return dataclasses.replace(
+        config.eval, metrics=metrics, metrics_every=1, samples=_SAMPLES, features="resnet",
+        weights="", best_by=best_by,
+    )  # fmt: skip
+
+
+def _keep_best(trained: TrainedModel, task: FinishTask, directory: Path) -> None:
+    """Saves the averaged decoder of the stage's best checkpoint."""
+    place = replicated(single_device_mesh())
+    checkpoints = Checkpoints(directory / "checkpoints", best_by=task.best_by, read_only=True)
+    with closing(checkpoints):
+        at = checkpoints.best_step()
+        assert at is not None, "a finished run has a checkpoint"
+        params = restore_averages(checkpoints, at, shapes(task), place)
+    save_decoder(trained.origin, params[DECODER], at)
+    say(f"finished decoder of step {at}: {decoder_path(trained.origin)}")
