@@ -31,6 +31,7 @@ import hypothesis
 import jax
 import pytest
 from commands import REPOSITORY, command
+from filelock import FileLock
 from tiny import CONFIG_FILE
 
 # pytest may run with SIGINT or SIGHUP ignored, as under `nohup` or as a background job. Child
@@ -126,13 +127,23 @@ def real_faces() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> pathlib.Path:
-    """Returns the work directory of a finished run of `tiny.py`; tests may add files to it."""
-    workdir = tmp_path_factory.mktemp("runs") / "trained"
-    result = command("main", f"--config={CONFIG_FILE}", f"--workdir={workdir}")
-    assert result.returncode == 0, result.stderr
-    assert f"new faces: {workdir / 'samples.png'}" in result.stderr
-    assert "Traceback" not in result.stderr
-    return workdir
+    """Returns a work directory with a finished run of `tiny.py`; tests may add files to it.
+
+    One xdist worker trains it for all; each has a copy.
+    """
+    mine = tmp_path_factory.getbasetemp()
+    # The directory of a worker is in that of the whole session.
+    shared = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+    finished = shared / "trained"
+    with FileLock(shared / "trained.lock"):
+        if not finished.is_dir():
+            unfinished = tmp_path_factory.mktemp("runs") / "trained"
+            result = command("main", f"--config={CONFIG_FILE}", f"--workdir={unfinished}")
+            assert result.returncode == 0, result.stderr
+            assert f"new faces: {unfinished / 'samples.png'}" in result.stderr
+            assert "Traceback" not in result.stderr
+            unfinished.rename(finished)
+    return shutil.copytree(finished, tmp_path_factory.mktemp("copies") / "trained")
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ class Adversaries:
     """
 
     best_by = Ranking("distance")
+    begins_trained = False
 
     def __init__(
         self,

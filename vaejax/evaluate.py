@@ -43,6 +43,7 @@ REPORT = flags.DEFINE_string("report", None, "An HTML file to write as well.")
 DATA_PATH = cli.define_data_path()
 CACHE_DIR = cli.define_cache_dir()
 CHECKPOINT = cli.define_checkpoint()
+DECODER = cli.define_decoder()
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     from vaejax.trained.measuring import measure
 
     measure(
-        load(workdir, CHECKPOINT.value),
+        load(workdir, CHECKPOINT.value, decoder=DECODER.value),
         split=SPLIT.value,
         pictures=PICTURES.value,
         importance_samples=IMPORTANCE_SAMPLES.value,

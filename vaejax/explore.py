@@ -12,6 +12,7 @@ SEED = cli.define_seed("The same seed draws the same.")
 DATA_PATH = cli.define_data_path()
 CACHE_DIR = cli.define_cache_dir()
 CHECKPOINT = cli.define_checkpoint()
+DECODER = cli.define_decoder()
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     from vaejax.trained.loading import load
 
     explore(
-        load(workdir, CHECKPOINT.value),
+        load(workdir, CHECKPOINT.value, decoder=DECODER.value),
         out,
         faces=FACES.value,
         seed=SEED.value,

@@ -26,6 +26,7 @@ TEMPERATURE = flags.DEFINE_list(
 )
 SEED = cli.define_seed("The same seed gives the same faces.")
 CHECKPOINT = cli.define_checkpoint()
+DECODER = cli.define_decoder()
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     columns = max(1, round(COUNT.value**0.5))
     shape = load_json(workdir / "config.json").data.image_size
     out = _directory(workdir) if SEPARATE.value else _file(workdir, columns, shape)
-    batches = load(workdir, CHECKPOINT.value).sample_in_batches(
+    batches = load(workdir, CHECKPOINT.value, decoder=DECODER.value).sample_in_batches(
         COUNT.value, seed=SEED.value, temperature=_temperature(), prior=PRIOR.value
     )
     with counting("drawing", COUNT.value, shown=COUNT.value > _FEW) as advance:

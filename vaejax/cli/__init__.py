@@ -4,6 +4,7 @@ from vaejax.cli.common_flags import (
     define_cache_dir,
     define_checkpoint,
     define_data_path,
+    define_decoder,
     define_seed,
     define_workdir,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "define_checkpoint",
     "define_config",
     "define_data_path",
+    "define_decoder",
     "define_seed",
     "define_workdir",
     "existing_run",

@@ -16,6 +16,13 @@ def define_checkpoint() -> flags.FlagHolder[str]:
     return flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.")
 
 
+def define_decoder() -> flags.FlagHolder[str | None]:
+    """Defines `--decoder`: `finished`, or `model` for the decoder before its finish."""
+    return flags.DEFINE_enum(
+        "decoder", None, ["model", "finished"], "Which decoder (default: the finished one, if any)."
+    )
+
+
 def define_data_path() -> flags.FlagHolder[str | None]:
     """Defines `--data_path`, which replaces the `data.path` of a run's config."""
     return flags.DEFINE_string("data_path", None, "Where the data lies now, if it was moved.")

@@ -21,11 +21,32 @@ from vaejax.report import render
 from vaejax.report.numbers import measured
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
+from vaejax.trained.decoder_files import MODEL
 from vaejax.trained.loading import load, open_data
 from vaejax.trained.picture_sets import measured_faces
 
 # What may differ between evaluations that are compared: what is compared, and where.
-FREE = ("run", "checkpoint_step", "likelihood", "prior", "date", "device", "jax", "vaejax")
+FREE = (
+    "run",
+    "checkpoint_step",
+    "likelihood",
+    "prior",
+    "decoder",
+    "date",
+    "device",
+    "jax",
+    "vaejax",
+)
+    "run",
+    "checkpoint_step",
+    "likelihood",
+    "prior",
+    "decoder",
+    "date",
+    "device",
+    "jax",
+    "vaejax",
+)
 _COLUMNS = 12
 
 
@@ -191,8 +212,9 @@ def _side_by_side(
     reconstructed: list[np.ndarray] = []
     sampled: list[np.ndarray] = []
     for run in runs:
-        trained = load(run.workdir, run.protocol["checkpoint_step"])
-        generator = Generator(trained.config, trained.params, mesh)
+        decoder = run.protocol.get("decoder", MODEL)
+        trained = load(run.workdir, run.protocol["checkpoint_step"], decoder=decoder)
+        generator = Generator(trained.config, trained.picture_params, mesh)
         faces = measured_faces(open_data(trained, data_path, cache_dir), split, 0)
         rows = faces.rows[:_COLUMNS]
         if not reconstructed:

@@ -16,7 +16,9 @@ from vaejax.records.digests import digest
 from vaejax.runtime.mesh import check_devices, replicated, single_device_mesh
 from vaejax.runtime.quiet import quiet_libraries
 from vaejax.tasks.vae import NET, vae_task
+from vaejax.trained.decoder_files import chosen_decoder
 from vaejax.trained.model import TrainedModel
+from vaejax.trained.prior_files import Origin
 from vaejax.training.same_data import check_same_data
 from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
@@ -26,7 +28,9 @@ _FLAGS = {"path": "--data_path", "cache_dir": "--cache_dir"}
 _OTHER_DATA = "name the data it was trained on with --data_path, or make it what it was"
 
 
-def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
+def load(
+    workdir: str | Path, checkpoint: str | int = "best", *, decoder: str | None = None
+) -> TrainedModel:
     """Loads the model that was trained in `workdir`, with its averaged parameters.
 
     Global state stays as it was: no log level, hook or environment variable changes.
@@ -34,10 +38,12 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
     Args:
       workdir: work directory of a run of `python -m vaejax.main`.
       checkpoint: `best` (by validation; the latest if none was validated), `latest`, or a step.
+      decoder: `finished` or `model`, the decoder before its finish; None for the finished one where
+        this checkpoint has one.
 
     Raises:
-      UserError: there is no run, it trained no VAE, there is no checkpoint or not this one, or no
-        device can be used.
+      UserError: there is no run, it trained no VAE, there is no checkpoint or not this one, its
+        decoder was not finished, or no device can be used.
       DamagedCheckpoint: the checkpoint cannot be read; a `UserError`.
     """
     workdir = local_path("workdir", workdir)
@@ -49,13 +55,17 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
         )
     check_devices()
     with quiet_libraries():
-        return _load(workdir, config, checkpoint)
+        return _load(workdir, config, checkpoint, decoder)
 
 
-def _load(workdir: Path, config: Config, checkpoint: str | int) -> TrainedModel:
+def _load(
+    workdir: Path, config: Config, checkpoint: str | int, decoder: str | None
+) -> TrainedModel:
     found = restored(workdir, vae_task(config), checkpoint)
     params = found.params[NET]
-    return TrainedModel(config, params, found.step, workdir, found.data_fingerprint, digest(params))
+    origin = Origin(workdir, found.step, digest(params), found.data_fingerprint)
+    of_run = origin.step, workdir, origin.data_fingerprint, origin.digest
+    return TrainedModel(config, params, *of_run, chosen_decoder(origin, decoder))
 
 
 class Restored(NamedTuple):

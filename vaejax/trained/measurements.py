@@ -88,9 +88,9 @@ def of_likelihood(
         batch_size=round_up(config.eval.batch_size, mesh),
         chosen=faces.rows,
     )
-    params = jax.device_put(trained.params, replicated(mesh))
+    params, decoder = jax.device_put((trained.params, dict(trained.decoder)), replicated(mesh))
     with counting("evaluating", len(faces.rows)) as advance:
-        evaluation = evaluate(step, params, _counted(batches, advance), mesh)
+        evaluation = evaluate(step, params, _counted(batches, advance), mesh, decoder=decoder)
     assert evaluation is not None, "two pictures are at least one batch"
     results = summarize(evaluation, trained.model, config, importance_samples)
     dimensions = math.prod(config.data.shape)
@@ -98,7 +98,9 @@ def of_likelihood(
     kind, groups = faces.groups()
     return Measurement(
         results,
-        likelihood_figures(results, of_pictures, importance_samples),
+        likelihood_figures(
+            results, of_pictures, importance_samples, is_finished=bool(trained.decoder)
+        ),
         training_curves(trained.workdir)
         | latent_curves(evaluation.sums, trained.model.resolutions())
         | slices(groups, of_pictures, kind),

@@ -20,6 +20,7 @@ from vaejax.records.progress import say
 from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
+from vaejax.trained.decoder_files import FINISHED, MODEL
 from vaejax.trained.factors import of_factors
 from vaejax.trained.loading import data_config, open_data
 from vaejax.trained.measurements import joined, of_likelihood, of_pairs, of_sets
@@ -91,7 +92,7 @@ def measure(
         say(line)
     faces = measured_faces(open_data(trained, data_path, cache_dir), split, pictures)
     mesh = make_mesh(len(jax.local_devices()), devices=jax.local_devices())
-    generator = Generator(config, trained.params, mesh)
+    generator = Generator(config, trained.picture_params, mesh)
     sets = sets_of(trained, generator, faces, samples, prior)
     set_metrics = measurable(chosen.of_sets, sets, named=choice.metrics is not None)
     parts = []
@@ -150,6 +151,7 @@ def _path(
 ) -> Path:
     """Returns the file of an evaluation; those of other choices have other names."""
     parts = [split, *([str(pictures)] if pictures else []), prior, f"k{importance_samples}"]
+    parts += [FINISHED] if trained.decoder else []
     parts += choice.metrics or ()
     parts += [] if choice.features == EVERYTHING.features else [choice.features]
     if choice.metrics is None and choice.attributes is not None:
@@ -187,6 +189,7 @@ def _protocol(
         "likelihood": trained.config.likelihood.name,
         "bits": trained.config.likelihood.bits,
         "prior": prior,
+        "decoder": FINISHED if trained.decoder else MODEL,
         "bounds": "ELBO with one sample of z; importance-weighted bound with K samples",
         "importance_samples": importance_samples,
         "samples": samples,

@@ -2,8 +2,9 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -44,7 +45,11 @@ class TrainedModel:
 
     Attributes:
       config: config of the run.
-      params: the averaged parameters, float32.
+      params: the averaged parameters, float32, as the ELBO has trained them: codes and likelihoods
+        are theirs.
+      decoder: parameters of the modules that decode, if the decoder was finished; else empty.
+      picture_params: `params`, with the finished decoder in the place of the model's own. Pictures
+        are decoded with them.
       step: step of the checkpoint, the number of updates.
       model: the Linen module, `VAE` or `Ladder`.
       likelihood: p(x|z).
@@ -62,12 +67,13 @@ class TrainedModel:
         workdir: Path,
         data_fingerprint: dict,
         digest: int,
+        decoder: Mapping[str, PyTree] = MappingProxyType({}),
     ):
         """Use `vaejax.load` instead of this constructor."""
+        self.decoder, self.picture_params = decoder, {**params, **decoder}
         self.data_fingerprint, self.digest = data_fingerprint, digest
-        self.config, self.params, self.step = config, params, step
+        self.config, self.params, self.step, self.workdir = config, params, step, workdir
         self.model, self.likelihood = build_model(config, EXACT), build_likelihood(config)
-        self.workdir = workdir
 
         def compiled(function: Callable, *parts: Any) -> Callable:
             return jit(precise(functools.partial(function, *parts)))
@@ -125,7 +131,7 @@ class TrainedModel:
         Raises:
           UserError: the latents do not have this model's shapes, or are not finite.
         """
-        return self._in_batches(lambda z: self._decode(self.params, z), self._latents(z))
+        return self._in_batches(lambda z: self._decode(self.picture_params, z), self._latents(z))
 
     def reconstruct(self, images: PictureLike, *, seed: int | None = None) -> Pictures:
         """Encodes and decodes each picture.
@@ -145,7 +151,7 @@ class TrainedModel:
         def of_batch(images: Array, index: Array) -> Array:
             keys = () if seed is None else (picture_keys(key_of(seed), index),)
             z, _ = self._posterior(self.params, images, *keys)
-            return self._decode(self.params, z)
+            return self._decode(self.picture_params, z)
 
         return self._batches(of_batch, images, np.arange(len(images)))
 
@@ -189,7 +195,7 @@ class TrainedModel:
         if prior == OWN_PRIOR:
             return self._drawn(self._sample, count, seed, temperature)
         codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
-        return self._batches(lambda z: self._decode(self.params, z), codes)
+        return self._batches(lambda z: self._decode(self.picture_params, z), codes)
 
     def sample_codes(
         self,
@@ -259,7 +265,7 @@ class TrainedModel:
         spread, key = as_temperatures(temperature, self.model.resolutions()), key_of(seed)
 
         def of_batch(index: Array, *inputs: PyTree) -> PyTree:
-            return function(self.params, picture_keys(key, index), spread, *inputs)
+            return function(self.picture_params, picture_keys(key, index), spread, *inputs)
 
         return self._batches(of_batch, np.arange(count), *inputs)
 
@@ -300,7 +306,7 @@ class TrainedModel:
 
     @property
     def origin(self) -> Origin:
-        """The checkpoint of this model, as the files of fitted priors record it."""
+        """The checkpoint of this model, as the files that are derived from it record it."""
         return Origin(self.workdir, self.step, self.digest, self.data_fingerprint)
 
     def _in_batches(self, function: Callable, *inputs: PyTree) -> PyTree:

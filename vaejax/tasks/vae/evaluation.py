@@ -1,7 +1,8 @@
 """Evaluates likelihood and reconstruction over a set of pictures, each counted once."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax import objectives
 from vaejax.config import Config
@@ -58,7 +59,7 @@ class Evaluation(NamedTuple):
 
 
 LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
-EvalStep = Callable[[dict, Images, Array, Array], tuple[Evaluation, Bool[Array, "batch"]]]
+EvalStep = Callable[[dict, dict, Images, Array, Array], tuple[Evaluation, Bool[Array, "batch"]]]
 
 
 def make_importance_bound(
@@ -98,7 +99,10 @@ def make_eval_step(
     importance_samples: int = 0,
     prior: LogPrior | None = None,
 ) -> EvalStep:
-    """Returns a jitted function (params, images, index, mask) -> (`Evaluation`, mask) of a batch.
+    """Returns a jitted function of a batch that returns (`Evaluation`, mask).
+
+    Its arguments are the parameters of the model, those of a finished decoder that reconstructs in
+    its place (empty for the model's own), pictures, their numbers, and which of them count.
 
     The noise of a picture is a function of its index, so results do not depend on the batches or
     the devices. Everything, including matrix products, is computed in float32: in bfloat16 a
@@ -117,13 +121,15 @@ def make_eval_step(
 
     @precise
     def step(
-        params: dict, images: Images, index: Array, mask: Bool[Array, "batch"]
+        params: dict, decoder: dict, images: Images, index: Array, mask: Bool[Array, "batch"]
     ) -> tuple[Evaluation, Bool[Array, "batch"]]:
         terms = evidence(model, params, likelihood, images, picture_keys(root, index), **how)
         importance = jnp.zeros_like(terms.log_likelihood)
         if importance_samples:
             importance = bound(params, images, index, root)
-        reconstruction = model.apply({"params": params}, images, method="reconstruct")
+        reconstruction = model.apply(
+            {"params": {**params, **decoder}}, images, method="reconstruct"
+        )
         shown = to_picture(likelihood, reconstruction)
         sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
@@ -140,12 +146,17 @@ def make_eval_step(
         return Evaluation(sums._replace(squared_error=error), pictures), mask
 
     everywhere, split = replicated(mesh), split_batch(mesh)
-    shardings = (everywhere, split, split, split)
+    shardings = (everywhere, everywhere, split, split, split)
     return jit(step, mesh=mesh, in_shardings=shardings, out_shardings=everywhere)
 
 
 def evaluate(
-    eval_step: EvalStep, params: dict, batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
+    eval_step: EvalStep,
+    params: dict,
+    batches: Iterable[dict[str, np.ndarray]],
+    mesh: Mesh,
+    *,
+    decoder: Mapping[str, PyTree] = MappingProxyType({}),
 ) -> Evaluation | None:
     """Applies `eval_step` to batches, and collects the results in float64 on the host.
 
@@ -154,6 +165,8 @@ def evaluate(
       params: parameters of the model, whole on every device.
       batches: what `data.feed.pipeline.eval_batches` yields.
       mesh: mesh of the devices, as given to `make_eval_step`.
+      decoder: parameters of a finished decoder, whole on every device, whose reconstructions are
+        measured; empty for the model's own.
 
     Returns:
       The sums, and what was measured of each picture; None if there are no batches.
@@ -161,7 +174,7 @@ def evaluate(
     sums, pictures = None, []
     for batch in batches:
         arrays = to_devices(batch, split_batch(mesh))
-        results = eval_step(params, arrays["image"], arrays["index"], arrays["mask"])
+        results = eval_step(params, dict(decoder), arrays["image"], arrays["index"], arrays["mask"])
         # Fetched batch by batch and added in float64: the sum over 20,000 pictures of 40,000 nats
         # each would leave float32 no digits for the differences that matter.
         one, mask = jax.device_get(results)

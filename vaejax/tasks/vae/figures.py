@@ -49,7 +49,11 @@ def values_of(
 
 
 def figures(
-    results: Mapping[str, float], of_pictures: Values, importance_samples: int
+    results: Mapping[str, float],
+    of_pictures: Values,
+    importance_samples: int,
+    *,
+    is_finished: bool = False,
 ) -> list[Figure]:
     """Returns the numbers of an evaluation as figures.
 
@@ -57,10 +61,14 @@ def figures(
       results: what `evaluation.summarize` returns.
       of_pictures: what `values_of` returns.
       importance_samples: K of the importance-weighted bound; 0 if it was left out.
+      is_finished: whether the reconstructions are those of a finished decoder, which has no
+        likelihood.
     """
-    bound = f"importance-weighted bound with {importance_samples} samples of z"
+    own = " (of the decoder before its finish)" if is_finished else ""
+    elbo = f"{_ELBO}{own}"
+    bound = f"importance-weighted bound with {importance_samples} samples of z{own}"
     described = {
-        "elbo_bits_per_dim": (_LIKELIHOOD, "ELBO", "lower", "bits/dim", _ELBO),
+        "elbo_bits_per_dim": (_LIKELIHOOD, "ELBO", "lower", "bits/dim", elbo),
         "importance_bits_per_dim": (_LIKELIHOOD, "IWAE bound", "lower", "bits/dim", bound),
         "psnr": (_RECONSTRUCTION, "PSNR", "higher", "dB", _SHOWN),
         "ssim": (_RECONSTRUCTION, "SSIM", "higher", "", f"{_SHOWN}; 7x7 uniform windows"),
@@ -80,7 +88,7 @@ def figures(
             continue
         count = int(results["pictures"])
         estimate = Estimate(value, math.nan)
-        measured.append(Figure(name, _LIKELIHOOD, label, estimate, count, _ELBO, "floor", unit))
+        measured.append(Figure(name, _LIKELIHOOD, label, estimate, count, elbo, "floor", unit))
     return measured
 
 

@@ -1,0 +1,163 @@
+"""The finish of a decoder: what it changes and what it leaves, resuming, refusals, warnings."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from commands import command
+from stops import stopped_at
+from tiny import CONFIG_FILE, metrics
+
+import vaejax
+from vaejax.errors import TRY_AGAIN, UserError
+from vaejax.stages.decoder_finish import finish_stage
+from vaejax.tasks.finish.losses import DecoderSums, DiscriminatorSums
+from vaejax.tasks.finish.metrics import Health, summarize
+from vaejax.trained.decoder_files import save_decoder
+
+FLAGS = (
+    f"--config={CONFIG_FILE}",
+    "--config.finish.steps=6",
+    "--config.finish.validations=2",
+    "--config.finish.batch_size=8",
+    "--config.finish.widths=(4,8)",
+    "--config.finish.learning_rate=0.01",
+)
+
+
+def stage_of(run):
+    (stage,) = (run / "stages").glob("finish_*")
+    return stage
+
+
+@pytest.fixture(scope="module")
+def finished(trained, tmp_path_factory):
+    """The trained run with a finished decoder, by one uninterrupted process."""
+    run = shutil.copytree(trained, tmp_path_factory.mktemp("finished") / "run")
+    done = command("main", *FLAGS, f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    assert "finished decoder of step" in done.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def last(finished, tmp_path_factory):
+    """A run whose finished decoder is that of the last step, be it better or not."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("last") / "run")
+    stage = finish_stage(vaejax.load(run, decoder="model"))
+    shutil.rmtree(run / "decoders")
+    for at in (0, 3):
+        shutil.rmtree(stage_of(run) / "checkpoints" / str(at), ignore_errors=True)
+    stage.finish()
+    return run
+
+
+@pytest.mark.slow
+def test_a_finish_changes_the_pictures_and_neither_codes_nor_likelihoods(last):
+    finished, model = vaejax.load(last), vaejax.load(last, decoder="model")
+    pictures = model.sample(4, seed=3)
+    assert np.any(finished.sample(4, seed=3) != pictures)
+    assert np.any(finished.reconstruct(pictures) != model.reconstruct(pictures))
+    np.testing.assert_array_equal(finished.encode(pictures)[0], model.encode(pictures)[0])
+    np.testing.assert_array_equal(
+        finished.log_likelihood(pictures, samples=2), model.log_likelihood(pictures, samples=2)
+    )
+    np.testing.assert_array_equal(finished.sample_codes(4), model.sample_codes(4))
+    # Its modules are those of the model, and its other parameters too.
+    assert jax.tree.structure(finished.picture_params) == jax.tree.structure(model.params)
+    assert jax.tree.all(jax.tree.map(np.array_equal, finished.params, model.params))
+
+
+@pytest.mark.slow
+def test_the_decoder_it_began_with_is_evaluated_too(finished):
+    """So a finish that makes nothing better keeps the decoder that it began with."""
+    validations = [line for line in metrics(stage_of(finished)) if line["split"] == "valid"]
+    assert [line["step"] for line in validations] == [0, 3, 6]
+    ranked = [line["frechet_resnet_samples"] for line in validations]
+    with np.load(finished / "decoders" / "finished.npz", allow_pickle=False) as arrays:
+        kept = str(arrays["header"])
+    assert f'"finish_step": {(0, 3, 6)[int(np.argmin(ranked))]}' in kept
+
+
+@pytest.mark.slow
+def test_an_interrupted_finish_resumes_to_the_same_decoder(finished, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    stopped = stopped_at("first step done", "main", *FLAGS, f"--workdir={run}")
+    assert stopped.returncode == TRY_AGAIN, stopped.stderr
+    assert not (run / "decoders").exists()
+    assert command("main", *FLAGS, f"--workdir={run}").returncode == 0
+    files = [at / "decoders" / "finished.npz" for at in (finished, run)]
+    one, two = (np.load(file, allow_pickle=False) for file in files)
+    assert one.files == two.files
+    for name in one.files:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_other_settings_are_refused_by_a_finish_that_has_begun(finished):
+    done = command("main", *FLAGS, f"--workdir={finished}", "--config.finish.adversarial=0.5")
+    assert done.returncode == 1 and "remove it to train this stage anew" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_whose_likelihood_it_is(last):
+    flags = (f"--workdir={last}", "--importance_samples=0", "--metrics=likelihood,thumbnails")
+    for decoder, said in (("finished", True), ("model", False)):
+        done = command("evaluate", *flags, "--samples=20", f"--decoder={decoder}")
+        assert done.returncode == 0, done.stderr
+        written = (last / "evaluations").glob("valid_model_k0*_likelihood_thumbnails_*.json")
+        newest = max(written, key=lambda path: path.stat().st_mtime).read_text()
+        assert ("of the decoder before its finish" in newest) is said
+        assert f'"decoder": "{decoder}"' in newest
+
+
+def test_a_decoder_of_another_checkpoint_is_not_used(tmp_path, trained, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    model = vaejax.load(run)
+    with pytest.raises(UserError, match="no decoder was finished"):
+        vaejax.load(run, decoder="finished")
+    with pytest.raises(UserError, match="decoder 'sharp' is none of model, finished"):
+        vaejax.load(run, decoder="sharp")
+    other = model.origin._replace(digest=model.digest + 1)
+    save_decoder(other, {"decoder": model.params["decoder"]}, 5)
+    assert not vaejax.load(run).decoder
+    assert "whose own decoder draws" in capsys.readouterr().err
+    with pytest.raises(UserError, match="name that checkpoint"):
+        vaejax.load(run, decoder="finished")
+    (run / "decoders" / "finished.npz").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="is damaged or no finished decoder"):
+        vaejax.load(run)
+
+
+def sums(*, sampled=0.5, spread=0.1, right=(50, 50, 50)):
+    """Returns sums over 100 pictures; thumbnails have mean 0.5 and standard deviation 0.1."""
+    value = np.ones(192, np.float32)
+    moments = [0.5 * value, 0.26 * value, sampled * value, (sampled**2 + spread**2) * value]
+    decoder = DecoderSums(*map(np.float32, (100, 400, 200, 70)), *(100 * m for m in moments))
+    return decoder, DiscriminatorSums(*map(np.float32, (100, 140, *right)))
+
+
+def test_metrics_are_means_over_pictures():
+    found = summarize(*sums(sampled=0.6, spread=0.05, right=(90, 80, 70)))
+    assert found["pixel_error"] == pytest.approx(4) and found["feature_distance"] == 2
+    assert found["right_of_samples"] == pytest.approx(0.7)
+    assert found["variety"] == pytest.approx(0.25, rel=1e-3)
+    assert found["colour_drift"] == pytest.approx(25.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ({}, None),
+        ({"right": (100, 99, 99)}, "discriminator wins"),
+        ({"spread": 0.05}, "mode loss: samples vary 25%"),
+        ({"sampled": 0.56}, "colour drift: the mean colour of samples is 15 grey levels"),
+    ],
+)
+def test_each_trouble_is_named_once(trouble, words):
+    health, values = Health(), summarize(*sums(**trouble))
+    said = health.training(100, values)
+    assert (not said) if words is None else (len(said) == 1 and words in said[0])
+    assert health.training(200, values) == []
