@@ -37,16 +37,6 @@ FREE = (
     "jax",
     "vaejax",
 )
-    "run",
-    "checkpoint_step",
-    "likelihood",
-    "prior",
-    "decoder",
-    "date",
-    "device",
-    "jax",
-    "vaejax",
-)
 _COLUMNS = 12
 
 
