@@ -14,7 +14,8 @@ from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.stages.decoder_finish import finish_stage
 from vaejax.tasks.finish.losses import DecoderSums, DiscriminatorSums
 from vaejax.tasks.finish.metrics import Health, summarize
-from vaejax.trained.decoder_files import save_decoder
+from vaejax.trained.decoder_files import FinishedDecoder, save_decoder
+from vaejax.trained.loading import open_data
 
 FLAGS = (
     f"--config={CONFIG_FILE}",
@@ -45,7 +46,8 @@ def finished(trained, tmp_path_factory):
 def last(finished, tmp_path_factory):
     """A run whose finished decoder is that of the last step, be it better or not."""
     run = shutil.copytree(finished, tmp_path_factory.mktemp("last") / "run")
-    stage = finish_stage(vaejax.load(run, decoder="model"))
+    model = vaejax.load(run, decoder="model")
+    stage = finish_stage(model, open_data(model))
     shutil.rmtree(run / "decoders")
     for at in (0, 3):
         shutil.rmtree(stage_of(run) / "checkpoints" / str(at), ignore_errors=True)
@@ -121,8 +123,8 @@ def test_a_decoder_of_another_checkpoint_is_not_used(tmp_path, trained, capsys):
     with pytest.raises(UserError, match="decoder 'sharp' is none of model, finished"):
         vaejax.load(run, decoder="sharp")
     other = model.origin._replace(digest=model.digest + 1)
-    save_decoder(other, {"decoder": model.params["decoder"]}, 5)
-    assert not vaejax.load(run).decoder
+    save_decoder(other, FinishedDecoder({"decoder": model.params["decoder"]}, "gaussian", 5))
+    assert vaejax.load(run).finished is None
     assert "whose own decoder draws" in capsys.readouterr().err
     with pytest.raises(UserError, match="name that checkpoint"):
         vaejax.load(run, decoder="finished")

@@ -14,7 +14,9 @@ IMPORTANCE_SAMPLES = flags.DEFINE_integer(
     "importance_samples", None, "K of the importance-weighted bound; default from the config.",
     lower_bound=0,
 )  # fmt: skip
-PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
+PRIOR = flags.DEFINE_string(
+    "prior", None, "model, or a fitted one: gaussian, … (default: that of the finish, if any)."
+)
 SAMPLES = flags.DEFINE_integer(
     "samples", None, "Number of samples that are compared with real faces; 0: none (default: "
     "2500; 0 for pictures of more than 256 pixels a side).", lower_bound=0,

@@ -20,7 +20,9 @@ OUT = flags.DEFINE_string(
     "directory.",
 )
 SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the directory --out.")
-PRIOR = flags.DEFINE_string("prior", "model", "model, or a fitted one: gaussian, …")
+PRIOR = flags.DEFINE_string(
+    "prior", None, "model, or a fitted one: gaussian, … (default: that of the finish, if any)."
+)
 TEMPERATURE = flags.DEFINE_list(
     "temperature", ["1"], "Spread of the noise; for a ladder also one for each resolution or group."
 )

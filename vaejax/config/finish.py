@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vaejax.config.options import option
+from vaejax.config.priors import FITTED_PRIORS
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,9 @@ class FinishConfig:
 
     # Updates; 0: the decoder stays as the likelihood has trained it.
     steps: int = option(0, low=0, may_change=True)
+    # The prior whose samples the decoder learns to decode well, and from which new faces are drawn
+    # afterwards: `model`, or one that is fitted to the codes.
+    prior: str = option("gaussian", choices=("model", *FITTED_PRIORS), may_change=True)
     # Pictures of one update. As many are decoded from samples of the prior.
     batch_size: int = option(32, low=1, may_change=True)
     # Learning rate of the decoder.

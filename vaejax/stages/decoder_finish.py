@@ -5,16 +5,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from vaejax.config import Config
+from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.features.resnet import load_resnet
 from vaejax.records.checkpoints import Checkpoints
+from vaejax.records.digests import digest
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import replicated, single_device_mesh
+from vaejax.runtime.processes import ALONE, Group
+from vaejax.stages.fitting import fit, is_fitted
+from vaejax.stages.flow_prior import NAME
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.finish import DECODER, FinishTask
-from vaejax.trained.decoder_files import decoder_path, save_decoder
+from vaejax.trained.decoder_files import FinishedDecoder, decoder_path, save_decoder
 from vaejax.trained.model import TrainedModel
+from vaejax.trained.prior_files import OWN_PRIOR
 from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
 
@@ -23,7 +32,7 @@ _SAMPLES = 1_000
 _WARMUP = 50
 
 
-def finish_stage(trained: TrainedModel) -> Stage:
+def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) -> Stage:
     """Builds the stage that trains the decoder on, for `config.finish.steps` updates.
 
     When it is finished, the decoder of its best checkpoint is saved as the finished decoder of
@@ -31,6 +40,11 @@ def finish_stage(trained: TrainedModel) -> Stage:
 
     Args:
       trained: the model, on every process.
+      dataset: the data set that `trained` was trained on.
+      group: the processes that train together.
+
+    Raises:
+      UserError: the codes are too few for the prior, or not finite.
     """
     directory = trained.workdir / "stages" / f"finish_{trained.step:08d}"
     config = _config(trained.config)
@@ -38,9 +52,30 @@ def finish_stage(trained: TrainedModel) -> Stage:
     del settings["steps"]
     # As JSON returns it from a checkpoint.
     settings["widths"] = list(settings["widths"])
-    builds_on = {"step": trained.step, "digest": trained.digest, "settings": settings}
-    task = FinishTask(config, trained.params, builds_on)
+    samples = _samples(trained, dataset, group)
+    builds_on = {
+        "step": trained.step,
+        "digest": trained.digest,
+        "samples": digest(samples),
+        "settings": settings,
+    }
+    task = FinishTask(config, trained.params, samples, builds_on)
     return Stage(config, directory, task, lambda: _keep_best(trained, task, directory))
+
+
+def _samples(
+    trained: TrainedModel, dataset: Dataset, group: Group
+) -> Float[np.ndarray, "picture latent"]:
+    """Samples the prior of the finish, as many codes as there are training pictures."""
+    name = trained.config.finish.prior
+    # The flow, which is trained by all processes, has a stage of its own before this one.
+    if name not in (OWN_PRIOR, NAME):
+        with group.together():  # waits for process 0
+            if group.index == 0 and not is_fitted(trained, name):
+                fit(trained, [name], dataset)
+    count = len(dataset.splits["train"].images)
+    # One array, because a ladder, whose latents are several, has no finish.
+    return np.asarray(trained.sample_codes(count, prior=name))
 
 
 def _config(config: Config) -> Config:
@@ -96,5 +131,6 @@ def _keep_best(trained: TrainedModel, task: FinishTask, directory: Path) -> None
         at = checkpoints.best_step()
         assert at is not None, "a finished run has a checkpoint"
         params = restore_averages(checkpoints, at, shapes(task), place)
-    save_decoder(trained.origin, params[DECODER], at)
+    decoder = FinishedDecoder(params[DECODER], trained.config.finish.prior, at)
+    save_decoder(trained.origin, decoder)
     say(f"finished decoder of step {at}: {decoder_path(trained.origin)}")

@@ -10,16 +10,17 @@ from vaejax.stages.fitting import is_fitted
 from vaejax.stages.flow_prior import NAME, flow_prior_stage
 from vaejax.stages.sequence import PlannedStage, Stage
 from vaejax.tasks import build_task
+from vaejax.trained.decoder_files import MODEL
 from vaejax.trained.loading import load
 
 
 def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedStage]:
-    """Returns the stages of a run: the model, and if a VAE's config names it, the flow prior.
+    """Returns the stages of a run: the model; of a VAE also a flow prior and the decoder's finish.
 
     The flow prior's stage is skipped if the prior of the best checkpoint already exists.
 
     Args:
-      config: config of the run; `prior.fitted` decides whether there is a flow prior.
+      config: config of the run; `prior.fitted` and `finish` decide which stages there are.
       workdir: work directory of the run.
       group: the processes that train together.
     """
@@ -35,9 +36,13 @@ def planned_stages(config: Config, workdir: Path, group: Group) -> list[PlannedS
             return None
         return flow_prior_stage(trained, dataset, group)
 
-    def finish(dataset: Dataset | None) -> Stage:
-        return finish_stage(load(workdir))
+    def finish(dataset: Dataset | None) -> Stage | None:
+        if dataset is None:
+            return None
+        return finish_stage(load(workdir, decoder=MODEL), dataset, group)
 
-    has_flow = config.is_vae and NAME in config.prior.fitted
-    has_finish = config.is_vae and config.finish.steps > 0
+    if not config.is_vae:
+        return [model]
+    has_finish = config.finish.steps > 0
+    has_flow = NAME in config.prior.fitted or (has_finish and config.finish.prior == NAME)
     return [model, *[flow_prior] * has_flow, *[finish] * has_finish]

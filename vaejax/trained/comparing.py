@@ -209,11 +209,9 @@ def _side_by_side(
         rows = faces.rows[:_COLUMNS]
         if not reconstructed:
             reconstructed.append(np.asarray(faces.images[rows]))
-        for found, pictures in (
-            (reconstructed, generator.reconstructions(faces.images, rows)),
-            (sampled, generator.samples(_COLUMNS)),
-        ):
-            found.append(np.concatenate(list(first(pictures.batches(), len(rows)))))
+        decoded = generator.reconstructions(faces.images, rows)
+        reconstructed.append(np.concatenate(list(first(decoded.batches(), len(rows)))))
+        sampled.append(trained.sample(_COLUMNS, prior=run.protocol["prior"]))
     order = ", ".join(names)
     return {
         f"Originals, and reconstructions by {order}": grid(

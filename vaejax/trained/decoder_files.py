@@ -1,11 +1,12 @@
 """The file of a trained model's finished decoder."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxtyping import PyTree
 
 from vaejax.errors import UserError
-from vaejax.files.array_tree import load_tree, save_tree
+from vaejax.files.array_tree import damaged, load_tree, save_tree
 from vaejax.records.progress import say
 from vaejax.trained.prior_files import Origin
 
@@ -20,23 +21,37 @@ def decoder_path(origin: Origin) -> Path:
     return origin.workdir / "decoders" / f"{FINISHED}.npz"
 
 
-def save_decoder(origin: Origin, params: PyTree, step: int) -> None:
+class FinishedDecoder(NamedTuple):
+    """A decoder that was trained on after its model.
+
+    Attributes:
+      params: parameters of the modules that decode, by name.
+      prior: name of the prior whose samples it has learned to decode: `model`, or a fitted one.
+      step: number of updates of the finish.
+    """
+
+    params: dict[str, PyTree]
+    prior: str
+    step: int
+
+
+def save_decoder(origin: Origin, decoder: FinishedDecoder) -> None:
     """Saves a finished decoder together with the checkpoint whose decoder it was.
 
     Args:
       origin: the checkpoint.
-      params: parameters of the modules that decode, by name.
-      step: number of updates of the finish.
+      decoder: the decoder.
 
     Raises:
       OSError: the file cannot be written.
     """
-    meta = {"step": origin.step, "model": origin.digest, "finish_step": step}
-    save_tree(decoder_path(origin), params, meta)
+    about = {"prior": decoder.prior, "finish_step": decoder.step}
+    meta = {"step": origin.step, "model": origin.digest, **about}
+    save_tree(decoder_path(origin), decoder.params, meta)
 
 
-def chosen_decoder(origin: Origin, name: str | None) -> dict[str, PyTree]:
-    """Returns the parameters of a checkpoint's finished decoder by module; empty for its own.
+def chosen_decoder(origin: Origin, name: str | None) -> FinishedDecoder | None:
+    """Returns the finished decoder of a checkpoint; None for the model's own.
 
     Args:
       origin: the checkpoint.
@@ -50,17 +65,22 @@ def chosen_decoder(origin: Origin, name: str | None) -> dict[str, PyTree]:
         raise UserError(f"decoder {name!r} is none of {MODEL}, {FINISHED}; name one of them")
     path = decoder_path(origin)
     if name == MODEL or (name is None and not path.exists()):
-        return {}
+        return None
     if not path.exists():
         raise UserError(f"no decoder was finished in {origin.workdir}; {_REMEDY}")
     params, meta = load_tree(path, _WHAT, _REMEDY)
-    if (meta.get("step"), meta.get("model")) == (origin.step, origin.digest):
-        return params
+    try:
+        of_checkpoint = meta["step"], meta["model"]
+        decoder = FinishedDecoder(params, meta["prior"], meta["finish_step"])
+    except (KeyError, TypeError) as error:
+        raise damaged(path, _WHAT, _REMEDY) from error
+    if of_checkpoint == (origin.step, origin.digest):
+        return decoder
     line = (
-        f"the finished decoder in {origin.workdir} is that of step {meta.get('step')}, and this is "
+        f"the finished decoder in {origin.workdir} is that of step {meta['step']}, and this is "
         f"step {origin.step}"
     )
     if name == FINISHED:
         raise UserError(f"{line}; name that checkpoint, or the decoder {MODEL}")
     say(f"{line}, whose own decoder draws the pictures")
-    return {}
+    return None

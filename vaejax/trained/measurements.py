@@ -88,7 +88,9 @@ def of_likelihood(
         batch_size=round_up(config.eval.batch_size, mesh),
         chosen=faces.rows,
     )
-    params, decoder = jax.device_put((trained.params, dict(trained.decoder)), replicated(mesh))
+    params, decoder = jax.device_put(
+        (trained.params, trained.finished.params if trained.finished else {}), replicated(mesh)
+    )
     with counting("evaluating", len(faces.rows)) as advance:
         evaluation = evaluate(step, params, _counted(batches, advance), mesh, decoder=decoder)
     assert evaluation is not None, "two pictures are at least one batch"
@@ -99,7 +101,7 @@ def of_likelihood(
     return Measurement(
         results,
         likelihood_figures(
-            results, of_pictures, importance_samples, is_finished=bool(trained.decoder)
+            results, of_pictures, importance_samples, is_finished=trained.finished is not None
         ),
         training_curves(trained.workdir)
         | latent_curves(evaluation.sums, trained.model.resolutions())

@@ -42,7 +42,7 @@ def measure(
     split: str = "valid",
     pictures: int = 0,
     importance_samples: int | None = None,
-    prior: str = OWN_PRIOR,
+    prior: str | None = None,
     samples: int | None = None,
     choice: Choice = EVERYTHING,
     report: Path | None = None,
@@ -58,7 +58,8 @@ def measure(
         all.
       importance_samples: K of the importance-weighted bound, 0 to leave it out; None means
         `config.eval.importance_samples`.
-      prior: `model`, or the name of a fitted prior with a fast density: `gaussian` or `mixture`.
+      prior: `model`, or the name of a fitted prior with a fast density: `gaussian` or `mixture`;
+        None for `TrainedModel.prior`.
       samples: number of samples for the metrics of sets of pictures, 0 to leave these out; None
         means 2,500, and 0 for pictures of more than 256 pixels a side.
       choice: the metrics.
@@ -74,7 +75,7 @@ def measure(
         pictures, the prior cannot be used, `report` cannot be written, or a metric that was named
         lacks what it needs; or, after all figures were printed, the JSON cannot be written.
     """
-    config = trained.config
+    config, prior = trained.config, prior or trained.prior
     if importance_samples is None:
         importance_samples = config.eval.importance_samples
     if samples is None:
@@ -151,7 +152,7 @@ def _path(
 ) -> Path:
     """Returns the file of an evaluation; those of other choices have other names."""
     parts = [split, *([str(pictures)] if pictures else []), prior, f"k{importance_samples}"]
-    parts += [FINISHED] if trained.decoder else []
+    parts += [FINISHED] if trained.finished else []
     parts += choice.metrics or ()
     parts += [] if choice.features == EVERYTHING.features else [choice.features]
     if choice.metrics is None and choice.attributes is not None:
@@ -189,7 +190,7 @@ def _protocol(
         "likelihood": trained.config.likelihood.name,
         "bits": trained.config.likelihood.bits,
         "prior": prior,
-        "decoder": FINISHED if trained.decoder else MODEL,
+        "decoder": FINISHED if trained.finished else MODEL,
         "bounds": "ELBO with one sample of z; importance-weighted bound with K samples",
         "importance_samples": importance_samples,
         "samples": samples,

@@ -2,9 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -32,6 +31,7 @@ from vaejax.trained.arguments import (
     key_of,
 )
 from vaejax.trained.batching import in_batches, joined
+from vaejax.trained.decoder_files import FinishedDecoder
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
 from vaejax.trained.prior_files import OWN_PRIOR, Origin, load_fitted
 
@@ -47,9 +47,11 @@ class TrainedModel:
       config: config of the run.
       params: the averaged parameters, float32, as the ELBO has trained them: codes and likelihoods
         are theirs.
-      decoder: parameters of the modules that decode, if the decoder was finished; else empty.
+      finished: the decoder that was trained on after the model; None if there is none.
       picture_params: `params`, with the finished decoder in the place of the model's own. Pictures
         are decoded with them.
+      prior: name of the prior that samples come from unless another is named: `model`, or the one
+        whose samples the finished decoder has learned to decode.
       step: step of the checkpoint, the number of updates.
       model: the Linen module, `VAE` or `Ladder`.
       likelihood: p(x|z).
@@ -67,10 +69,12 @@ class TrainedModel:
         workdir: Path,
         data_fingerprint: dict,
         digest: int,
-        decoder: Mapping[str, PyTree] = MappingProxyType({}),
+        finished: FinishedDecoder | None = None,
     ):
         """Use `vaejax.load` instead of this constructor."""
-        self.decoder, self.picture_params = decoder, {**params, **decoder}
+        self.finished = finished
+        self.picture_params = {**params, **finished.params} if finished else params
+        self.prior = finished.prior if finished else OWN_PRIOR
         self.data_fingerprint, self.digest = data_fingerprint, digest
         self.config, self.params, self.step, self.workdir = config, params, step, workdir
         self.model, self.likelihood = build_model(config, EXACT), build_likelihood(config)
@@ -161,7 +165,7 @@ class TrainedModel:
         *,
         seed: int = 0,
         temperature: Temperature = 1.0,
-        prior: str = OWN_PRIOR,
+        prior: str | None = None,
     ) -> Pictures:
         """Samples new pictures: the mean of p(x|z), rounded, for z from the prior.
 
@@ -171,7 +175,8 @@ class TrainedModel:
           temperature: standard deviation of the prior's noise, at least 0; lower values give more
             typical and less varied pictures. For a ladder also one for each of its resolutions or
             for each of its groups, coarsest first.
-          prior: `model`, or the name of a prior that `python -m vaejax.fit` has fitted.
+          prior: `model`, or the name of a prior that `python -m vaejax.fit` has fitted; None for
+            the attribute `prior`.
 
         Raises:
           UserError: an argument is out of its range, the pictures do not fit into memory, or the
@@ -189,9 +194,10 @@ class TrainedModel:
         *,
         seed: int = 0,
         temperature: Temperature = 1.0,
-        prior: str = OWN_PRIOR,
+        prior: str | None = None,
     ) -> Iterator[Pictures]:
         """Does the same as `sample`, and yields the pictures in batches to save memory."""
+        prior = prior or self.prior
         if prior == OWN_PRIOR:
             return self._drawn(self._sample, count, seed, temperature)
         codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
@@ -203,12 +209,13 @@ class TrainedModel:
         *,
         seed: int = 0,
         temperature: Temperature = 1.0,
-        prior: str = OWN_PRIOR,
+        prior: str | None = None,
     ) -> Latents:
         """Samples the latents that `sample` decodes; arguments and errors as for `sample`."""
         check_count(count)
         leaves = jax.tree.leaves(self._latent_shapes())
         check_fits(count, sum(4 * math.prod(leaf.shape[1:]) for leaf in leaves))
+        prior = prior or self.prior
         if prior == OWN_PRIOR:
             return joined(self._drawn(self._sample_latents, count, seed, temperature))
         # All at once, because fitted priors draw their noise from one key for all pictures.

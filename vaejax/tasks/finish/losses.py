@@ -83,20 +83,21 @@ def seen(
     encoder: PyTree,
     decoder: PyTree,
     images: Images,
+    fresh: PyTree,
     keys: Keys,
 ) -> Seen:
-    """Decodes samples of the posterior and of the prior.
+    """Decodes samples of the posterior, and given samples of a prior.
 
     Args:
       model: the VAE.
       likelihood: p(x|z); its mean is the picture.
-      encoder: parameters of the whole VAE as it was trained, which encode and sample the prior.
+      encoder: parameters of the whole VAE as it was trained.
       decoder: parameters of the whole VAE that decode.
       images: the pictures.
+      fresh: as many samples of a prior.
       keys: one key for each picture.
     """
     codes, _ = functions.posterior(model, encoder, images, keys)
-    fresh = functions.sample_latents(model, encoder, keys, 1.0)
     both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), codes, fresh)
     pixels: Any = model.apply({"params": decoder}, jax.lax.stop_gradient(both), method="decode")
     pictures, _ = likelihood.moments(pixels)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -40,6 +41,8 @@ from vaejax.tasks.vae.picture_metrics import PictureMetrics, metrics_in_training
 DECODER, DISCRIMINATOR = "decoder", "discriminator"
 # The parameters of a VAE that decode: the names of its modules.
 _DECODING = ("decoder", "head")
+# The name of the prior's samples among the examples.
+_SAMPLE = "sample"
 # Ratio of the pixel error to its lowest value so far, above which training has diverged.
 _DIVERGED = 3.0
 
@@ -58,15 +61,23 @@ class FinishTask:
 
     begins_trained = True
 
-    def __init__(self, config: Config, params: PyTree, builds_on: Mapping[str, Any]):
+    def __init__(
+        self,
+        config: Config,
+        params: PyTree,
+        samples: Float[np.ndarray, "picture latent"],
+        builds_on: Mapping[str, Any],
+    ):
         """Builds the networks; initialises no parameters.
 
         Args:
           config: config of the stage.
           params: parameters of the trained VAE.
+          samples: samples of a prior, as many as there are training pictures.
           builds_on: identifies the VAE; it is saved in checkpoints.
         """
-        self.config, self.builds_on, self._params = config, builds_on, params
+        self.config, self.builds_on = config, builds_on
+        self._params, self._samples = params, samples
         self._model, self._likelihood = build_model(config), build_likelihood(config)
         settings, common = config.finish, config.optimizer
         self._network = Discriminator(settings.widths, jnp.dtype(config.model.dtype))
@@ -82,8 +93,9 @@ class FinishTask:
         return ranking(self.config)
 
     def examples(self, dataset: Dataset) -> dict[str, Arrays]:
-        """Returns the pictures of each split."""
-        return {name: split.arrays() for name, split in dataset.splits.items()}
+        """Returns the pictures of each split, and samples of the prior beside those of `train`."""
+        arrays = {name: split.arrays() for name, split in dataset.splits.items()}
+        return arrays | {"train": {**arrays["train"], _SAMPLE: self._samples}}
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
         """Returns the trained VAE, its decoder, and a new discriminator."""
@@ -119,7 +131,8 @@ class FinishTask:
 
     def _seen(self, params: dict[str, PyTree], batch: dict[str, Array], keys: Keys) -> Seen:
         vae = params[NET]
-        return seen(self._model, self._likelihood, vae, finished(params), batch["image"], keys)
+        batch_of = batch["image"], batch[_SAMPLE], keys
+        return seen(self._model, self._likelihood, vae, finished(params), *batch_of)
 
     def no_metrics(self) -> dict[str, DecoderSums | DiscriminatorSums]:
         """Returns the sums of no pictures, which are zero."""
