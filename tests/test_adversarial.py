@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaejax.models.discriminator import Discriminator
@@ -17,6 +17,7 @@ LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=6)
 SIZES = [(28, 20), (32, 32), (17, 16)]
 
 
+@settings(max_examples=30)
 @given(LOGITS, LOGITS)
 def test_the_losses_are_cross_entropies(real, fake):
     probability = [[1 / (1 + math.exp(-logit)) for logit in some] for some in (real, fake)]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Logits = Float[Array, "*shape"]
+Logits = Float[Array, "..."]
 
 
 def discriminator_loss(real: Logits, fake: Logits) -> Float[Array, ""]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vaejax.config import Config
+from vaejax.config import Config, EvalConfig
 from vaejax.data import Dataset
 from vaejax.errors import UserError
-from vaejax.features.resnet import load_resnet
+from vaejax.features.resnet import INSTALL, load_resnet
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.digests import digest
 from vaejax.records.progress import say
@@ -30,6 +30,8 @@ from vaejax.training.state import shapes
 # Samples that each validation compares with held-out faces.
 _SAMPLES = 1_000
 _WARMUP = 50
+# What ranks the checkpoints.
+_BEST_BY = "frechet_resnet_samples"
 
 
 def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) -> Stage:
@@ -47,7 +49,7 @@ def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) 
       UserError: the codes are too few for the prior, or not finite.
     """
     directory = trained.workdir / "stages" / f"finish_{trained.step:08d}"
-    config = _config(trained.config)
+    config = _config(trained.config, dataset)
     settings: dict[str, Any] = dataclasses.asdict(config.finish)
     del settings["steps"]
     # As JSON returns it from a checkpoint.
@@ -78,7 +80,7 @@ def _samples(
     return np.asarray(trained.sample_codes(count, prior=name))
 
 
-def _config(config: Config) -> Config:
+def _config(config: Config, dataset: Dataset) -> Config:
     """The config of the stage: the model's config with its own optimiser, loop and metrics."""
     finish = config.finish
     every = max(1, finish.steps // finish.validations)
@@ -104,33 +106,51 @@ def _config(config: Config) -> Config:
         guard=5.0,
         ema_decay=finish.ema_decay,
     )
-    return dataclasses.replace(config, train=train, optimizer=optimizer, eval=_eval(config))
+    return dataclasses.replace(
+        config, train=train, optimizer=optimizer, eval=_eval(config, dataset)
+    )
 
 
-def _eval(config: Config) -> Any:
-    """The settings of validations: the metrics of samples for which this machine has a network."""
-    metrics: tuple[str, ...]
+def _eval(config: Config, dataset: Dataset) -> EvalConfig:
+    """The settings of validations: the metrics of samples that can be measured here."""
+    held_out = dataset.splits.get("valid")
+    metrics = ("thumbnails", "spectrum") if held_out else ()
+    is_ranked = held_out is not None and _has_network()
+    return dataclasses.replace(
+        config.eval,
+        metrics=(*metrics, "frechet") if is_ranked else metrics,
+        metrics_every=1,
+        samples=min(_SAMPLES, len(dataset.splits["train"].images)),
+        features="resnet",
+        weights="",
+        best_by=_BEST_BY if is_ranked else config.eval.best_by,
+    )
+
+
+def _has_network() -> bool:
+    """Whether the network is installed whose features rank the checkpoints of a finish."""
     try:
         load_resnet()
-    except UserError as error:
-        say(f"the last checkpoint of the finish is kept, and not the best: {error}")
-        metrics, best_by = ("thumbnails", "spectrum"), "thumbnail_frechet_samples"
-    else:
-        metrics, best_by = ("thumbnails", "spectrum", "frechet"), "frechet_resnet_samples"
-    return dataclasses.replace(
-        config.eval, metrics=metrics, metrics_every=1, samples=_SAMPLES, features="resnet",
-        weights="", best_by=best_by,
-    )  # fmt: skip
+    except UserError:
+        return False
+    return True
 
 
 def _keep_best(trained: TrainedModel, task: FinishTask, directory: Path) -> None:
-    """Saves the averaged decoder of the stage's best checkpoint."""
+    """Saves the averaged decoder of the stage's best checkpoint, or the last if none is ranked."""
     place = replicated(single_device_mesh())
     checkpoints = Checkpoints(directory / "checkpoints", best_by=task.best_by, read_only=True)
     with closing(checkpoints):
-        at = checkpoints.best_step()
+        is_ranked = task.config.eval.best_by == _BEST_BY
+        at = checkpoints.best_step() if is_ranked else checkpoints.steps()[-1]
         assert at is not None, "a finished run has a checkpoint"
         params = restore_averages(checkpoints, at, shapes(task), place)
-    decoder = FinishedDecoder(params[DECODER], trained.config.finish.prior, at)
-    save_decoder(trained.origin, decoder)
+    save_decoder(trained.origin, FinishedDecoder(params[DECODER], trained.config.finish.prior, at))
+    if not is_ranked:
+        say(
+            "the last decoder is kept: the best one is found by features of held-out faces, for "
+            f"which there must be such faces, and a package: {INSTALL}"
+        )
+    elif at == 0:
+        say("the finish has made samples no better; the decoder stays as it was")
     say(f"finished decoder of step {at}: {decoder_path(trained.origin)}")

@@ -89,7 +89,7 @@ class FinishTask:
 
     @property
     def best_by(self) -> Ranking:
-        """The Fréchet distance of samples, in the features that `config.eval` names."""
+        """Ranks checkpoints by `config.eval.best_by`, a metric of samples."""
         return ranking(self.config)
 
     def examples(self, dataset: Dataset) -> dict[str, Arrays]:
@@ -191,7 +191,7 @@ class FinishTask:
         if not self.config.eval.metrics:
             return None
         chosen = metrics_in_training(self.config)
-        measure = PictureMetrics(self.config, chosen, dataset, mesh)
+        measure = PictureMetrics(self.config, chosen, dataset, mesh, codes=self._samples)
         return lambda params, check: measure({NET: finished(params)}, check)
 
     def gallery(self, dataset: Dataset, directory: Path) -> "FinishGallery":

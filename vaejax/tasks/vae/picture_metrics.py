@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from vaejax.config import Config, EvalConfig
 from vaejax.data import Dataset
@@ -76,7 +78,15 @@ class PictureMetrics:
     What is computed of real faces is kept in memory from the first call on.
     """
 
-    def __init__(self, config: Config, chosen: Chosen, dataset: Dataset, mesh: Mesh):
+    def __init__(
+        self,
+        config: Config,
+        chosen: Chosen,
+        dataset: Dataset,
+        mesh: Mesh,
+        *,
+        codes: Float[np.ndarray, "sample latent"] | None = None,
+    ):
         """Compiles at the first call.
 
         Args:
@@ -84,6 +94,8 @@ class PictureMetrics:
           chosen: the metrics, at least one.
           dataset: the pictures, with a validation split.
           mesh: the devices.
+          codes: at least `config.eval.samples` samples of a prior that are decoded; None samples
+            the model's own prior.
 
         Raises:
           UserError: there are no held-out pictures, or too few pictures for a metric.
@@ -94,6 +106,7 @@ class PictureMetrics:
                 "there are none; hold some out with config.data.holdout, or name no metrics"
             )
         self._config, self._chosen, self._mesh = config, chosen, mesh
+        self._codes = codes
         self._images = dataset.splits["valid"].images
         self._real = _real_sets(config.eval, dataset)
         count = min(config.eval.samples, self._real[REAL].count)
@@ -123,8 +136,10 @@ class PictureMetrics:
         if self._generator is None:
             self._generator = Generator(self._config, vae, self._mesh)
         generator = self._generator.with_params(vae)
+        count, codes = self._config.eval.samples, self._codes
+        drawn = generator.samples(count) if codes is None else generator.decoded(codes[:count])
         sets = self._real | {
-            SAMPLES: generator.samples(self._config.eval.samples),
+            SAMPLES: drawn,
             RECONSTRUCTIONS: generator.reconstructions(self._images, self._rows),
         }
         sets = {name: _checked(one, check) for name, one in sets.items()}
