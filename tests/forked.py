@@ -19,7 +19,7 @@ import jax
 
 # The modules that the server imports before it forks. Their import takes seconds, but starts no
 # threads and no JAX backend, so that it is safe to fork.
-PRELOADED = ["forked", "tensorflow", "vaejax.training.loop", "vaejax.stages.finishing"]
+PRELOADED = ["forked", "tensorflow", "vaejax.training.loop", "vaejax.stages.concluding"]
 # Prefixes of the variables that libraries read when they are imported.
 READ_EARLY = ("JAX_", "XLA_", "TF_", "LIBTPU", "ORBAX_", "PYTHON")
 # Variables with these prefixes that `_run` can set after the fork, as options of `jax.config`.

@@ -14,7 +14,7 @@ from vaejax.data import open_dataset
 from vaejax.errors import UserError
 from vaejax.records import progress
 from vaejax.runtime.processes import ALONE
-from vaejax.stages.finishing import finish
+from vaejax.stages.concluding import conclude
 from vaejax.stages.plan import planned_stages
 from vaejax.stages.sequence import train_in_turn
 from vaejax.training.loop import Outcome, train
@@ -60,7 +60,7 @@ def test_a_photograph_added_during_a_run_stops_only_the_next_start(photos, tmp_p
         outcome, dataset = train_in_turn(planned_stages(config(3), run, ALONE))
     assert outcome is Outcome.FINISHED
     assert (photos / "p77.png").exists()
-    finish(run, dataset)
+    conclude(run, dataset)
     assert (run / "samples.png").exists() and (run / "priors" / "gaussian.npz").exists()
     with pytest.raises(UserError) as error:
         train(config(6), run)

@@ -48,7 +48,7 @@ def main() -> int:
     from vaejax.records import progress
     from vaejax.records.workdir import claim
     from vaejax.runtime.mesh import check_devices
-    from vaejax.stages.finishing import finish
+    from vaejax.stages.concluding import conclude
     from vaejax.stages.plan import planned_stages
     from vaejax.stages.sequence import train_in_turn
     from vaejax.training.loop import Outcome
@@ -57,14 +57,14 @@ def main() -> int:
     check_devices()
     if group.index:
         progress.silence()
-    # Claimed here as well, so that no other run can start there during `finish`.
+    # Claimed here as well, so that no other run can start there during `conclude`.
     with group.watching(), claim(workdir, config, group):
         outcome, dataset = train_in_turn(planned_stages(config, workdir, group), group)
         group.leave()
         if outcome is Outcome.INTERRUPTED:
             return TRY_AGAIN
         if group.index == 0:
-            finish(workdir, dataset)
+            conclude(workdir, dataset)
     return 0
 
 

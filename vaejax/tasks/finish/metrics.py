@@ -9,6 +9,8 @@ from vaejax.tasks.finish.losses import DecoderSums, DiscriminatorSums
 WON = 0.98
 # Samples have lost variety if their thumbnails vary less than this share of what real ones do.
 VARIED = 0.5
+# Updates before the first warning.
+_FIRST = 100
 # Grey levels by which the mean colour of samples may differ from that of real pictures.
 DRIFT = 10.0
 
@@ -56,7 +58,12 @@ class Health:
         self._said: set[str] = set()
 
     def training(self, step: int, values: dict[str, float]) -> list[str]:
-        """Returns new warnings about the training metrics of a window of updates."""
+        """Returns new warnings about the training metrics of a window of updates.
+
+        None are returned at first: a new discriminator begins with any opinion.
+        """
+        if step < _FIRST:
+            return []
         found = {}
         right = min(
             values[name]

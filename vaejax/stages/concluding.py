@@ -10,7 +10,7 @@ from vaejax.stages.fitting import fit, is_fitted
 from vaejax.trained.loading import load
 
 
-def finish(workdir: Path, dataset: Dataset) -> None:
+def conclude(workdir: Path, dataset: Dataset) -> None:
     """Fits the missing priors of `config.prior.fitted`, draws samples, and prints where they are.
 
     For a network of attributes, which is no VAE, it only prints what to do with it.
