@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from commands import command
+from commands import COMMAND_TIMEOUT, command, free_port, start
 from stops import stopped_at
 from tiny import CONFIG_FILE, metrics
 
@@ -94,6 +94,24 @@ def test_an_interrupted_finish_resumes_to_the_same_decoder(finished, trained, tm
     assert one.files == two.files
     for name in one.files:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_finish_a_decoder_together(finished, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    group = (f"--coordinator=localhost:{free_port()}", "--processes=2")
+    processes = [
+        start("main", *FLAGS, f"--workdir={run}", *group, f"--process={index}")
+        for index in range(2)
+    ]
+    errors = [process.communicate(timeout=COMMAND_TIMEOUT)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    # The same figures at each validation, up to the rounding of sums in another order.
+    one, two = ([line for line in metrics(stage_of(at)) if line["split"] == "valid"]
+                for at in (finished, run))  # fmt: skip
+    for alone, together in zip(one, two, strict=True):
+        for name in ("psnr", "ssim", "frechet_resnet_samples", "thumbnail_frechet_samples"):
+            assert together[name] == pytest.approx(alone[name], rel=0.02), (name, alone["step"])
 
 
 @pytest.mark.slow
