@@ -36,6 +36,7 @@ def check_together(config: Config) -> None:
         config.prior.check(config.model)
         config.likelihood.check(config.model)
         _check_features(config.eval)
+        _check_finish(config)
     else:
         _check_without_vae(config)
     _check_loop(config.train)
@@ -67,6 +68,15 @@ def check_given(config: Config) -> None:
         raise UserError(
             f"config.data.manual_dir={data.manual_dir!r} is read by config.data.source='tfds:NAME' "
             f"alone, not by {data.source!r}; leave it out"
+        )
+
+
+def _check_finish(config: Config) -> None:
+    prior = config.finish.prior
+    if config.finish.steps and config.model.has_groups and prior != "model":
+        raise UserError(
+            f"config.finish.prior={prior!r} is fitted to codes of a flat z, and config.model.name="
+            f"{config.model.name} has none; set --config.finish.prior=model"
         )
 
 

@@ -30,6 +30,7 @@ def ladder_config() -> ml_collections.ConfigDict:
     config.likelihood.name = "mixture"
     config.prior.name = "hierarchical"
     config.prior.fitted = ()
+    config.finish.prior = "model"
     config.objective.balance = True
     config.objective.warmup_steps = 2_000
     config.optimizer.weight_decay = 0.0

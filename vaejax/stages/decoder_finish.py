@@ -58,7 +58,7 @@ def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) 
     builds_on = {
         "step": trained.step,
         "digest": trained.digest,
-        "samples": digest(samples),
+        "samples": None if samples is None else digest(samples),
         "settings": settings,
     }
     task = FinishTask(config, trained.params, samples, builds_on)
@@ -67,16 +67,21 @@ def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) 
 
 def _samples(
     trained: TrainedModel, dataset: Dataset, group: Group
-) -> Float[np.ndarray, "picture latent"]:
-    """Samples the prior of the finish, as many codes as there are training pictures."""
+) -> Float[np.ndarray, "picture latent"] | None:
+    """Samples the prior of the finish, as many codes as there are training pictures.
+
+    Each update samples the model's own prior anew: for that, nothing is returned.
+    """
     name = trained.config.finish.prior
+    if name == OWN_PRIOR:
+        return None
     # The flow, which is trained by all processes, has a stage of its own before this one.
-    if name not in (OWN_PRIOR, NAME):
+    if name != NAME:
         with group.together():  # waits for process 0
             if group.index == 0 and not is_fitted(trained, name):
                 fit(trained, [name], dataset)
     count = len(dataset.splits["train"].images)
-    # One array, because a ladder, whose latents are several, has no finish.
+    # One array, because no prior is fitted to a ladder, whose latents are several.
     return np.asarray(trained.sample_codes(count, prior=name))
 
 

@@ -204,7 +204,9 @@ def _side_by_side(
     for run in runs:
         decoder = run.protocol.get("decoder", MODEL)
         trained = load(run.workdir, run.protocol["checkpoint_step"], decoder=decoder)
-        generator = Generator(trained.config, trained.picture_params, mesh)
+        generator = Generator(
+            trained.config, trained.picture_params, mesh, finished=trained.finished is not None
+        )
         faces = measured_faces(open_data(trained, data_path, cache_dir), split, 0)
         rows = faces.rows[:_COLUMNS]
         if not reconstructed:

@@ -76,23 +76,23 @@ def of_likelihood(
       fitted: a prior that replaces the model's own; None leaves it.
       mesh: the devices.
     """
-    config = trained.config
+    config, is_finished = trained.config, trained.finished is not None
     step = make_eval_step(
         config,
         mesh,
         importance_samples=importance_samples,
         prior=fitted.log_prob if fitted else None,
+        finished=is_finished,
     )
     batches = pipeline.eval_batches(
         {"image": faces.images},
         batch_size=round_up(config.eval.batch_size, mesh),
         chosen=faces.rows,
     )
-    params, decoder = jax.device_put(
-        (trained.params, trained.finished.params if trained.finished else {}), replicated(mesh)
-    )
+    params = jax.device_put(trained.params, replicated(mesh))
+    drawn = jax.device_put(trained.picture_params, replicated(mesh)) if is_finished else None
     with counting("evaluating", len(faces.rows)) as advance:
-        evaluation = evaluate(step, params, _counted(batches, advance), mesh, decoder=decoder)
+        evaluation = evaluate(step, params, _counted(batches, advance), mesh, drawn=drawn)
     assert evaluation is not None, "two pictures are at least one batch"
     results = summarize(evaluation, trained.model, config, importance_samples)
     dimensions = math.prod(config.data.shape)
@@ -100,9 +100,7 @@ def of_likelihood(
     kind, groups = faces.groups()
     return Measurement(
         results,
-        likelihood_figures(
-            results, of_pictures, importance_samples, is_finished=trained.finished is not None
-        ),
+        likelihood_figures(results, of_pictures, importance_samples, is_finished=is_finished),
         training_curves(trained.workdir)
         | latent_curves(evaluation.sums, trained.model.resolutions())
         | slices(groups, of_pictures, kind),

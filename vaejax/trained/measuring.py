@@ -93,7 +93,9 @@ def measure(
         say(line)
     faces = measured_faces(open_data(trained, data_path, cache_dir), split, pictures)
     mesh = make_mesh(len(jax.local_devices()), devices=jax.local_devices())
-    generator = Generator(config, trained.picture_params, mesh)
+    generator = Generator(
+        config, trained.picture_params, mesh, finished=trained.finished is not None
+    )
     sets = sets_of(trained, generator, faces, samples, prior)
     set_metrics = measurable(chosen.of_sets, sets, named=choice.metrics is not None)
     parts = []

@@ -15,6 +15,7 @@ from vaejax.config import Config
 from vaejax.errors import UserError
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import EXACT, build_model
+from vaejax.models.finished import finished_params, picture_model
 from vaejax.models.noise import Keys, picture_keys
 from vaejax.priors.fitted import FittedPrior
 from vaejax.runtime.compiling import jit, precise
@@ -48,8 +49,7 @@ class TrainedModel:
       params: the averaged parameters, float32, as the ELBO has trained them: codes and likelihoods
         are theirs.
       finished: the decoder that was trained on after the model; None if there is none.
-      picture_params: `params`, with the finished decoder in the place of the model's own. Pictures
-        are decoded with them.
+      picture_params: the parameters that draw pictures: of the finished model, if there is one.
       prior: name of the prior that samples come from unless another is named: `model`, or the one
         whose samples the finished decoder has learned to decode.
       step: step of the checkpoint, the number of updates.
@@ -73,7 +73,7 @@ class TrainedModel:
     ):
         """Use `vaejax.load` instead of this constructor."""
         self.finished = finished
-        self.picture_params = {**params, **finished.params} if finished else params
+        self.picture_params = finished_params(params, finished.params) if finished else params
         self.prior = finished.prior if finished else OWN_PRIOR
         self.data_fingerprint, self.digest = data_fingerprint, digest
         self.config, self.params, self.step, self.workdir = config, params, step, workdir
@@ -87,8 +87,9 @@ class TrainedModel:
 
         self._posterior = compiled(functions.posterior, self.model)
         self._sample_latents = compiled(functions.sample_latents, self.model)
+        drawing = picture_model(config, finished=finished is not None, dtype=EXACT)
         self._decode, self._sample, self._redraw = (
-            compiled(function, self.model, self.likelihood)
+            compiled(function, *drawing)
             for function in (functions.decode, functions.sample, functions.redraw)
         )
         self._importance_bound = functools.cache(bound)

@@ -10,11 +10,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree
 
-from vaejax.likelihoods import Images, Likelihood
+from vaejax.likelihoods import Images, Likelihood, to_picture
 from vaejax.metrics.image import psnr, ssim
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, split_batch, to_devices
-from vaejax.tasks.vae import functions
 
 
 class Evaluator:
@@ -24,16 +23,15 @@ class Evaluator:
         self,
         model: nn.Module,
         likelihood: Likelihood,
-        parts: Callable[[dict[str, PyTree]], tuple[PyTree, PyTree]],
+        params_of: Callable[[dict[str, PyTree]], PyTree],
         mesh: Mesh,
     ):
         """Compiles on the first call.
 
         Args:
-          model: the VAE, in float32.
-          likelihood: p(x|z).
-          parts: maps the networks' parameters to those of the VAE that encodes, and of the one that
-            decodes.
+          model: the finished VAE, in float32.
+          likelihood: the likelihood whose mean is its picture.
+          params_of: maps the networks' parameters to those of `model`.
           mesh: mesh of the devices.
         """
         self._mesh = mesh
@@ -42,9 +40,8 @@ class Evaluator:
         def totals(
             params: dict[str, PyTree], images: Images, mask: Bool[Array, "batch"]
         ) -> Float[Array, "3"]:
-            encoder, decoder = parts(params)
-            codes, _ = functions.posterior(model, encoder, images)
-            shown = functions.decode(model, likelihood, decoder, codes)
+            whole = {"params": params_of(params)}
+            shown = to_picture(likelihood, model.apply(whole, images, method="reconstruct"))
             # The PSNR of an exact match is infinite, and so would be the mean.
             figures = [jnp.minimum(psnr(images, shown), 100.0), ssim(images, shown)]
             counted = [jnp.sum(jnp.where(mask, some, jnp.zeros_like(some))) for some in figures]

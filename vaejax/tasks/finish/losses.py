@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from vaejax.config import FinishConfig
-from vaejax.likelihoods import Images, Likelihood, to_unit
+from vaejax.likelihoods import Images, to_unit
 from vaejax.metrics.frechet import thumbnail_features
 from vaejax.models.discriminator import Discriminator, Judgement
+from vaejax.models.finished import FinishedVAE
 from vaejax.models.noise import Keys
 from vaejax.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from vaejax.tasks.vae import functions
@@ -78,31 +78,26 @@ class DiscriminatorSums(NamedTuple):
 
 
 def seen(
-    model: nn.Module,
-    likelihood: Likelihood,
-    encoder: PyTree,
-    decoder: PyTree,
-    images: Images,
-    fresh: PyTree,
-    keys: Keys,
+    model: FinishedVAE, vae: PyTree, params: PyTree, images: Images, fresh: PyTree, keys: Keys
 ) -> Seen:
-    """Decodes samples of the posterior, and given samples of a prior.
+    """Decodes samples of the posterior, and samples of a prior.
 
     Args:
-      model: the VAE.
-      likelihood: p(x|z); its mean is the picture.
-      encoder: parameters of the whole VAE as it was trained.
-      decoder: parameters of the whole VAE that decode.
+      model: the finished VAE.
+      vae: parameters of the VAE as it was trained, which encode, and sample its own prior.
+      params: parameters of the finished VAE, which decode.
       images: the pictures.
-      fresh: as many samples of a prior.
+      fresh: as many samples of a prior; None for the model's own.
       keys: one key for each picture.
     """
-    codes, _ = functions.posterior(model, encoder, images, keys)
+    codes, _ = functions.posterior(model.vae, vae, images, keys)
+    if fresh is None:
+        fresh = functions.sample_latents(model.vae, vae, keys, 1.0)
     both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), codes, fresh)
-    pixels: Any = model.apply({"params": decoder}, jax.lax.stop_gradient(both), method="decode")
-    pictures, _ = likelihood.moments(pixels)
+    pixels: Any = model.apply({"params": params}, jax.lax.stop_gradient(both), method="decode")
     count = len(images)
-    return Seen(to_unit(images, likelihood.bits), pictures[:count], pictures[count:])
+    real = to_unit(images, model.likelihood.bits)
+    return Seen(real, pixels.location[:count], pixels.location[count:])
 
 
 def decoder_loss(

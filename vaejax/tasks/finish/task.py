@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -18,9 +19,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from vaejax.config import Config, OptimizerConfig
 from vaejax.data import Dataset
 from vaejax.data.feed.pipeline import Arrays
-from vaejax.likelihoods import build_likelihood
-from vaejax.models import EXACT, build_model
+from vaejax.models import EXACT
 from vaejax.models.discriminator import Discriminator
+from vaejax.models.finished import finished_params, picture_model
 from vaejax.models.noise import Keys
 from vaejax.records.ranking import Ranking
 from vaejax.tasks.augmentation import mirror
@@ -39,7 +40,7 @@ from vaejax.tasks.vae.gallery import Gallery
 from vaejax.tasks.vae.picture_metrics import PictureMetrics, metrics_in_training, ranking
 
 DECODER, DISCRIMINATOR = "decoder", "discriminator"
-# The parameters of a VAE that decode: the names of its modules.
+# The modules of a VAE that decode. Those of a ladder sample its prior as well, and stay.
 _DECODING = ("decoder", "head")
 # The name of the prior's samples among the examples.
 _SAMPLE = "sample"
@@ -65,7 +66,7 @@ class FinishTask:
         self,
         config: Config,
         params: PyTree,
-        samples: Float[np.ndarray, "picture latent"],
+        samples: Float[np.ndarray, "picture latent"] | None,
         builds_on: Mapping[str, Any],
     ):
         """Builds the networks; initialises no parameters.
@@ -73,12 +74,13 @@ class FinishTask:
         Args:
           config: config of the stage.
           params: parameters of the trained VAE.
-          samples: samples of a prior, as many as there are training pictures.
+          samples: samples of a prior, as many as there are training pictures; None for the
+            model's own prior.
           builds_on: identifies the VAE; it is saved in checkpoints.
         """
         self.config, self.builds_on = config, builds_on
         self._params, self._samples = params, samples
-        self._model, self._likelihood = build_model(config), build_likelihood(config)
+        self._model: Any = picture_model(config, finished=True)[0]
         settings, common = config.finish, config.optimizer
         self._network = Discriminator(settings.widths, jnp.dtype(config.model.dtype))
         self.optimizers: dict[str, OptimizerConfig | None] = {
@@ -94,16 +96,23 @@ class FinishTask:
 
     def examples(self, dataset: Dataset) -> dict[str, Arrays]:
         """Returns the pictures of each split, and samples of the prior beside those of `train`."""
-        arrays = {name: split.arrays() for name, split in dataset.splits.items()}
-        return arrays | {"train": {**arrays["train"], _SAMPLE: self._samples}}
+        arrays: dict[str, Arrays] = {name: split.arrays() for name, split in dataset.splits.items()}
+        if self._samples is not None:
+            arrays["train"] = {**arrays["train"], _SAMPLE: self._samples}
+        return arrays
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
-        """Returns the trained VAE, its decoder, and a new discriminator."""
+        """Returns the trained VAE, its decoder with a new refiner, and a new discriminator."""
         picture = jnp.zeros((1, *self.config.data.shape))
+        of_refiner, of_discriminator = jax.random.split(key)
+        names = () if self.config.model.has_groups else _DECODING
         return {
             NET: self._params,
-            DECODER: {name: self._params[name] for name in _DECODING if name in self._params},
-            DISCRIMINATOR: self._network.init(key, picture)["params"],
+            DECODER: {
+                "vae": {name: self._params[name] for name in names if name in self._params},
+                "refiner": self._model.refiner.init(of_refiner, picture)["params"],
+            },
+            DISCRIMINATOR: self._network.init(of_discriminator, picture)["params"],
         }
 
     def augment(self, batch: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
@@ -131,8 +140,7 @@ class FinishTask:
 
     def _seen(self, params: dict[str, PyTree], batch: dict[str, Array], keys: Keys) -> Seen:
         vae = params[NET]
-        batch_of = batch["image"], batch[_SAMPLE], keys
-        return seen(self._model, self._likelihood, vae, finished(params), *batch_of)
+        return seen(self._model, vae, finished(params), batch["image"], batch.get(_SAMPLE), keys)
 
     def no_metrics(self) -> dict[str, DecoderSums | DiscriminatorSums]:
         """Returns the sums of no pictures, which are zero."""
@@ -183,20 +191,22 @@ class FinishTask:
 
     def evaluator(self, mesh: Mesh) -> Evaluator:
         """Returns the evaluator of reconstructions."""
-        exact = build_model(self.config, EXACT)
-        return Evaluator(exact, self._likelihood, lambda all: (all[NET], finished(all)), mesh)
+        model, likelihood = picture_model(self.config, finished=True, dtype=EXACT)
+        return Evaluator(model, likelihood, finished, mesh)
 
     def picture_metrics(self, dataset: Dataset, mesh: Mesh) -> Callable | None:
         """Returns what measures samples; None without a validation split."""
         if not self.config.eval.metrics:
             return None
         chosen = metrics_in_training(self.config)
-        measure = PictureMetrics(self.config, chosen, dataset, mesh, codes=self._samples)
+        measure = PictureMetrics(
+            self.config, chosen, dataset, mesh, finished=True, codes=self._samples
+        )
         return lambda params, check: measure({NET: finished(params)}, check)
 
     def gallery(self, dataset: Dataset, directory: Path) -> "FinishGallery":
         """Returns the gallery, which draws faces of the decoder into files of `directory`."""
-        return FinishGallery(Gallery(self.config, dataset, directory))
+        return FinishGallery(Gallery(self.config, dataset, directory, finished=True))
 
     def intermediates(self) -> dict[str, Callable]:
         """Returns the functions of what the discriminator sees, and of its judgement."""
@@ -226,12 +236,12 @@ class FinishGallery:
 
 
 def finished(params: Mapping[str, PyTree]) -> PyTree:
-    """Returns the parameters of the VAE with the decoder that was trained on.
+    """Returns the parameters of the finished VAE.
 
     Args:
       params: parameters of each network.
     """
-    return {**params[NET], **params[DECODER]}
+    return finished_params(params[NET], params[DECODER])
 
 
 def _with_rate(settings: OptimizerConfig, rate: float) -> OptimizerConfig:

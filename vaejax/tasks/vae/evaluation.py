@@ -1,8 +1,7 @@
 """Evaluates likelihood and reconstruction over a set of pictures, each counted once."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vaejax import objectives
 from vaejax.config import Config
 from vaejax.likelihoods import Images, Likelihood, build_likelihood, to_picture
 from vaejax.metrics.image import psnr, ssim
 from vaejax.models import EXACT, build_model
+from vaejax.models.finished import picture_model
 from vaejax.models.noise import picture_keys
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, split_batch, to_devices
@@ -98,11 +98,12 @@ def make_eval_step(
     *,
     importance_samples: int = 0,
     prior: LogPrior | None = None,
+    finished: bool = False,
 ) -> EvalStep:
     """Returns a jitted function of a batch that returns (`Evaluation`, mask).
 
-    Its arguments are the parameters of the model, those of a finished decoder that reconstructs in
-    its place (empty for the model's own), pictures, their numbers, and which of them count.
+    Its arguments are the parameters of the model, those of the model that draws pictures (the same
+    unless `finished`), pictures, their numbers, and which of them count.
 
     The noise of a picture is a function of its index, so results do not depend on the batches or
     the devices. Everything, including matrix products, is computed in float32: in bfloat16 a
@@ -113,24 +114,24 @@ def make_eval_step(
       mesh: mesh of the devices.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
       prior: log p(z) in nats of a fitted prior that replaces the model's own.
+      finished: whether a `FinishedVAE` draws the reconstructions.
     """
     model, likelihood = build_model(config, EXACT), build_likelihood(config)
+    drawing, pictured = picture_model(config, finished=finished, dtype=EXACT)
     root = jax.random.key(EVALUATION_SEED)
     how: dict[str, Any] = {} if prior is None else {"log_prior": prior}
     bound = make_importance_bound(model, likelihood, importance_samples, **how)
 
     @precise
     def step(
-        params: dict, decoder: dict, images: Images, index: Array, mask: Bool[Array, "batch"]
+        params: dict, drawn: dict, images: Images, index: Array, mask: Bool[Array, "batch"]
     ) -> tuple[Evaluation, Bool[Array, "batch"]]:
         terms = evidence(model, params, likelihood, images, picture_keys(root, index), **how)
         importance = jnp.zeros_like(terms.log_likelihood)
         if importance_samples:
             importance = bound(params, images, index, root)
-        reconstruction = model.apply(
-            {"params": {**params, **decoder}}, images, method="reconstruct"
-        )
-        shown = to_picture(likelihood, reconstruction)
+        reconstruction = drawing.apply({"params": drawn}, images, method="reconstruct")
+        shown = to_picture(pictured, reconstruction)
         sums = sums_of(terms, likelihood, images, mask.astype(jnp.float32))
         difference = (images.astype(jnp.float32) - shown.astype(jnp.float32)) / 255.0
         squared = jnp.mean(difference**2, axis=(1, 2, 3))
@@ -156,7 +157,7 @@ def evaluate(
     batches: Iterable[dict[str, np.ndarray]],
     mesh: Mesh,
     *,
-    decoder: Mapping[str, PyTree] = MappingProxyType({}),
+    drawn: dict | None = None,
 ) -> Evaluation | None:
     """Applies `eval_step` to batches, and collects the results in float64 on the host.
 
@@ -165,8 +166,8 @@ def evaluate(
       params: parameters of the model, whole on every device.
       batches: what `data.feed.pipeline.eval_batches` yields.
       mesh: mesh of the devices, as given to `make_eval_step`.
-      decoder: parameters of a finished decoder, whole on every device, whose reconstructions are
-        measured; empty for the model's own.
+      drawn: parameters of the finished model that draws the reconstructions, whole on every device;
+        None if the model itself does.
 
     Returns:
       The sums, and what was measured of each picture; None if there are no batches.
@@ -174,7 +175,9 @@ def evaluate(
     sums, pictures = None, []
     for batch in batches:
         arrays = to_devices(batch, split_batch(mesh))
-        results = eval_step(params, dict(decoder), arrays["image"], arrays["index"], arrays["mask"])
+        results = eval_step(
+            params, drawn or params, arrays["image"], arrays["index"], arrays["mask"]
+        )
         # Fetched batch by batch and added in float64: the sum over 20,000 pictures of 40,000 nats
         # each would leave float32 no digits for the differences that matter.
         one, mask = jax.device_get(results)

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from vaejax.config import Config
 from vaejax.data import Dataset
 from vaejax.data.feed.subsets import random_rows
-from vaejax.likelihoods import build_likelihood, to_picture
-from vaejax.models import EXACT, build_model
+from vaejax.likelihoods import to_picture
+from vaejax.models import EXACT
+from vaejax.models.finished import picture_model
 from vaejax.models.noise import great_circle
 from vaejax.records import pictures
 from vaejax.records.metric_log import NoReporter, Reporter
@@ -25,13 +26,16 @@ GALLERY_SEED = 2**31 - 2
 class Gallery:
     """Draws reconstructions, samples and interpolations as PNG grids."""
 
-    def __init__(self, config: Config, dataset: Dataset, directory: Path):
+    def __init__(
+        self, config: Config, dataset: Dataset, directory: Path, *, finished: bool = False
+    ):
         """Chooses the faces, at random but always the same ones; compiles on the first `draw`.
 
         Args:
           config: config of the run; `eval.grid` is the number of columns.
           dataset: its validation pictures are shown, else its training pictures.
           directory: the directory of the files.
+          finished: whether the parameters are those of a `FinishedVAE`.
         """
         self._directory = directory
         source = dataset.shown()
@@ -39,8 +43,8 @@ class Gallery:
         self._columns = min(config.eval.grid, len(source))
         rows = max(1, min(self._columns // 2, len(source) // self._columns))
         self._faces = np.asarray(source[random_rows(len(source), self._columns * rows)])
-        model = build_model(config, EXACT)
-        shown = functools.partial(to_picture, build_likelihood(config))
+        model, likelihood = picture_model(config, finished=finished, dtype=EXACT)
+        shown = functools.partial(to_picture, likelihood)
         keys = jax.random.split(jax.random.key(GALLERY_SEED), self._columns**2)
 
         @jit

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int64, PyTree, UInt8
 
 from vaejax.config import Config
 from vaejax.evaluation.picture_sets import PictureSet
-from vaejax.likelihoods import build_likelihood
 from vaejax.metrics.neighbours import nearest
-from vaejax.models import EXACT, build_model
+from vaejax.models import EXACT
+from vaejax.models.finished import picture_model
 from vaejax.models.noise import great_circle, picture_keys
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, round_up, split_batch
@@ -39,18 +39,19 @@ class Generator:
       batch_size: pictures in a batch, a multiple of the number of devices.
     """
 
-    def __init__(self, config: Config, params: dict, mesh: Mesh):
+    def __init__(self, config: Config, params: dict, mesh: Mesh, *, finished: bool = False):
         """Copies the parameters to every device; compiles each function at its first batch.
 
         Args:
           config: config of the run.
           params: parameters of the model.
           mesh: the devices.
+          finished: whether the parameters are those of a `FinishedVAE`.
         """
         self.batch_size = round_up(config.eval.batch_size, mesh)
         everywhere, self._split = replicated(mesh), split_batch(mesh)
         self._params = jax.device_put(params, everywhere)
-        model, likelihood = build_model(config, EXACT), build_likelihood(config)
+        model, likelihood = picture_model(config, finished=finished, dtype=EXACT)
         posterior = partial(functions.posterior, model)
         decode = partial(functions.decode, model, likelihood)
 

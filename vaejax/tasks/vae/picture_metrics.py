@@ -85,6 +85,7 @@ class PictureMetrics:
         dataset: Dataset,
         mesh: Mesh,
         *,
+        finished: bool = False,
         codes: Float[np.ndarray, "sample latent"] | None = None,
     ):
         """Compiles at the first call.
@@ -94,6 +95,7 @@ class PictureMetrics:
           chosen: the metrics, at least one.
           dataset: the pictures, with a validation split.
           mesh: the devices.
+          finished: whether the parameters are those of a `FinishedVAE`.
           codes: at least `config.eval.samples` samples of a prior that are decoded; None samples
             the model's own prior.
 
@@ -106,7 +108,7 @@ class PictureMetrics:
                 "there are none; hold some out with config.data.holdout, or name no metrics"
             )
         self._config, self._chosen, self._mesh = config, chosen, mesh
-        self._codes = codes
+        self._finished, self._codes = finished, codes
         self._images = dataset.splits["valid"].images
         self._real = _real_sets(config.eval, dataset)
         count = min(config.eval.samples, self._real[REAL].count)
@@ -134,7 +136,7 @@ class PictureMetrics:
         """
         (vae,) = params.values()
         if self._generator is None:
-            self._generator = Generator(self._config, vae, self._mesh)
+            self._generator = Generator(self._config, vae, self._mesh, finished=self._finished)
         generator = self._generator.with_params(vae)
         count, codes = self._config.eval.samples, self._codes
         drawn = generator.samples(count) if codes is None else generator.decoded(codes[:count])
