@@ -28,7 +28,7 @@ def test_dropout_is_used_only_in_training():
         losses.append(loss({NET: params}, {"image": images}, keys, jnp.int32(0))[0])
         evaluate = make_eval_step(config, single_device_mesh())
         rows = jnp.arange(8), jnp.ones(8, bool)
-        programs.append(evaluate.lower(params, images, *rows).as_text())
+        programs.append(evaluate.lower(params, params, images, *rows).as_text())
     assert abs(losses[0] - losses[1]) > 1e-4
     assert programs[0] == programs[1]
 

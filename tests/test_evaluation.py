@@ -22,7 +22,7 @@ def test_evaluation_has_the_highest_precision_whatever_the_training_has(config_o
     params = shapes(vae_task(config)).state.nets[NET].average
     step = make_eval_step(config, single_device_mesh(), importance_samples=2)
     arrays = pictures(config, 4), jnp.arange(4), jnp.ones(4, bool)
-    check_precise(step.lower(params, *arrays), products=10)
+    check_precise(step.lower(params, params, *arrays), products=10)
 
 
 @pytest.mark.parametrize("config_of", [tiny, tiny_ladder])

@@ -3,17 +3,23 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import COMMAND_TIMEOUT, command, free_port, start
+from ladders import pictures
+from parameters import away_from_start
 from stops import stopped_at
-from tiny import CONFIG_FILE, metrics
+from tiny import CONFIG_FILE, metrics, tiny, tiny_ladder
 
 import vaejax
 from vaejax.errors import TRY_AGAIN, UserError
+from vaejax.models.finished import Refiner, picture_model
 from vaejax.stages.decoder_finish import finish_stage
+from vaejax.tasks.finish import FinishTask, finished
 from vaejax.tasks.finish.losses import DecoderSums, DiscriminatorSums
 from vaejax.tasks.finish.metrics import Health, summarize
+from vaejax.tasks.vae import functions, vae_task
 from vaejax.trained.decoder_files import FinishedDecoder, save_decoder
 from vaejax.trained.loading import open_data
 
@@ -33,7 +39,7 @@ def stage_of(run):
 
 
 @pytest.fixture(scope="module")
-def finished(trained, tmp_path_factory):
+def finished_run(trained, tmp_path_factory):
     """The trained run with a finished decoder, by one uninterrupted process."""
     run = shutil.copytree(trained, tmp_path_factory.mktemp("finished") / "run")
     done = command("main", *FLAGS, f"--workdir={run}")
@@ -43,9 +49,9 @@ def finished(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def last(finished, tmp_path_factory):
+def last(finished_run, tmp_path_factory):
     """A run whose finished decoder is that of the last step, be it better or not."""
-    run = shutil.copytree(finished, tmp_path_factory.mktemp("last") / "run")
+    run = shutil.copytree(finished_run, tmp_path_factory.mktemp("last") / "run")
     model = vaejax.load(run, decoder="model")
     stage = finish_stage(model, open_data(model))
     shutil.rmtree(run / "decoders")
@@ -66,30 +72,28 @@ def test_a_finish_changes_the_pictures_and_neither_codes_nor_likelihoods(last):
         finished.log_likelihood(pictures, samples=2), model.log_likelihood(pictures, samples=2)
     )
     np.testing.assert_array_equal(finished.sample_codes(4), model.sample_codes(4))
-    # Its modules are those of the model, and its other parameters too.
-    assert jax.tree.structure(finished.picture_params) == jax.tree.structure(model.params)
     assert jax.tree.all(jax.tree.map(np.array_equal, finished.params, model.params))
 
 
 @pytest.mark.slow
-def test_the_decoder_it_began_with_is_evaluated_too(finished):
+def test_the_decoder_it_began_with_is_evaluated_too(finished_run):
     """So a finish that makes nothing better keeps the decoder that it began with."""
-    validations = [line for line in metrics(stage_of(finished)) if line["split"] == "valid"]
+    validations = [line for line in metrics(stage_of(finished_run)) if line["split"] == "valid"]
     assert [line["step"] for line in validations] == [0, 3, 6]
     ranked = [line["frechet_resnet_samples"] for line in validations]
-    with np.load(finished / "decoders" / "finished.npz", allow_pickle=False) as arrays:
+    with np.load(finished_run / "decoders" / "finished.npz", allow_pickle=False) as arrays:
         kept = str(arrays["header"])
     assert f'"finish_step": {(0, 3, 6)[int(np.argmin(ranked))]}' in kept
 
 
 @pytest.mark.slow
-def test_an_interrupted_finish_resumes_to_the_same_decoder(finished, trained, tmp_path):
+def test_an_interrupted_finish_resumes_to_the_same_decoder(finished_run, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     stopped = stopped_at("first step done", "main", *FLAGS, f"--workdir={run}")
     assert stopped.returncode == TRY_AGAIN, stopped.stderr
     assert not (run / "decoders").exists()
     assert command("main", *FLAGS, f"--workdir={run}").returncode == 0
-    files = [at / "decoders" / "finished.npz" for at in (finished, run)]
+    files = [at / "decoders" / "finished.npz" for at in (finished_run, run)]
     one, two = (np.load(file, allow_pickle=False) for file in files)
     assert one.files == two.files
     for name in one.files:
@@ -97,7 +101,7 @@ def test_an_interrupted_finish_resumes_to_the_same_decoder(finished, trained, tm
 
 
 @pytest.mark.slow
-def test_two_processes_finish_a_decoder_together(finished, trained, tmp_path):
+def test_two_processes_finish_a_decoder_together(finished_run, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     group = (f"--coordinator=localhost:{free_port()}", "--processes=2")
     processes = [
@@ -108,15 +112,15 @@ def test_two_processes_finish_a_decoder_together(finished, trained, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], errors
     # The same figures at each validation, up to the rounding of sums in another order.
     one, two = ([line for line in metrics(stage_of(at)) if line["split"] == "valid"]
-                for at in (finished, run))  # fmt: skip
+                for at in (finished_run, run))  # fmt: skip
     for alone, together in zip(one, two, strict=True):
         for name in ("psnr", "ssim", "frechet_resnet_samples", "thumbnail_frechet_samples"):
             assert together[name] == pytest.approx(alone[name], rel=0.02), (name, alone["step"])
 
 
 @pytest.mark.slow
-def test_other_settings_are_refused_by_a_finish_that_has_begun(finished):
-    done = command("main", *FLAGS, f"--workdir={finished}", "--config.finish.adversarial=0.5")
+def test_other_settings_are_refused_by_a_finish_that_has_begun(finished_run):
+    done = command("main", *FLAGS, f"--workdir={finished_run}", "--config.finish.adversarial=0.5")
     assert done.returncode == 1 and "remove it to train this stage anew" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -141,7 +145,7 @@ def test_a_decoder_of_another_checkpoint_is_not_used(tmp_path, trained, capsys):
     with pytest.raises(UserError, match="decoder 'sharp' is none of model, finished"):
         vaejax.load(run, decoder="sharp")
     other = model.origin._replace(digest=model.digest + 1)
-    save_decoder(other, FinishedDecoder({"decoder": model.params["decoder"]}, "gaussian", 5))
+    save_decoder(other, FinishedDecoder({"refiner": {"kernel": np.ones(2)}}, "gaussian", 5))
     assert vaejax.load(run).finished is None
     assert "whose own decoder draws" in capsys.readouterr().err
     with pytest.raises(UserError, match="name that checkpoint"):
@@ -181,3 +185,30 @@ def test_each_trouble_is_named_once(trouble, words):
     said = health.training(100, values)
     assert (not said) if words is None else (len(said) == 1 and words in said[0])
     assert health.training(200, values) == []
+
+
+@pytest.mark.parametrize("size", [(28, 20), (17, 16)])
+def test_a_refiner_changes_nothing_before_training(size):
+    refiner = Refiner(4, 1, jnp.dtype("float32"))
+    pictures = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    params = refiner.init(jax.random.key(1), pictures)["params"]
+    refined = refiner.apply({"params": params}, pictures)
+    np.testing.assert_array_equal(refined, pictures)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    assert np.all(np.any(refiner.apply({"params": moved}, pictures) != pictures, axis=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("config_of", [tiny, tiny_ladder])
+def test_a_finish_begins_with_the_pictures_of_the_model(config_of):
+    config = config_of()
+    params = away_from_start(vae_task(config).model, config)
+    task = FinishTask(config, params, None, {})
+    keys, images = jax.random.split(jax.random.key(0), 2), pictures(config, 2)
+    drawn = finished(task.init(jax.random.key(1)))
+    own, other = (picture_model(config, finished=some) for some in (False, True))
+    for function, inputs in (
+        (functions.sample, (keys, 1.0)),
+        (functions.decode, (functions.posterior(own[0], params, images)[0],)),
+    ):
+        expected = function(*own, params, *inputs)
+        np.testing.assert_array_equal(function(*other, drawn, *inputs), expected)
