@@ -1,6 +1,7 @@
 """The settings of a run: their schema, their checks, and the forms in which they are written."""
 
 from vaejax.config.defaults import default_config, ladder_config
+from vaejax.config.flow import FlowConfig
 from vaejax.config.likelihoods import LocationScaleConfig, MixtureConfig
 from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig
 from vaejax.config.priors import (
@@ -29,6 +30,7 @@ __all__ = [
     "CouplingFlowConfig",
     "DataConfig",
     "EvalConfig",
+    "FlowConfig",
     "HierarchicalConfig",
     "LadderConfig",
     "LocationScaleConfig",

@@ -13,15 +13,19 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vaejax.errors import UserError, is_out_of_memory, short_reason
 from vaejax.files.atomic import replacing
+from vaejax.priors.diagonal_gaussian import DiagonalGaussian
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
+from vaejax.priors.velocity_mlp import VelocityMLP
+from vaejax.priors.velocity_transformer import VelocityTransformer
 
 FittedPrior = Gaussian | Mixture | FlowMatching
 
 # The one entry of a file that is not an array of the prior: JSON with its kind and `meta`.
 _HEADER = "header"
 _SEPARATOR = "/"
+_KINDS = ("gaussian", "mixture", "flow_matching", "flow_matching_of_maps")
 
 
 def fit_prior(
@@ -63,26 +67,9 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
       OSError: the file cannot be written.
     """
     path = Path(path)
-    header: dict[str, Any] = {"meta": meta}
-    arrays: dict[str, Any]
-    if isinstance(prior, Gaussian):
-        header["kind"] = "gaussian"
-        arrays = {"mean": prior.mean, "cholesky": prior.cholesky}
-    elif isinstance(prior, Mixture):
-        header["kind"] = "mixture"
-        arrays = {
-            "log_weights": prior.log_weights,
-            "means": prior.means,
-            "choleskys": prior.choleskys,
-        }
-    else:
-        header |= {"kind": "flow_matching", "width": prior.width, "blocks": prior.blocks}
-        arrays = {
-            "gaussian": {"mean": prior.gaussian.mean, "cholesky": prior.gaussian.cholesky},
-            "params": prior.params,
-        }
+    header, arrays = _parts(prior)
     flat: dict[str, Any] = traverse_util.flatten_dict(jax.device_get(arrays), sep=_SEPARATOR)
-    flat[_HEADER] = np.array(json.dumps(header))
+    flat[_HEADER] = np.array(json.dumps({"meta": meta, **header}))
     # `np.savez` gets an open file, because it would append .npz to a name without that suffix.
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flat)
@@ -94,7 +81,8 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
     """Reads the prior and the `meta` that `save_prior` wrote.
 
     Raises:
-      UserError: the file does not exist, is damaged, or is not a fitted prior.
+      UserError: the file does not exist, is damaged, or is not a fitted prior that this version of
+        vaejax knows.
     """
     try:
         # Opened here, because NumPy does not close a damaged file that it opened itself.
@@ -102,6 +90,11 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
             flat = {name: entries[name] for name in entries.files}
         header = json.loads(str(flat.pop(_HEADER)))
         arrays = traverse_util.unflatten_dict(jax.device_put(flat), sep=_SEPARATOR)
+        if header["kind"] not in _KINDS:
+            raise UserError(
+                f"{path} is no fitted prior that this version of vaejax knows, but a "
+                f"{header['kind']!r}; fit it again"
+            )
         return _assemble(header, arrays), header["meta"]
     except FileNotFoundError as error:
         raise UserError(f"there is no fitted prior at {path}; fit it first") from error
@@ -110,6 +103,8 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
             f"{path} cannot be read ({short_reason(error)}); see that it may be read, or fit it "
             "again"
         ) from error
+    except UserError:
+        raise
     # NumPy, its zip reader, JSON, and missing or superfluous entries raise nearly any type.
     except Exception as error:
         if is_out_of_memory(error):
@@ -117,15 +112,39 @@ def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
         raise UserError(f"{path} is damaged or no fitted prior; fit it again") from error
 
 
+def _parts(prior: FittedPrior) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what the header says of a prior, and its arrays by name."""
+    if isinstance(prior, Gaussian):
+        return {"kind": "gaussian"}, vars(prior)
+    if isinstance(prior, Mixture):
+        return {"kind": "mixture"}, vars(prior)
+    arrays = {"gaussian": vars(prior.gaussian), "params": prior.params}
+    network = prior.network
+    kind, keys = "flow_matching", ["width", "blocks"]
+    if isinstance(network, VelocityTransformer):
+        kind, keys = "flow_matching_of_maps", ["shape", "patch", "width", "blocks", "head_size"]
+    # Without the dtype of the activations in training: finished priors compute in float32.
+    return {"kind": kind, **{key: getattr(network, key) for key in keys}}, arrays
+
+
 def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:
-    if header["kind"] == "gaussian":
-        return Gaussian(**arrays)
-    if header["kind"] == "mixture":
-        return Mixture(**arrays)
-    if header["kind"] == "flow_matching":
-        gaussian = Gaussian(**arrays["gaussian"])
-        return FlowMatching(gaussian, arrays["params"], header["width"], header["blocks"])
-    raise ValueError(f"unknown kind {header['kind']!r}")
+    """Returns the prior that `_parts` took apart."""
+    settings = {key: value for key, value in header.items() if key not in ("kind", "meta")}
+    match header["kind"]:
+        case "gaussian":
+            return Gaussian(**arrays)
+        case "mixture":
+            return Mixture(**arrays)
+        case "flow_matching":
+            gaussian, network = Gaussian(**arrays["gaussian"]), VelocityMLP(**settings)
+            return FlowMatching(gaussian, arrays["params"], network)
+        case _:
+            settings["shape"] = tuple(settings["shape"])
+            diagonal, transformer = (
+                DiagonalGaussian(**arrays["gaussian"]),
+                VelocityTransformer(**settings),
+            )
+            return FlowMatching(diagonal, arrays["params"], transformer)
 
 
 def _tenths(

@@ -17,6 +17,7 @@ from vaejax.likelihoods import Images, Likelihood, build_likelihood, to_picture
 from vaejax.metrics.image import psnr, ssim
 from vaejax.models import EXACT, build_model
 from vaejax.models.noise import picture_keys
+from vaejax.priors.density import LogProb
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, split_batch, to_devices
 from vaejax.tasks.vae.evidence import Sums, evidence, evidence_from, sums_of
@@ -57,7 +58,6 @@ class Evaluation(NamedTuple):
     pictures: PerPicture
 
 
-LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
 EvalStep = Callable[[dict, Images, Array, Array], tuple[Evaluation, Bool[Array, "batch"]]]
 
 
@@ -96,7 +96,7 @@ def make_eval_step(
     mesh: Mesh,
     *,
     importance_samples: int = 0,
-    prior: LogPrior | None = None,
+    prior: LogProb | None = None,
 ) -> EvalStep:
     """Returns a jitted function (params, images, index, mask) -> (`Evaluation`, mask) of a batch.
 
@@ -108,7 +108,7 @@ def make_eval_step(
       config: config of the run.
       mesh: mesh of the devices.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
-      prior: log p(z) in nats of a fitted prior that replaces the model's own.
+      prior: log p(z) of a fitted prior that replaces the model's own.
     """
     model, likelihood = build_model(config, EXACT), build_likelihood(config)
     root = jax.random.key(EVALUATION_SEED)
