@@ -8,8 +8,6 @@ from jaxtyping import Array, Float, Key
 from vaejax.priors.fitted import FittedPrior
 from vaejax.priors.flow_matching import ODE_STEPS, PROBES, FlowMatching
 
-EXACT_DENSITY = "exact"
-
 LogProb = Callable[[Float[Array, "batch latent"], Key[Array, "batch"]], Float[Array, "batch"]]
 
 
@@ -18,16 +16,11 @@ class Density(NamedTuple):
 
     Attributes:
       log_prob: computes it in nats from codes and one key for each.
-      protocol: `EXACT_DENSITY`, or how it is estimated.
+      estimate: how it is estimated without bias; empty if it is exact.
     """
 
     log_prob: LogProb
-    protocol: str
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether nothing is estimated, and the keys are not used."""
-        return self.protocol == EXACT_DENSITY
+    estimate: str = ""
 
 
 def density_of(prior: FittedPrior) -> Density:
@@ -38,7 +31,7 @@ def density_of(prior: FittedPrior) -> Density:
     if isinstance(prior, FlowMatching):
         return Density(
             prior.estimate_log_prob,
-            f"unbiased estimate of log p(z): Hutchinson's, {PROBES} random sign vectors for each "
-            f"code, {ODE_STEPS} Runge-Kutta steps",
+            f"log p(z) by Hutchinson's unbiased estimate, {PROBES} vectors of random signs a code, "
+            f"{ODE_STEPS} Runge-Kutta steps",
         )
-    return Density(lambda z, keys: prior.log_prob(z), EXACT_DENSITY)
+    return Density(lambda z, keys: prior.log_prob(z))

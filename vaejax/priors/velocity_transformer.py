@@ -5,6 +5,8 @@ conditioned by adaLN-Zero, with changes of Yao, Yang and Wang, "Reconstruction v
 (LightningDiT, CVPR 2025): RMS norms, normalised queries and keys, rotary positions, SwiGLU.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,8 @@ from vaejax.priors.time_features import time_features
 # (Heo et al., "Rotary position embedding for vision transformer", ECCV 2024).
 _ROTARY_BASE = 100.0
 
-Tokens = Float[Array, "batch token feature"]
+Tokens = Float[Array, "batch token width"]
+OtherTokens = Float[Array, "batch token _"]
 Heads = Float[Array, "batch token head feature"]
 Angles = Float[Array, "token angle"]
 
@@ -88,7 +91,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Tokens, condition: Float[Array, "batch feature"], angles: Angles
+        self, hidden: Tokens, condition: Float[Array, "batch width"], angles: Angles
     ) -> tuple[Tokens, None]:
         width = hidden.shape[-1]
         modulation = nn.Dense(6 * width, kernel_init=nn.initializers.zeros_init())(condition)
@@ -113,16 +116,17 @@ class _Block(nn.Module):
             scaled = _unit_rms(of.astype(jnp.float32)) * scale[None, None, None]
             return rotated(scaled, angles).astype(self.dtype)
 
-        out = jax.nn.dot_product_attention(
-            normalised("query_scale", query), normalised("key_scale", key), value
-        )
+        query, key = normalised("query_scale", query), normalised("key_scale", key)
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(logits / math.sqrt(self.head_size)).astype(self.dtype)
+        out = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
         return self._dense(width, out.reshape(x.shape))
 
-    def _dense(self, features: int, x: Tokens) -> Tokens:
+    def _dense(self, features: int, x: OtherTokens) -> OtherTokens:
         return nn.Dense(features, dtype=self.dtype)(x)
 
 
-def to_tokens(maps: Float[Array, "batch row column channel"], patch: int) -> Tokens:
+def to_tokens(maps: Float[Array, "batch row column channel"], patch: int) -> OtherTokens:
     """Cuts maps into square patches of `patch` rows and columns, one token each, row by row."""
     batch, rows, columns, channels = maps.shape
     grid = maps.reshape(batch, rows // patch, patch, columns // patch, patch, channels)
@@ -130,7 +134,7 @@ def to_tokens(maps: Float[Array, "batch row column channel"], patch: int) -> Tok
 
 
 def to_map(
-    tokens: Tokens, shape: tuple[int, int, int], patch: int
+    tokens: OtherTokens, shape: tuple[int, int, int], patch: int
 ) -> Float[Array, "batch row column channel"]:
     """Undoes `to_tokens` for maps of this shape."""
     rows, columns, channels = shape

@@ -16,7 +16,7 @@ from vaejax.evaluation.findings import findings
 from vaejax.files.atomic import check_writable, replacing
 from vaejax.files.strict_json import dumps
 from vaejax.models import EXACT
-from vaejax.priors.density import EXACT_DENSITY, density_of
+from vaejax.priors.density import density_of
 from vaejax.records.progress import say
 from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
@@ -77,12 +77,12 @@ def measure(
     """
     config = trained.config
     density = None if prior == OWN_PRIOR else density_of(trained.fitted_prior(prior))
-    is_exact = density is None or density.is_exact
+    is_estimated = bool(density and density.estimate)
     if importance_samples is None:
-        importance_samples = config.eval.importance_samples if is_exact else 0
+        importance_samples = 0 if is_estimated else config.eval.importance_samples
     if samples is None:
         samples = DEFAULT_SAMPLES if max(config.data.image_size) <= LARGEST_UNASKED else 0
-    _check(importance_samples, prior, samples, is_exact)
+    _check(importance_samples, prior, samples, is_estimated)
     chosen = chosen_metrics(choice, *config.data.image_size)
     path = _path(trained, split, pictures, prior, importance_samples, choice)
     if report:
@@ -113,7 +113,7 @@ def measure(
     measured = joined(parts)
     evaluation = {
         "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen)
-        | {"prior_density": density.protocol if density else EXACT_DENSITY},
+        | ({"prior_density": density.estimate} if density and density.estimate else {}),
         "results": measured.results,
         "figures": [figure.as_json() for figure in measured.figures],
         "findings": findings(measured.figures, measured.curves),
@@ -132,13 +132,13 @@ def measure(
     return evaluation
 
 
-def _check(importance_samples: int, prior: str, samples: int, is_exact: bool) -> None:
+def _check(importance_samples: int, prior: str, samples: int, is_estimated: bool) -> None:
     """Raises UserError if an argument of `measure` is out of its range."""
     if importance_samples < 0:
         raise UserError(f"importance_samples={importance_samples} must be a whole number from 0 on")
     if samples < 0 or samples == 1:
         raise UserError(f"samples={samples} must be 0 or a whole number from 2 on")
-    if importance_samples and not is_exact:
+    if importance_samples and is_estimated:
         # By Jensen's inequality, the noise of the estimates would raise the bound.
         raise UserError(
             f"importance_samples={importance_samples}: the density of prior {prior!r} is "
