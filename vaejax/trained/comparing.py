@@ -25,7 +25,10 @@ from vaejax.trained.loading import load, open_data
 from vaejax.trained.picture_sets import measured_faces
 
 # What may differ between evaluations that are compared: what is compared, and where.
-FREE = ("run", "checkpoint_step", "likelihood", "prior", "date", "device", "jax", "vaejax")
+FREE = (
+    "run", "checkpoint_step", "likelihood", "prior", "prior_density", "date", "device", "jax",
+    "vaejax",
+)  # fmt: skip
 _COLUMNS = 12
 
 
