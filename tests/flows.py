@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import tiny
+from tiny import tiny, without
 
 from vaejax.data import Dataset
 from vaejax.data.feed.pipeline import train_batches
@@ -20,9 +20,17 @@ def no_picture(codes):
 
 
 def train_flow(
-    codes, steps: int, *, batch_size: int = 256, width: int = 32, blocks: int = 2
+    codes, steps: int, *, latent_shape: tuple[int, ...] = (2,), batch_size: int = 256, **flow: int
 ) -> FlowMatching:
-    """Returns the prior with the averaged parameters of a flow after `steps` updates."""
+    """Returns the prior with the averaged parameters of a flow after `steps` updates.
+
+    Args:
+      codes: the training codes.
+      steps: number of updates.
+      latent_shape: shape of a code.
+      batch_size: codes of an update.
+      **flow: settings of `config.flow`; other sizes of the network than usual.
+    """
     dispatch = 50 if steps % 50 == 0 else 1
     config = tiny(
         optimizer={
@@ -35,8 +43,10 @@ def train_flow(
             "save_every": dispatch,
         },
     )  # fmt: skip
+    # Unchecked: the latents of the tiny config's model are no maps.
+    config = without(config, "flow", **{"width": 32, "blocks": 2, **flow})
     codes = {"train": np.asarray(codes, np.float32)}
-    task = FlowPriorTask(config, codes, no_picture, {}, width=width, blocks=blocks)
+    task = FlowPriorTask(config, codes, no_picture, {}, latent_shape=latent_shape)
     arrays = task.examples(Dataset({}, {}, {}))["train"]
     step = make_train_step(task, config.train, single_device_mesh(), on_device=True)
     carry = jax.jit(starting(task))(jax.random.key(0))

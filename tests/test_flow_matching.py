@@ -104,7 +104,9 @@ def test_flow_draws_at_temperature_zero_are_all_one(prior):
 
 
 def test_initial_parameters_depend_on_the_key():
-    task = FlowPriorTask(tiny(), {"train": correlated(20, 3)}, no_picture, {}, width=8, blocks=1)
+    config = tiny(flow={"width": 8, "blocks": 1})
+    codes = {"train": correlated(20, 3)}
+    task = FlowPriorTask(config, codes, no_picture, {}, latent_shape=(3,))
     init = jax.jit(lambda key: task.init(key)["flow"]["Dense_0"]["kernel"])
     first, again, other = (np.asarray(init(jax.random.key(seed))) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -113,7 +115,8 @@ def test_initial_parameters_depend_on_the_key():
 
 def test_times_of_a_batch_are_evenly_spaced_and_do_not_depend_on_its_noise():
     """With the same key, the first time would be a function of the first code's noise."""
-    task = FlowPriorTask(tiny(), {"train": correlated(20, 3)}, no_picture, {})
+    codes = {"train": correlated(20, 3)}
+    task = FlowPriorTask(tiny(), codes, no_picture, {}, latent_shape=(3,))
 
     @jax.jit
     @jax.vmap

@@ -99,7 +99,7 @@ def test_the_network_and_parameter_whose_gradient_overflows_are_named(net, size_
 def test_a_code_that_is_not_finite_is_named():
     codes = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     config = tiny(train={"batch_size": 30})
-    task = FlowPriorTask(config, {"train": codes}, no_picture, {})
+    task = FlowPriorTask(config, {"train": codes}, no_picture, {}, latent_shape=(4,))
     params = jax.jit(task.init)(jax.random.key(0))
     white = task.examples(Dataset({}, {}, {}))["train"]["code"].copy()
     white[7] = np.nan

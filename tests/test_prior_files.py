@@ -1,5 +1,7 @@
 """Priors are fitted by name, saved to files and loaded; damaged files are reported."""
 
+import dataclasses
+import pathlib
 import re
 
 import jax
@@ -10,11 +12,15 @@ from codes import correlated
 
 from vaejax.errors import UserError
 from vaejax.priors import FlowMatching, Gaussian, Mixture, fit_prior, load_prior, save_prior
-from vaejax.priors.flow_matching import Velocity
+from vaejax.priors.diagonal_gaussian import DiagonalGaussian
+from vaejax.priors.velocity_mlp import VelocityMLP
+from vaejax.priors.velocity_transformer import VelocityTransformer
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
 def small_prior(name):
-    """Returns a prior of three dimensions with random parameters."""
+    """Returns a prior of three dimensions, or of maps 1 x 1 x 3, with random parameters."""
     random = np.random.default_rng(0)
 
     def array(*shape):
@@ -25,12 +31,15 @@ def small_prior(name):
         return gaussian
     if name == "mixture":
         return Mixture(array(2), array(2, 3), array(2, 3, 3))
-    init = Velocity(width=8, blocks=2).init
-    like = jax.eval_shape(init, jax.random.key(0), array(1, 3), array(1))["params"]
-    return FlowMatching(gaussian, jax.tree.map(lambda leaf: array(*leaf.shape), like), 8, 2)
+    network = VelocityMLP(width=8, blocks=2)
+    if name == "flow_matching_of_maps":
+        gaussian = DiagonalGaussian(array(3), array(3))
+        network = VelocityTransformer((1, 1, 3), patch=1, width=8, blocks=2, head_size=4)
+    like = jax.eval_shape(network.init, jax.random.key(0), array(1, 3), array(1))["params"]
+    return FlowMatching(gaussian, jax.tree.map(lambda leaf: array(*leaf.shape), like), network)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "flow_matching"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "flow_matching", "flow_matching_of_maps"])
 def test_a_file_keeps_every_bit(name, tmp_path):
     prior = small_prior(name)
     path = tmp_path / "priors" / f"{name}.npz"
@@ -45,6 +54,24 @@ def test_a_file_keeps_every_bit(name, tmp_path):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_flow_that_was_saved_before_there_were_transformers_gives_what_it_gave():
+    """The file, samples and densities are of the version before; rounding may differ."""
+    prior, meta = load_prior(FIXTURES / "flow_prior_vector.npz")
+    assert meta == {"step": 3} and prior.network == VelocityMLP(8, 2)
+    samples = jax.jit(prior.sample, static_argnums=1)(jax.random.key(3), 2, 0.9)
+    expected = [[-1.5000637, -2.8551116, 1.0526009], [2.0357740, -2.4434536, 1.8857507]]
+    np.testing.assert_allclose(samples, expected, rtol=1e-4, atol=1e-4)
+    codes = jnp.asarray([[0.1, 0.2, -0.3], [1.0, -2.0, 1.0]])
+    np.testing.assert_allclose(jax.jit(prior.log_prob)(codes), [-49.880875, -2.9145632], rtol=1e-4)
+
+
+def test_a_flow_that_was_trained_in_bfloat16_is_saved_for_float32(tmp_path):
+    prior = small_prior("flow_matching_of_maps")
+    in_training = dataclasses.replace(prior.network, dtype="bfloat16")
+    save_prior(tmp_path / "prior.npz", prior.replace(network=in_training), {})
+    assert load_prior(tmp_path / "prior.npz")[0].network == prior.network
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

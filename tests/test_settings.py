@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import of_file
 
-from vaejax.config import default_config
+from vaejax.config import FlowConfig, default_config
 from vaejax.config.saved import from_json, to_json, upgraded
 from vaejax.config.settings import (
     changed,
@@ -109,6 +109,13 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
             {"model": {"name": "ladder"}, "prior": {"name": "hierarchical"}},
             "config.likelihood.scale='position' would tie a ladder to pictures of one size",
         ),
+        ({"flow": {"widht": 8}}, "did you mean config.flow.width?"),
+        ({"flow": {"patch": 2}}, "config.flow.patch=2 is of latent maps, and this model has none"),
+        ({"flow": {"head_size": 32}}, "config.flow.head_size=32 is of latent maps"),
+        (
+            {"model": {"name": "attributes"}, "flow": {"width": 8}},
+            "config.flow.width=8 is of a VAE",
+        ),
         ({"model": {"name": "ladder", "blocks": (0, 0, 0)}}, "the last level, without latents"),
         (
             {"model": {"name": "ladder", "hidden": (8,)}},
@@ -149,6 +156,36 @@ def test_any_value_of_any_setting_is_accepted_or_refused_in_one_line(name, value
 def test_any_sections_are_accepted_or_refused(values):
     with contextlib.suppress(UserError):
         resolve(values)
+
+
+@pytest.mark.parametrize(
+    ("flow", "shape", "message"),
+    [
+        ({}, (8, 8, 16), ""),
+        ({"width": 128, "patch": 2}, (8, 6, 4), ""),
+        ({"patch": 2}, (8, 7, 4), "config.flow.patch=2 does not divide the 8 x 7 latents"),
+        ({"width": 100}, (8, 8, 4), "config.flow.head_size=64 must be a multiple of 4 that div"),
+        ({"head_size": 6}, (8, 8, 4), "config.flow.head_size=6 must be a multiple of 4"),
+        ({"width": 256}, (), "config.flow.width=256 is of latent vectors or maps, and this model"),
+        ({"dtype": "bfloat16", "ema_decay": 0.5}, (128,), ""),
+    ],
+)
+def test_the_settings_of_a_flow_must_suit_the_latents(flow, shape, message):
+    settings = FlowConfig(**flow)
+    if not message:
+        settings.check(shape)
+        return
+    with pytest.raises(UserError) as error:
+        settings.check(shape)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_size_of_a_flow_is_chosen_by_the_latents():
+    of_vectors, of_maps = FlowConfig().of((128,)), FlowConfig().of((8, 8, 16))
+    assert (of_vectors.width, of_vectors.blocks, of_vectors.batch_size) == (512, 2, 1024)
+    assert (of_maps.width, of_maps.blocks) == (192, 6) and of_maps.patch == 1
+    given = FlowConfig(width=64, steps=7)
+    assert (given.of((128,)).width, given.of((128,)).steps, given.of((128,)).blocks) == (64, 7, 2)
 
 
 def test_the_source_chooses_the_crop():
@@ -216,6 +253,7 @@ def test_which_settings_may_change_and_which_may_differ_between_machines():
         "train.save_every", "train.fsdp", "train.hang_timeout", "model.scan", "model.remat",
         "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted", "eval.metrics",
         "eval.metrics_every", "eval.samples", "eval.features",
+        *(name for name in entries if name.startswith("flow.")),
     }  # fmt: skip
     default = resolve({})
     own = set()

@@ -2,6 +2,7 @@
 
 from vaejax.config.defaults import default_config, ladder_config
 from vaejax.config.finish import FinishConfig
+from vaejax.config.flow import FlowConfig
 from vaejax.config.likelihoods import LocationScaleConfig, MixtureConfig
 from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig
 from vaejax.config.priors import (
@@ -31,6 +32,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "FinishConfig",
+    "FlowConfig",
     "HierarchicalConfig",
     "LadderConfig",
     "LocationScaleConfig",

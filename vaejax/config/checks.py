@@ -11,6 +11,7 @@ from vaejax.files.paths import check_no_address
 _OF_VAE: dict[str, tuple[str, ...]] = {
     "likelihood": (),
     "prior": (),
+    "flow": (),
     "objective": (),
     "finish": (),
     "eval": (
@@ -35,6 +36,7 @@ def check_together(config: Config) -> None:
     if config.is_vae:
         config.prior.check(config.model)
         config.likelihood.check(config.model)
+        config.flow.check(config.latent_shape)
         _check_features(config.eval)
         _check_finish(config)
     else:

@@ -7,6 +7,7 @@ the result and returns the frozen `Config` that the rest of the package uses.
 from dataclasses import dataclass, field
 
 from vaejax.config.finish import FinishConfig
+from vaejax.config.flow import FlowConfig
 from vaejax.config.likelihoods import LikelihoodConfig, LogisticConfig
 from vaejax.config.models import AttributesConfig, ConvConfig, ModelConfig
 from vaejax.config.options import option
@@ -172,6 +173,7 @@ class Config:
     model: ModelConfig = field(default_factory=ConvConfig)
     likelihood: LikelihoodConfig = field(default_factory=LogisticConfig)
     prior: PriorConfig = field(default_factory=CouplingFlowConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
@@ -182,3 +184,12 @@ class Config:
     def is_vae(self) -> bool:
         """Whether the run trains a VAE, and not a network of attributes."""
         return not isinstance(self.model, AttributesConfig)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of a picture's latents: (dimensions,), or (rows, columns, channels) of a map.
+
+        Codes are flat, a map's row by row. () for a model whose latents are not one array.
+        """
+        size = getattr(self.model, "latent_size", None)
+        return (size,) if size else ()

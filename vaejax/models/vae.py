@@ -66,7 +66,7 @@ class VAE(nn.Module):
         keys: Keys,
         *,
         dropout: Keys | None = None,
-        log_prior: Callable[[Array], Array] | None = None,
+        log_prior: Callable[[Array, Keys], Array] | None = None,
     ) -> Inference:
         """Samples z ~ q(z|x) and decodes it.
 
@@ -77,11 +77,12 @@ class VAE(nn.Module):
           features: q(z|x), as `features` returns it.
           keys: one key for each picture.
           dropout: ignored; this model has no dropout.
-          log_prior: a function from z to log p(z) in nats that replaces the model's own prior.
+          log_prior: a function from z, and one key for each, to log p(z) in nats, which replaces
+            the model's own prior.
         """
         mean, log_std = features
         z = objectives.reparameterize(mean, log_std, normal(keys, mean.shape[1:]))
-        at_z = self.log_prior(z) if log_prior is None else log_prior(z)
+        at_z = self.log_prior(z) if log_prior is None else log_prior(z, fold_in(keys, PRIOR))
         if log_prior is None and isinstance(self.prior, StandardNormal):
             kl = objectives.standard_kl(mean, log_std)
         else:

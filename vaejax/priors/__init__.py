@@ -3,20 +3,23 @@
 `StandardNormal` and `CouplingFlow` are Linen modules, part of the model and trained with it.
 `Gaussian`, `Mixture` and `FlowMatching` are fitted afterwards, to the codes of the training
 pictures. `fitted.py` fits the first two by name, and saves and loads all three;
-`tasks.flow_prior` trains `FlowMatching`.
+`tasks.flow_prior` trains `FlowMatching`. `DiagonalGaussian` only normalises its maps.
 
 Every prior has `log_prob(z)`, in nats. Priors that are part of the model also have `to_noise(z)`
-and its inverse `from_noise(noise)`, which map between codes and N(0, I); fitted priors have
+and its inverse `from_noise(noise)`, which map between codes and N(0, I). Fitted priors have
+`noise(key, count, temperature=1.0)`, whose rows do not depend on `count`; `from_noise(noise)`,
+which maps any rows of it to codes, so that many codes can be drawn in batches; and
 
     sample(key, count, temperature=1.0) -> Float[Array, "count latent"]
 
-where `temperature` scales the standard deviation of the base noise.
+which does both. `temperature` scales the standard deviation of the base noise.
 """
 
 import flax.linen as nn
 
 from vaejax.config import CouplingFlowConfig, PriorConfig, StandardNormalConfig
 from vaejax.priors.coupling_flow import CouplingFlow
+from vaejax.priors.diagonal_gaussian import DiagonalGaussian
 from vaejax.priors.fitted import fit_prior, load_prior, save_prior
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
@@ -25,6 +28,7 @@ from vaejax.priors.standard_normal import StandardNormal
 
 __all__ = [
     "CouplingFlow",
+    "DiagonalGaussian",
     "FlowMatching",
     "Gaussian",
     "Mixture",

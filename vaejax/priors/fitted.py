@@ -11,14 +11,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vaejax.errors import UserError
 from vaejax.files.array_tree import damaged, load_tree, save_tree
+from vaejax.priors.diagonal_gaussian import DiagonalGaussian
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
 from vaejax.priors.mixture import Mixture, fit_mixture
+from vaejax.priors.velocity_mlp import VelocityMLP
+from vaejax.priors.velocity_transformer import VelocityTransformer
 
 FittedPrior = Gaussian | Mixture | FlowMatching
 
 # For messages about a prior's file.
 _WHAT, _REMEDY = "fitted prior", "fit it"
+_KINDS = ("gaussian", "mixture", "flow_matching", "flow_matching_of_maps")
 
 
 def fit_prior(
@@ -60,51 +64,66 @@ def save_prior(path: str | os.PathLike, prior: FittedPrior, meta: dict[str, Any]
       OSError: the file cannot be written.
     """
     path = Path(path)
-    header: dict[str, Any] = {"meta": meta}
-    arrays: dict[str, Any]
-    if isinstance(prior, Gaussian):
-        header["kind"] = "gaussian"
-        arrays = {"mean": prior.mean, "cholesky": prior.cholesky}
-    elif isinstance(prior, Mixture):
-        header["kind"] = "mixture"
-        arrays = {
-            "log_weights": prior.log_weights,
-            "means": prior.means,
-            "choleskys": prior.choleskys,
-        }
-    else:
-        header |= {"kind": "flow_matching", "width": prior.width, "blocks": prior.blocks}
-        arrays = {
-            "gaussian": {"mean": prior.gaussian.mean, "cholesky": prior.gaussian.cholesky},
-            "params": prior.params,
-        }
-    save_tree(path, arrays, header)
+    header, arrays = _parts(prior)
+    save_tree(path, arrays, {"meta": meta, **header})
 
 
 def load_prior(path: str | os.PathLike) -> tuple[FittedPrior, dict[str, Any]]:
     """Reads the prior and the `meta` that `save_prior` wrote.
 
     Raises:
-      UserError: the file does not exist, is damaged, or is not a fitted prior.
+      UserError: the file does not exist, is damaged, or is not a fitted prior that this version of
+        vaejax knows.
     """
     path = Path(path)
     arrays, header = load_tree(path, _WHAT, _REMEDY)
     try:
+        if header["kind"] not in _KINDS:
+            raise UserError(
+                f"{path} is no fitted prior that this version of vaejax knows, but a "
+                f"{header['kind']!r}; fit it again"
+            )
         return _assemble(header, arrays), header["meta"]
+    except UserError:
+        raise
     # Missing or superfluous entries raise nearly any type.
     except Exception as error:
         raise damaged(path, _WHAT, _REMEDY) from error
 
 
+def _parts(prior: FittedPrior) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what the header says of a prior, and its arrays by name."""
+    if isinstance(prior, Gaussian):
+        return {"kind": "gaussian"}, vars(prior)
+    if isinstance(prior, Mixture):
+        return {"kind": "mixture"}, vars(prior)
+    arrays = {"gaussian": vars(prior.gaussian), "params": prior.params}
+    network = prior.network
+    kind, keys = "flow_matching", ["width", "blocks"]
+    if isinstance(network, VelocityTransformer):
+        kind, keys = "flow_matching_of_maps", ["shape", "patch", "width", "blocks", "head_size"]
+    # Without the dtype of the activations in training: finished priors compute in float32.
+    return {"kind": kind, **{key: getattr(network, key) for key in keys}}, arrays
+
+
 def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:
-    if header["kind"] == "gaussian":
-        return Gaussian(**arrays)
-    if header["kind"] == "mixture":
-        return Mixture(**arrays)
-    if header["kind"] == "flow_matching":
-        gaussian = Gaussian(**arrays["gaussian"])
-        return FlowMatching(gaussian, arrays["params"], header["width"], header["blocks"])
-    raise ValueError(f"unknown kind {header['kind']!r}")
+    """Returns the prior that `_parts` took apart."""
+    settings = {key: value for key, value in header.items() if key not in ("kind", "meta")}
+    match header["kind"]:
+        case "gaussian":
+            return Gaussian(**arrays)
+        case "mixture":
+            return Mixture(**arrays)
+        case "flow_matching":
+            gaussian, network = Gaussian(**arrays["gaussian"]), VelocityMLP(**settings)
+            return FlowMatching(gaussian, arrays["params"], network)
+        case _:
+            settings["shape"] = tuple(settings["shape"])
+            diagonal, transformer = (
+                DiagonalGaussian(**arrays["gaussian"]),
+                VelocityTransformer(**settings),
+            )
+            return FlowMatching(diagonal, arrays["params"], transformer)
 
 
 def _tenths(

@@ -1,65 +1,56 @@
 """A continuous normalising flow over codes, trained by flow matching.
 
 Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow matching for generative modeling" (ICLR 2023).
+Paths are straight, x_t = (1 - t) noise + t code, for codes that a Gaussian has normalised.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
+from vaejax.config import FlowConfig
+from vaejax.priors.diagonal_gaussian import DiagonalGaussian
 from vaejax.priors.gaussian import Gaussian
-from vaejax.priors.standard_normal import standard_normal_log_prob
+from vaejax.priors.ode import solve
+from vaejax.priors.standard_normal import base_noise, standard_normal_log_prob
+from vaejax.priors.velocity_mlp import VelocityMLP
+from vaejax.priors.velocity_transformer import VelocityTransformer
 
 # Steps of the fourth-order Runge-Kutta solver between noise and code, with four evaluations each.
 # On 128-dimensional codes of faces, twice as many steps move a sample by 0.0003 standard
 # deviations.
 ODE_STEPS = 20
-# Frequencies of the sine and cosine features of time: k half periods in [0, 1] for k = 1, 2, ...
-_FREQUENCIES = 8
+# Random vectors from which `estimate_log_prob` estimates each trace, unless others are named.
+PROBES = 4
+
+Network = VelocityMLP | VelocityTransformer
 
 
-class Velocity(nn.Module):
-    """The velocity dx/dt of a whitened code at a time.
+def build_network(
+    settings: FlowConfig, latent_shape: tuple[int, ...], dtype: str = "float32"
+) -> Network:
+    """Builds the network of the velocity, without parameters: a transformer for maps.
 
-    Paths are straight, x_t = (1 - t) noise + t code. If the codes were standard normal, the
-    velocity would be (2 t - 1) / ((1 - t)² + t²) x_t. A residual network learns the difference,
-    so that before training the flow is exactly the Gaussian that whitened the codes.
-
-    Attributes:
-      width: hidden units.
-      blocks: number of residual blocks of two dense layers.
+    Args:
+      settings: settings of the flow, `config.flow`.
+      latent_shape: (dimensions,), or (rows, columns, channels).
+      dtype: dtype of the activations.
     """
-
-    width: int
-    blocks: int
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch latent"], time: Float[Array, "batch"]
-    ) -> Float[Array, "batch latent"]:
-        """Returns velocities in whitened units per unit of time; time is in [0, 1]."""
-        # Frequencies that the solver can resolve: half the shortest period takes 2.5 of its steps.
-        angles = time[:, None] * (math.pi * jnp.arange(1.0, _FREQUENCIES + 1.0))[None]
-        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        # The variance of x_t under standard normal codes; it never falls below a half.
-        variance = ((1.0 - time) ** 2 + time**2)[:, None]
-        gaussian = (2.0 * time - 1.0)[:, None] / variance * x
-        zero = nn.initializers.zeros_init()
-        small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
-        hidden = nn.Dense(self.width)(x / jnp.sqrt(variance))
-        for _ in range(self.blocks):
-            # No layer norm: with it, codes of faces were learned more slowly and at a higher cost.
-            scale, shift = jnp.split(nn.Dense(2 * self.width, kernel_init=zero)(waves), 2, axis=-1)
-            residual = nn.Dense(self.width)(nn.silu(hidden * (1.0 + scale) + shift))
-            hidden = hidden + nn.Dense(self.width, kernel_init=small)(nn.silu(residual))
-        return gaussian + nn.Dense(x.shape[-1], kernel_init=zero)(nn.silu(hidden))
+    settings = settings.of(latent_shape)
+    if len(latent_shape) == 1:
+        return VelocityMLP(settings.width, settings.blocks, dtype)
+    rows, columns, channels = latent_shape
+    return VelocityTransformer(
+        (rows, columns, channels),
+        patch=settings.patch,
+        width=settings.width,
+        blocks=settings.blocks,
+        head_size=settings.head_size,
+        dtype=dtype,
+    )
 
 
 @flax.struct.dataclass
@@ -67,16 +58,14 @@ class FlowMatching:
     """The distribution of codes that result from integrating the learned velocity from noise.
 
     Attributes:
-      gaussian: the Gaussian that whitens the codes.
-      params: parameters of the `Velocity` network.
-      width: `Velocity.width`.
-      blocks: `Velocity.blocks`.
+      gaussian: the Gaussian that normalises the codes.
+      params: parameters of the network.
+      network: the network of `velocity`.
     """
 
-    gaussian: Gaussian
+    gaussian: Gaussian | DiagonalGaussian
     params: Any
-    width: int = flax.struct.field(pytree_node=False)
-    blocks: int = flax.struct.field(pytree_node=False)
+    network: Network = flax.struct.field(pytree_node=False)
 
     def log_prob(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch"]:
         """Returns the log-density in nats, by the instantaneous change of variables.
@@ -85,83 +74,119 @@ class FlowMatching:
         (2018), eq. 8, with the exact trace of the Jacobian. This is slow: each code costs as much
         as sampling one code per latent dimension. The density is exact up to the solver's error.
         """
+        size = z.shape[1]
+        # e_iᵀ J e_i, summed over the unit vectors e_i: the trace.
+        units = jnp.broadcast_to(jnp.eye(size)[:, None], (size, *z.shape))
+        return self._log_prob(z, units, jnp.ones(()))
 
-        def field(state, time):
-            x, _ = state
+    def estimate_log_prob(
+        self, z: Float[Array, "batch latent"], keys: Key[Array, "batch"], probes: int = PROBES
+    ) -> Float[Array, "batch"]:
+        """Estimates the log-density in nats without bias, for `probes` times the cost of sampling.
 
-            def velocity(x):
-                return self._velocity(x[None], time)[0]
+        The trace is Hutchinson's estimate, the mean of eᵀ J e over random vectors e of signs, the
+        same along the path of a code (Grathwohl et al., "FFJORD", ICLR 2019, eq. 8). The
+        exponential of the estimate is not an unbiased estimate of the density.
 
-            def trace(x):
-                return jnp.trace(jax.jacfwd(velocity)(x))
+        Args:
+          z: the codes.
+          keys: one key for each code.
+          probes: number of random vectors for each code.
+        """
+        signs = jax.vmap(lambda key: jax.random.rademacher(key, (probes, z.shape[1]), jnp.float32))
+        return self._log_prob(z, signs(keys).swapaxes(0, 1), jnp.float32(1 / probes))
 
-            return self._velocity(x, time), jax.vmap(trace)(x)
+    def _log_prob(
+        self,
+        z: Float[Array, "batch latent"],
+        tangents: Float[Array, "tangent batch latent"],
+        weight: Float[Array, ""],
+    ) -> Float[Array, "batch"]:
+        """Returns the log-density with weight · Σ eᵀ J e over tangents e for the trace of J."""
 
-        white = self.gaussian.to_noise(z)
+        def field(state: PyTree, time: Float[Array, ""]) -> PyTree:
+            slope, along = jax.linearize(lambda x: self._velocity(x, time), state[0])
+            traces = jax.vmap(lambda tangent: jnp.sum(tangent * along(tangent), axis=-1))(tangents)
+            return slope, weight * jnp.sum(traces, axis=0)
+
+        normalised = self.gaussian.to_noise(z)
         # From code to noise: state and trace are integrated backwards in time.
-        noise, change = _integrate(field, (white, jnp.zeros_like(white[:, 0])), 1.0, 0.0)
+        start = normalised, jnp.zeros_like(normalised[:, 0])
+        noise, change = solve(field, start, 1.0, 0.0, ODE_STEPS)
         return standard_normal_log_prob(noise) + change - self.gaussian.log_det()
+
+    def noise(
+        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
+    ) -> Float[Array, "count latent"]:
+        """Draws the base noise of `count` samples, from N(0, temperature² I)."""
+        return base_noise(key, count, len(self.gaussian.mean), temperature)
+
+    def from_noise(self, noise: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        """Maps base noise to codes, by `ODE_STEPS` Runge-Kutta steps."""
+        return self.gaussian.from_noise(solve(self._velocity, noise, 0.0, 1.0, ODE_STEPS))
 
     def sample(
         self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """Draws `count` samples, with base noise from N(0, temperature² I).
+        """Draws `count` samples, with base noise from N(0, temperature² I), all at once.
 
-        The solver takes `ODE_STEPS` Runge-Kutta steps. At temperature 0 all samples are the code of
-        zero noise, which is in general neither the mode nor the mean.
+        At temperature 0 all samples are the code of zero noise, which is in general neither the
+        mode nor the mean.
         """
-        noise = jax.random.normal(key, (count, len(self.gaussian.mean)), jnp.float32)
-        return self.gaussian.from_noise(_integrate(self._velocity, temperature * noise, 0.0, 1.0))
+        return self.from_noise(self.noise(key, count, temperature))
 
     def _velocity(
         self, x: Float[Array, "batch latent"], time: Float[Array, ""]
     ) -> Float[Array, "batch latent"]:
-        times = jnp.broadcast_to(time, x.shape[:1])
-        network = Velocity(self.width, self.blocks)
-        # Linen declares that `apply` may return a pair, which it does only for `mutable` variables.
-        velocity: Any = network.apply({"params": self.params}, x, times)
-        return velocity
+        return velocity(self.network, self.params, x, jnp.broadcast_to(time, x.shape[:1]))
+
+
+def velocity(
+    network: Network,
+    params: PyTree,
+    x: Float[Array, "batch latent"],
+    times: Float[Array, "batch"],
+) -> Float[Array, "batch latent"]:
+    """Computes the velocity dx/dt of normalised codes, in normalised units per unit of time.
+
+    If the codes were standard normal, it would be (2 t - 1) / ((1 - t)² + t²) x_t. The network
+    learns the difference, so that before training the flow is exactly the Gaussian that
+    normalises the codes.
+
+    Args:
+      network: the network.
+      params: parameters of the network.
+      x: points on the paths.
+      times: a time for each, in [0, 1].
+    """
+    # The variance of x_t under standard normal codes; it never falls below a half.
+    variance = ((1.0 - times) ** 2 + times**2)[:, None]
+    gaussian = (2.0 * times - 1.0)[:, None] / variance * x
+    # Linen declares that `apply` may return a pair, which it does only for `mutable` variables.
+    learned: Any = network.apply({"params": params}, x / jnp.sqrt(variance), times)
+    return gaussian + learned
 
 
 def flow_matching_errors(
-    network: Velocity,
-    params: Any,
-    white: Float[Array, "batch latent"],
+    network: Network,
+    params: PyTree,
+    normalised: Float[Array, "batch latent"],
     noise: Float[Array, "batch latent"],
     times: Float[Array, "batch"],
 ) -> Float[Array, "batch"]:
     """Computes the flow matching loss of each code (Lipman et al., eq. 23 with σ_min = 0).
 
     Args:
-      network: the velocity network.
+      network: the network of the velocity.
       params: parameters of the network.
-      white: whitened codes.
+      normalised: normalised codes.
       noise: standard normal noise.
-      times: a time for each code, uniform in [0, 1].
+      times: a time for each code, in [0, 1].
 
     Returns:
       The squared error of the velocity, averaged over latent dimensions.
     """
     along = times[:, None]
-    x = (1.0 - along) * noise + along * white
-    velocity: Any = network.apply({"params": params}, x, times)
-    return jnp.mean((velocity - (white - noise)) ** 2, axis=-1)
-
-
-def _integrate(field: Callable[[Any, Float[Array, ""]], Any], state: Any, start: float, end: float):
-    """Solves d state / d time = field(state, time) by the classical Runge-Kutta method."""
-    step = (end - start) / ODE_STEPS
-
-    def ahead(state, slope, length):
-        return jax.tree.map(lambda x, dx: x + length * dx, state, slope)
-
-    def advance(state, index):
-        time = start + step * index
-        k1 = field(state, time)
-        k2 = field(ahead(state, k1, step / 2), time + step / 2)
-        k3 = field(ahead(state, k2, step / 2), time + step / 2)
-        k4 = field(ahead(state, k3, step), time + step)
-        slope = jax.tree.map(lambda a, b, c, d: (a + 2.0 * b + 2.0 * c + d) / 6.0, k1, k2, k3, k4)
-        return ahead(state, slope, step), None
-
-    return lax.scan(advance, state, jnp.arange(ODE_STEPS, dtype=jnp.float32))[0]
+    x = (1.0 - along) * noise + along * normalised
+    found = velocity(network, params, x, times)
+    return jnp.mean((found - (normalised - noise)) ** 2, axis=-1)

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vaejax.errors import UserError
-from vaejax.priors.standard_normal import standard_normal_log_prob
+from vaejax.priors.standard_normal import base_noise, standard_normal_log_prob
 
 # Added to every variance, as a share of the mean variance over dimensions. Without it, a dimension
 # in which all codes are equal would make the covariance singular.
@@ -35,12 +35,17 @@ class Gaussian:
         """Returns the log-density in nats."""
         return standard_normal_log_prob(self.to_noise(z)) - self.log_det()
 
+    def noise(
+        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
+    ) -> Float[Array, "count latent"]:
+        """Draws the base noise of `count` samples, from N(0, temperature² I)."""
+        return base_noise(key, count, len(self.mean), temperature)
+
     def sample(
         self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
         """Draws `count` samples from N(mean, temperature² covariance)."""
-        noise = jax.random.normal(key, (count, self.mean.shape[0]), jnp.float32)
-        return self.from_noise(temperature * noise)
+        return self.from_noise(self.noise(key, count, temperature))
 
     def to_noise(self, z: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
         """Whitens codes; the result is standard normal if `z` follows the prior."""

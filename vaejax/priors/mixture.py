@@ -9,9 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
+from vaejax.priors.standard_normal import base_noise
+
+MixtureNoise = tuple[Int[Array, "batch"], Float[Array, "batch latent"]]
+"""The component of each sample, and its noise."""
 
 
 @flax.struct.dataclass
@@ -38,6 +42,14 @@ class Mixture:
         log_probs = lax.map(lambda part: Gaussian(*part).log_prob(z), (self.means, self.choleskys))
         return self.log_weights[:, None] + log_probs
 
+    def noise(
+        self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
+    ) -> MixtureNoise:
+        """Draws the components of `count` samples, and their noise from N(0, temperature² I)."""
+        choice_key, noise_key = jax.random.split(key)
+        choice = jax.random.categorical(choice_key, self.log_weights, shape=(count,))
+        return choice, base_noise(noise_key, count, self.means.shape[1], temperature)
+
     def sample(
         self, key: PRNGKeyArray, count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
@@ -45,10 +57,11 @@ class Mixture:
 
         At temperature 0 every sample is the mean of a component.
         """
-        choice_key, noise_key = jax.random.split(key)
-        choice = jax.random.categorical(choice_key, self.log_weights, shape=(count,))
-        noise = jax.random.normal(noise_key, (count, self.means.shape[1]), jnp.float32)
-        noise = temperature * noise
+        return self.from_noise(self.noise(key, count, temperature))
+
+    def from_noise(self, chosen: MixtureNoise) -> Float[Array, "batch latent"]:
+        """Maps components and noise to codes."""
+        choice, noise = chosen
 
         # Every component computes all samples and keeps its own. For K components that costs K
         # times the arithmetic of a gather, but not its memory, one covariance for each sample.

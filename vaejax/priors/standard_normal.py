@@ -3,14 +3,26 @@
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 
 def standard_normal_log_prob(z: Float[Array, "batch *latent"]) -> Float[Array, "batch"]:
     """Computes log N(z; 0, I) in nats, in float32 whatever the dtype of `z`."""
     squares = jnp.sum(z.astype(jnp.float32) ** 2, axis=tuple(range(1, z.ndim)))
     return -0.5 * (squares + math.prod(z.shape[1:]) * math.log(2 * math.pi))
+
+
+def base_noise(
+    key: PRNGKeyArray, count: int, size: int, temperature: float | Float[Array, ""] = 1.0
+) -> Float[Array, "count size"]:
+    """Draws `count` vectors of `size` dimensions from N(0, temperature² I).
+
+    A row is a function of the key and its number, whatever `count` is: JAX's Threefry computes
+    each random number from its place.
+    """
+    return temperature * jax.random.normal(key, (count, size), jnp.float32)
 
 
 class StandardNormal(nn.Module):

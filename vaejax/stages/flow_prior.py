@@ -1,23 +1,21 @@
 """The flow prior's stage: a run of its own that trains on the codes of a trained model."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import jax
-import numpy as np
-from jaxtyping import Float
 
-from vaejax.config import Config, OptimizerConfig
+from vaejax.config import Config, FlowConfig, OptimizerConfig
+from vaejax.config.saved import load_json
 from vaejax.data import Dataset
-from vaejax.data.cache.npy import NpyWriter
-from vaejax.files.atomic import replacing
+from vaejax.errors import UserError
+from vaejax.records.checkpoint_files import saved
 from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.progress import say
 from vaejax.runtime.mesh import replicated, single_device_mesh
 from vaejax.runtime.processes import ALONE, Group
+from vaejax.stages.codes import saved_codes
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
 from vaejax.trained.model import TrainedModel
@@ -26,10 +24,7 @@ from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
 
 NAME = "flow_matching"
-_MIN_BATCH, _BATCH, _EPOCHS = 64, 1024, 128
-# Updates in one dispatch. They need no data from the host, as each device holds all codes.
-_DISPATCH = 50
-_MIN_STEPS, _MAX_STEPS = 200, 2_000
+_MIN_BATCH, _MIN_STEPS = 64, 200
 
 
 def flow_prior_stage(
@@ -47,14 +42,20 @@ def flow_prior_stage(
       seed: seed of the codes and of the training.
 
     Raises:
-      UserError: the codes are too few or not finite.
+      UserError: the codes are too few or not finite, or the stage has been trained with other
+        settings of `config.flow`.
     """
-    directory = stage_directory(trained, seed)
-    codes = _codes(trained, dataset, directory, group, seed)
-    config = _config(trained.config, len(codes["train"]), seed)
-    builds_on = {"step": trained.step, "digest": trained.digest}
-    task = FlowPriorTask(config, codes, trained.decode, builds_on)
+    directory, shape = stage_directory(trained, seed), trained.config.latent_shape
+    with group.together():
+        _check_settings(directory, trained.config.flow, shape)
+    codes = saved_codes(trained, dataset, directory, group, seed)
+    mirrored = codes.pop("mirrored", None)
     count = len(codes["train"])
+    config = _config(trained.config, count, seed)
+    builds_on = {"step": trained.step, "digest": trained.digest}
+    task = FlowPriorTask(
+        config, codes, trained.decode, builds_on, latent_shape=shape, mirrored=mirrored
+    )
     return Stage(config, directory, task, lambda: _keep_best(trained, task, directory, count))
 
 
@@ -63,13 +64,41 @@ def stage_directory(trained: TrainedModel, seed: int = 0) -> Path:
     return trained.workdir / "stages" / f"{NAME}_{trained.step:08d}_{seed}"
 
 
+def _check_settings(directory: Path, flow: FlowConfig, latent_shape: tuple[int, ...]) -> None:
+    """Raises UserError if the stage has checkpoints of other settings.
+
+    The model's run may change these settings, so `records.workdir.claim` does not compare them.
+    """
+    if not saved(directory / "checkpoints"):
+        return
+    trained = load_json(directory / "config.json").flow
+    old, new = (dataclasses.asdict(one.of(latent_shape)) for one in (trained, flow))
+    changed = [f"{key}: {old[key]!r} -> {new[key]!r}" for key in old if old[key] != new[key]]
+    if changed:
+        raise UserError(
+            f"{directory} holds a flow with other settings of config.flow ({'; '.join(changed)}); "
+            "remove it to train anew, or set them back"
+        )
+
+
 def _config(config: Config, codes: int, seed: int) -> Config:
     """The config of the stage: the model's config with its own optimiser and loop."""
+    flow, of_maps = config.flow.of(config.latent_shape), len(config.latent_shape) > 1
+    # Updates in one dispatch. They need no data from the host, as each device holds all codes; but
+    # a signal waits for their end, and an update of a transformer takes half a second on a CPU.
+    dispatch = 10 if of_maps else 50
     # Fewer codes get fewer updates: with as many as for a large data set, the flow would overfit.
-    steps = min(max(codes * _EPOCHS // _BATCH, _MIN_STEPS), _MAX_STEPS)
-    steps = -(-steps // _DISPATCH) * _DISPATCH
-    batch_size, devices = min(max(codes, _MIN_BATCH), _BATCH), jax.device_count()
-    optimizer = OptimizerConfig(warmup_steps=steps // 20, final_fraction=0.0, b2=0.999)
+    epochs, most = (16, 20_000) if of_maps else (128, 2_000)
+    steps = flow.steps or min(max(codes * epochs // flow.batch_size, _MIN_STEPS), most)
+    steps = -(-steps // dispatch) * dispatch
+    batch_size, devices = min(max(codes, _MIN_BATCH), flow.batch_size), jax.device_count()
+    optimizer = OptimizerConfig(
+        learning_rate=flow.learning_rate,
+        warmup_steps=steps // 20,
+        final_fraction=0.0,
+        b2=0.999,
+        ema_decay=flow.ema_decay,
+    )
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, on_device="always"),
@@ -79,43 +108,13 @@ def _config(config: Config, codes: int, seed: int) -> Config:
             steps=steps,
             batch_size=-(-batch_size // devices) * devices,
             accumulate=1,
-            steps_per_dispatch=_DISPATCH,
+            steps_per_dispatch=dispatch,
             seed=seed,
-            log_every=2 * _DISPATCH,
-            eval_every=10 * _DISPATCH,
-            save_every=10 * _DISPATCH,
+            log_every=100,
+            eval_every=500,
+            save_every=500,
         ),
     )
-
-
-def _codes(
-    trained: TrainedModel, dataset: Dataset, directory: Path, group: Group, seed: int
-) -> dict[str, Float[np.ndarray, "picture latent"]]:
-    """One code of each picture of the training and validation splits, memory-mapped from disk."""
-    files = {
-        split: directory / f"codes_{split}_{trained.digest:08x}.npy"
-        for split in ("train", "valid")
-        if split in dataset.splits
-    }
-    with group.together():  # waits for process 0
-        missing = {split: file for split, file in files.items() if not file.is_file()}
-        for split, file in missing.items() if group.index == 0 else ():
-            directory.mkdir(parents=True, exist_ok=True)
-            batches = trained.posterior_samples(dataset.splits[split].images, seed=seed)
-            # Each batch is one array, because a ladder, whose latents are several, has no flow.
-            _write(file, map(np.asarray, batches))
-    return {split: np.load(file, mmap_mode="r") for split, file in files.items()}
-
-
-def _write(file: Path, batches: Iterator[Float[np.ndarray, "batch *latent"]]) -> None:
-    """Writes codes batch by batch, so that memory need not hold them all."""
-    first = next(batches)
-    with (
-        replacing(file) as temporary,
-        NpyWriter(temporary, first.shape[1:], first.dtype) as writer,
-    ):
-        for codes in itertools.chain([first], batches):
-            writer.append(codes)
 
 
 def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, codes: int) -> None:

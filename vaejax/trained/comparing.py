@@ -27,16 +27,9 @@ from vaejax.trained.picture_sets import measured_faces
 
 # What may differ between evaluations that are compared: what is compared, and where.
 FREE = (
-    "run",
-    "checkpoint_step",
-    "likelihood",
-    "prior",
-    "decoder",
-    "date",
-    "device",
-    "jax",
-    "vaejax",
-)
+    "run", "checkpoint_step", "likelihood", "prior", "prior_density", "decoder", "date", "device",
+    "jax", "vaejax",
+)  # fmt: skip
 _COLUMNS = 12
 
 

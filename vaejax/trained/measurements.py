@@ -17,7 +17,7 @@ from vaejax.evaluation.metric import Metric
 from vaejax.evaluation.observing import Observer, Rows
 from vaejax.evaluation.pairs import PairMetric, measure_pairs, pair_figures
 from vaejax.evaluation.picture_sets import REAL, RECONSTRUCTIONS, PictureSet
-from vaejax.priors.fitted import FittedPrior
+from vaejax.priors.density import LogProb
 from vaejax.records.progress import counting
 from vaejax.runtime.mesh import replicated, round_up
 from vaejax.tasks.vae.evaluation import evaluate, make_eval_step, summarize
@@ -64,7 +64,7 @@ def of_likelihood(
     trained: TrainedModel,
     faces: Measured,
     importance_samples: int,
-    fitted: FittedPrior | None,
+    log_prior: LogProb | None,
     mesh: Mesh,
 ) -> Measurement:
     """Measures likelihoods, PSNR and SSIM of some faces, and shows progress.
@@ -73,7 +73,7 @@ def of_likelihood(
       trained: the model.
       faces: the faces.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
-      fitted: a prior that replaces the model's own; None leaves it.
+      log_prior: log p(z) of a prior that replaces the model's own; None leaves it.
       mesh: the devices.
     """
     config, is_finished = trained.config, trained.finished is not None
@@ -81,7 +81,7 @@ def of_likelihood(
         config,
         mesh,
         importance_samples=importance_samples,
-        prior=fitted.log_prob if fitted else None,
+        prior=log_prior,
         finished=is_finished,
     )
     batches = pipeline.eval_batches(

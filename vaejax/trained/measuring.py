@@ -16,6 +16,7 @@ from vaejax.evaluation.findings import findings
 from vaejax.files.atomic import check_writable, replacing
 from vaejax.files.strict_json import dumps
 from vaejax.models import EXACT
+from vaejax.priors.density import density_of
 from vaejax.records.progress import say
 from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
@@ -57,9 +58,10 @@ def measure(
       pictures: number of pictures of the split, chosen at random but always the same ones; 0 for
         all.
       importance_samples: K of the importance-weighted bound, 0 to leave it out; None means
-        `config.eval.importance_samples`.
-      prior: `model`, or the name of a fitted prior with a fast density: `gaussian` or `mixture`;
-        None for `TrainedModel.prior`.
+        `config.eval.importance_samples`, or 0 for `flow_matching`.
+      prior: `model`, or the name of a fitted prior. The density of `flow_matching` is estimated,
+        which suffices for the ELBO but not for the importance-weighted bound. None for
+        `TrainedModel.prior`.
       samples: number of samples for the metrics of sets of pictures, 0 to leave these out; None
         means 2,500, and 0 for pictures of more than 256 pixels a side.
       choice: the metrics.
@@ -76,13 +78,14 @@ def measure(
         lacks what it needs; or, after all figures were printed, the JSON cannot be written.
     """
     config, prior = trained.config, prior or trained.prior
+    density = None if prior == OWN_PRIOR else density_of(trained.fitted_prior(prior))
+    is_estimated = bool(density and density.estimate)
     if importance_samples is None:
-        importance_samples = config.eval.importance_samples
+        importance_samples = 0 if is_estimated else config.eval.importance_samples
     if samples is None:
         samples = DEFAULT_SAMPLES if max(config.data.image_size) <= LARGEST_UNASKED else 0
-    _check(trained, importance_samples, prior, samples)
+    _check(importance_samples, prior, samples, is_estimated)
     chosen = chosen_metrics(choice, *config.data.image_size)
-    fitted = None if prior == OWN_PRIOR else trained.fitted_prior(prior)
     path = _path(trained, split, pictures, prior, importance_samples, choice)
     if report:
         check_writable(report, "--report")
@@ -100,7 +103,8 @@ def measure(
     set_metrics = measurable(chosen.of_sets, sets, named=choice.metrics is not None)
     parts = []
     if chosen.likelihood:
-        parts.append(of_likelihood(trained, faces, importance_samples, fitted, mesh))
+        log_prior = density.log_prob if density else None
+        parts.append(of_likelihood(trained, faces, importance_samples, log_prior, mesh))
     if chosen.of_pairs:
         parts.append(of_pairs(sets, chosen.of_pairs, mesh, generator.batch_size))
     if set_metrics:
@@ -112,7 +116,8 @@ def measure(
         parts.append(of_factors(generator, faces, sets))
     measured = joined(parts)
     evaluation = {
-        "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen),
+        "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen)
+        | ({"prior_density": density.estimate} if density and density.estimate else {}),
         "results": measured.results,
         "figures": [figure.as_json() for figure in measured.figures],
         "findings": findings(measured.figures, measured.curves),
@@ -131,16 +136,18 @@ def measure(
     return evaluation
 
 
-def _check(trained: TrainedModel, importance_samples: int, prior: str, samples: int) -> None:
+def _check(importance_samples: int, prior: str, samples: int, is_estimated: bool) -> None:
     """Raises UserError if an argument of `measure` is out of its range."""
     if importance_samples < 0:
         raise UserError(f"importance_samples={importance_samples} must be a whole number from 0 on")
     if samples < 0 or samples == 1:
         raise UserError(f"samples={samples} must be 0 or a whole number from 2 on")
-    if prior == "flow_matching" and not trained.config.model.has_groups:
+    if importance_samples and is_estimated:
+        # By Jensen's inequality, the noise of the estimates would raise the bound.
         raise UserError(
-            "prior 'flow_matching' has no fast exact density for bits/dim; evaluate under "
-            "model, gaussian or mixture"
+            f"importance_samples={importance_samples}: the density of prior {prior!r} is "
+            "estimated, and an importance-weighted bound of estimates is no bound; leave it out, "
+            "or evaluate under model, gaussian or mixture"
         )
 
 

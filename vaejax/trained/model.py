@@ -92,6 +92,7 @@ class TrainedModel:
             compiled(function, *drawing)
             for function in (functions.decode, functions.sample, functions.redraw)
         )
+        self._code_of_noise = compiled(lambda fitted, noise: fitted.from_noise(noise))
         self._importance_bound = functools.cache(bound)
 
     def encode(self, images: PictureLike) -> tuple[Latents, Latents]:
@@ -201,8 +202,10 @@ class TrainedModel:
         prior = prior or self.prior
         if prior == OWN_PRIOR:
             return self._drawn(self._sample, count, seed, temperature)
-        codes = self.sample_codes(count, seed=seed, temperature=temperature, prior=prior)
-        return self._batches(lambda z: self._decode(self.picture_params, z), codes)
+        self._check_codes_fit(count)
+        return self._from_fitted(
+            lambda z: self._decode(self.picture_params, z), prior, count, seed, temperature
+        )
 
     def sample_codes(
         self,
@@ -213,18 +216,21 @@ class TrainedModel:
         prior: str | None = None,
     ) -> Latents:
         """Samples the latents that `sample` decodes; arguments and errors as for `sample`."""
-        check_count(count)
-        leaves = jax.tree.leaves(self._latent_shapes())
-        check_fits(count, sum(4 * math.prod(leaf.shape[1:]) for leaf in leaves))
+        self._check_codes_fit(count)
         prior = prior or self.prior
         if prior == OWN_PRIOR:
             return joined(self._drawn(self._sample_latents, count, seed, temperature))
-        # All at once, because fitted priors draw their noise from one key for all pictures.
-        fitted, spread = (
-            self.fitted_prior(prior),
-            as_temperatures(temperature, self.model.resolutions()),
-        )
-        return np.asarray(fitted.sample(key_of(seed), count, float(spread)))
+        return joined(self._from_fitted(lambda z: z, prior, count, seed, temperature))
+
+    def _from_fitted(
+        self, of_codes: Callable, prior: str, count: int, seed: int, temperature: Temperature
+    ) -> Iterator[PyTree]:
+        """Applies `of_codes` to batches of `count` codes that a fitted prior samples."""
+        fitted = self.fitted_prior(prior)
+        spread = as_temperatures(temperature, self.model.resolutions())
+        # Drawn at once, so that no picture's noise depends on the batches.
+        noise = jax.device_get(fitted.noise(key_of(seed), count, float(spread)))
+        return self._batches(lambda noise: of_codes(self._code_of_noise(fitted, noise)), noise)
 
     def redraw(
         self,
@@ -323,6 +329,12 @@ class TrainedModel:
 
     def _batches(self, function: Callable, *inputs: PyTree) -> Iterator[PyTree]:
         return in_batches(function, *inputs, size=self.config.eval.batch_size)
+
+    def _check_codes_fit(self, count: int) -> None:
+        """Raises UserError if `count` is no number of pictures, or their codes do not fit."""
+        check_count(count)
+        leaves = jax.tree.leaves(self._latent_shapes())
+        check_fits(count, sum(4 * math.prod(leaf.shape[1:]) for leaf in leaves))
 
     def _latents(self, z: Latents | PyTree[Array]) -> Latents:
         return as_latents(z, self._latent_shapes())

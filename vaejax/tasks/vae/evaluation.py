@@ -18,6 +18,7 @@ from vaejax.metrics.image import psnr, ssim
 from vaejax.models import EXACT, build_model
 from vaejax.models.finished import picture_model
 from vaejax.models.noise import picture_keys
+from vaejax.priors.density import LogProb
 from vaejax.runtime.compiling import jit, precise
 from vaejax.runtime.mesh import replicated, split_batch, to_devices
 from vaejax.tasks.vae.evidence import Sums, evidence, evidence_from, sums_of
@@ -58,7 +59,6 @@ class Evaluation(NamedTuple):
     pictures: PerPicture
 
 
-LogPrior = Callable[[Float[Array, "batch latent"]], Float[Array, "batch"]]
 EvalStep = Callable[[dict, dict, Images, Array, Array], tuple[Evaluation, Bool[Array, "batch"]]]
 
 
@@ -97,7 +97,7 @@ def make_eval_step(
     mesh: Mesh,
     *,
     importance_samples: int = 0,
-    prior: LogPrior | None = None,
+    prior: LogProb | None = None,
     finished: bool = False,
 ) -> EvalStep:
     """Returns a jitted function of a batch that returns (`Evaluation`, mask).
@@ -113,7 +113,7 @@ def make_eval_step(
       config: config of the run.
       mesh: mesh of the devices.
       importance_samples: K of the importance-weighted bound; 0 leaves it out.
-      prior: log p(z) in nats of a fitted prior that replaces the model's own.
+      prior: log p(z) of a fitted prior that replaces the model's own.
       finished: whether a `FinishedVAE` draws the reconstructions.
     """
     model, likelihood = build_model(config, EXACT), build_likelihood(config)
