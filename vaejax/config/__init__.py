@@ -2,7 +2,7 @@
 
 from vaejax.config.defaults import default_config, ladder_config
 from vaejax.config.likelihoods import LocationScaleConfig, MixtureConfig
-from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig
+from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig, SpatialConfig
 from vaejax.config.priors import (
     FITTED_PRIORS,
     CouplingFlowConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "PriorConfig",
+    "SpatialConfig",
     "StandardNormalConfig",
     "TrainConfig",
     "default_config",

@@ -79,6 +79,11 @@ class ObjectiveConfig:
     balance: bool = option(False)
     # Free nats per latent dimension: KL below this is not penalised.
     free_bits: float = option(0.0, low=0)
+    # Noise that training adds to z before it is decoded, in standard deviations of the codes (per
+    # channel of a map): of each picture a share of this, uniform between 0 and 1. Not for ladders.
+    latent_noise: float = option(0.0, low=0, high=10)
+    # Probability with which training shows the encoder a square of 8 x 8 pixels as grey.
+    mask: float = option(0.0, low=0, high=0.95)
 
 
 @dataclass(frozen=True)
@@ -180,3 +185,11 @@ class Config:
     def is_vae(self) -> bool:
         """Whether the run trains a VAE, and not a network of attributes."""
         return not isinstance(self.model, AttributesConfig)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of a picture's latents: (dimensions,), or (rows, columns, channels) of a map.
+
+        Codes are flat, a map's row by row. () for a ladder, whose latents are several arrays.
+        """
+        return self.model.latent_shape(self.data.image_size)
