@@ -1,5 +1,6 @@
 """Evaluation and trained models compute in float32 with the highest matmul precision."""
 
+import functools
 import pathlib
 
 import jax
@@ -15,8 +16,10 @@ from vaejax.tasks.vae.evaluation import make_eval_step
 from vaejax.trained.model import TrainedModel
 from vaejax.training.state import shapes
 
+CONFIGS = [tiny, functools.partial(tiny, "spatial"), tiny_ladder]
 
-@pytest.mark.parametrize("config_of", [tiny, tiny_ladder])
+
+@pytest.mark.parametrize("config_of", CONFIGS)
 def test_evaluation_has_the_highest_precision_whatever_the_training_has(config_of):
     config = config_of(model={"dtype": "bfloat16", "widths": (4, 6), "blocks": (1, 1)})
     params = shapes(vae_task(config)).state.nets[NET].average
@@ -25,7 +28,7 @@ def test_evaluation_has_the_highest_precision_whatever_the_training_has(config_o
     check_precise(step.lower(params, params, *arrays), products=10)
 
 
-@pytest.mark.parametrize("config_of", [tiny, tiny_ladder])
+@pytest.mark.parametrize("config_of", CONFIGS)
 def test_a_trained_model_has_the_highest_precision_whatever_the_training_has(
     config_of, monkeypatch
 ):

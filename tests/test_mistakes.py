@@ -38,7 +38,7 @@ def test_two_processes_cannot_train_in_one_work_directory(tmp_path):
 # run, and {tmp} has two directories: `damaged`, whose config.json is cut off, and `blocked`, which
 # has a file in place of its directory of checkpoints.
 MISTAKES = {
-    "flat latents to explore": ("explore", ["--workdir={run}"], "one flat z"),
+    "flat latents to explore": ("explore", ["--workdir={run}"], "latents are one array"),
     "no config": ("main", [], "--config is missing"),
     "settings of no config": ("main", ["--config.train.steps=3"], "changes a setting of --config"),
     "no value for the config": ("main", ["--config", "--workdir=x"], "--config has no value"),

@@ -81,9 +81,10 @@ def test_any_picture_shape(size, channels, patch, scale):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_networks_compute_in_the_dtype_of_the_config(dtype):
+@pytest.mark.parametrize("name", ["conv", "spatial"])
+def test_the_networks_compute_in_the_dtype_of_the_config(name, dtype):
     """Parameters, posteriors and the parameters of p(x|z) are float32 in any case."""
-    config = tiny(model={"dtype": dtype})
+    config = tiny(name, model={"dtype": dtype})
     model = build_model(config)
     params = jax.eval_shape(functools.partial(init_params, model, config), jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.uint8)
@@ -91,7 +92,7 @@ def test_the_networks_compute_in_the_dtype_of_the_config(dtype):
     results = jax.eval_shape(run, params, images)
     assert {leaf.dtype.name for leaf in jax.tree.leaves((params, results))} == {"float32"}
     products = dtypes_of_products(run, params, images)
-    assert set(products) == {dtype} and products[dtype] > 8
+    assert set(products) == {dtype} and products[dtype] > 7
 
 
 @pytest.mark.parametrize(

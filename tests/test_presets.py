@@ -4,6 +4,7 @@ import pytest
 from commands import REPOSITORY
 from tiny import of_file
 
+from vaejax.config.checks import check_given
 from vaejax.config.settings import resolve
 from vaejax.models import build_model
 from vaejax.tasks.vae import vae_task
@@ -28,3 +29,10 @@ def test_a_ladder_has_the_expected_size(name, parameters, groups, size):
     assert shapes(vae_task(config)).state.parameters() == parameters
     assert len(model.factors()) == groups == len(model.resolutions())
     assert (*config.data.image_size, config.data.channels) == size
+
+
+def test_the_map_of_latents_has_the_expected_size():
+    config = resolve(of_file(REPOSITORY / "configs" / "celeba_spatial.py"))
+    check_given(config)
+    assert shapes(vae_task(config)).state.parameters() == 1_143_436
+    assert build_model(config).factors() == (256,) * 8 and config.latent_shape == (16, 16, 8)

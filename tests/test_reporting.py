@@ -78,6 +78,10 @@ def test_the_rate_counts_the_steps_and_seconds_since_the_clock_was_restarted(mon
             {"kl_per_group": [9.0, 0.05, 3.0, 0.0]},
             "in group 1, 3 of 4, counted from 0 at the top",
         ),
+        (
+            {"information_per_channel": [9.0, 0.05, 3.0, 0.0]},
+            "dead channels: the information is below 0.1 nats in channel 1, 3 of 4, counted from 0",
+        ),
         ({"log_std": MIN_LOG_SCALE}, "saturated scale"),
         ({"effective_beta": 200.0}, "weighs 2e+02 times"),
     ],

@@ -116,6 +116,20 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
             {"model": {"name": "attributes"}, "flow": {"width": 8}},
             "config.flow.width=8 is of a VAE",
         ),
+        (
+            {"model": {"name": "spatial"}},
+            "config.model.name=spatial has a map of latents",
+        ),
+        (
+            {
+                "objective": {"latent_noise": 0.1},
+                "model": {"name": "ladder"},
+                "prior": {"name": "hierarchical", "fitted": []},
+                "likelihood": {"name": "mixture"},
+            },
+            "config.objective.latent_noise=0.1 is of one array of latents, and config.model.na",
+        ),
+        ({"model": {"z_channels": 4}}, "did you mean config.model.latent?"),
         ({"model": {"name": "ladder", "blocks": (0, 0, 0)}}, "the last level, without latents"),
         (
             {"model": {"name": "ladder", "hidden": (8,)}},

@@ -28,7 +28,8 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
     """Returns the config for `--config=tests/tiny.py` or `--config=tests/tiny.py:MODEL`.
 
     Args:
-      model: `conv`, `ladder`, or `least`, a `conv` of two steps with the least to compile.
+      model: `conv`, `spatial`, `ladder`, or `least`, a `conv` of two steps with the least to
+        compile.
     """
     config = default_config()
     config.model.name = "conv" if model == "least" else model
@@ -50,6 +51,10 @@ def get_config(model: str = "conv") -> ml_collections.ConfigDict:
         config.likelihood.name = "mixture"
         config.likelihood.components = 3
         config.prior.name, config.prior.fitted = "hierarchical", ()
+        return config
+    if model == "spatial":
+        config.model.latent = 2
+        config.prior.name = "standard_normal"
         return config
     config.model.latent_size = 6
     if model == "least":

@@ -4,7 +4,7 @@ from vaejax.config.defaults import default_config, ladder_config
 from vaejax.config.finish import FinishConfig
 from vaejax.config.flow import FlowConfig
 from vaejax.config.likelihoods import LocationScaleConfig, MixtureConfig
-from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig
+from vaejax.config.models import AttributesConfig, ConvConfig, LadderConfig, SpatialConfig
 from vaejax.config.priors import (
     FITTED_PRIORS,
     CouplingFlowConfig,
@@ -40,6 +40,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "PriorConfig",
+    "SpatialConfig",
     "StandardNormalConfig",
     "TrainConfig",
     "default_config",

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 
 from vaejax.config import Config, EvalConfig, TrainConfig
+from vaejax.config.priors import check_fitted
 from vaejax.errors import UserError
 from vaejax.files.paths import check_no_address
 
@@ -34,11 +35,12 @@ def check_together(config: Config) -> None:
     check_no_address("config.eval.weights", config.eval.weights)
     config.model.check(config.data.image_size)
     if config.is_vae:
-        config.prior.check(config.model)
+        config.prior.check(config.model, config.latent_shape)
         config.likelihood.check(config.model)
         config.flow.check(config.latent_shape)
         _check_features(config.eval)
         _check_finish(config)
+        _check_objective(config)
     else:
         _check_without_vae(config)
     _check_loop(config.train)
@@ -50,11 +52,12 @@ def check_together(config: Config) -> None:
 
 
 def check_given(config: Config) -> None:
-    """Raises UserError for settings of the data that have no effect, or another than they say.
+    """Raises UserError for settings that have no effect, or another than they say, or too large.
 
     Only for settings that a user gives now: runs of version 0.1 may have saved such settings, and
     must still load.
     """
+    check_fitted(config.prior.fitted, config.latent_shape)
     data = config.data
     if any(amount > 1 and amount % 1 for amount in data.holdout):
         raise UserError(
@@ -92,6 +95,14 @@ def _check_features(settings: EvalConfig) -> None:
         raise UserError(
             f"config.eval.weights={settings.weights!r} is not read by config.eval.features="
             "'resnet', whose weights come with a package; name vgg or inception"
+        )
+
+
+def _check_objective(config: Config) -> None:
+    if config.objective.latent_noise and config.model.has_groups:
+        raise UserError(
+            f"config.objective.latent_noise={config.objective.latent_noise} is of one array of "
+            f"latents, and config.model.name={config.model.name} has groups; leave it out"
         )
 
 

@@ -1,5 +1,6 @@
 """The models' settings: each class is a choice of `config.model.name`."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +33,14 @@ class LevelsConfig:
         this map would be the largest of the model.
         """
         return max(LEAST_FEATURES, self.widths[0] // self.patch)
+
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of one picture's latents; () for a network that has no single array of them.
+
+        Args:
+          image_size: height and width of the pictures in pixels.
+        """
+        return ()
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Checks the levels.
@@ -70,6 +79,33 @@ class ConvConfig(LevelsConfig):
     latent_size: int = option(128, low=1)
 
     has_groups: ClassVar[bool] = False
+
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int]:
+        """The number of dimensions of z, whatever the size of the pictures."""
+        return (self.latent_size,)
+
+
+@dataclass(frozen=True)
+class SpatialConfig(LevelsConfig):
+    """A convolutional VAE whose latents are a map with the resolution of the coarsest level.
+
+    The map has 1 / f of the pictures' height and width, with f = patch * 2^(levels - 1).
+    """
+
+    name: str = option("spatial")
+    # Channels of the map.
+    latent: int = option(16, low=1)
+
+    has_groups: ClassVar[bool] = False
+
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        """The rows, columns and channels of the map; a part of a position counts as one.
+
+        Args:
+          image_size: height and width of the pictures in pixels.
+        """
+        unit = self.patch * 2 ** (len(self.widths) - 1)
+        return math.ceil(image_size[0] / unit), math.ceil(image_size[1] / unit), self.latent
 
 
 @dataclass(frozen=True)
@@ -130,4 +166,4 @@ class AttributesConfig(LevelsConfig):
     has_groups: ClassVar[bool] = False
 
 
-ModelConfig = ConvConfig | LadderConfig | AttributesConfig
+ModelConfig = ConvConfig | SpatialConfig | LadderConfig | AttributesConfig

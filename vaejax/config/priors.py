@@ -1,5 +1,7 @@
 """The priors' settings: each class is a choice of `config.prior.name`."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vaejax.config.models import ModelConfig
@@ -7,6 +9,30 @@ from vaejax.config.options import option
 from vaejax.errors import UserError
 
 FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
+# The most dimensions of codes to which these are fitted. They have full covariances: at its limit,
+# a Gaussian takes 64 MB and a minute of two cores, a mixture of ten 40 MB and ten minutes.
+MOST_DIMENSIONS = {"gaussian": 4_096, "mixture": 1_024}
+
+
+def check_fitted(names: Iterable[str], latent_shape: tuple[int, ...]) -> None:
+    """Checks that priors can be fitted to the codes of a model.
+
+    Args:
+      names: names of `FITTED_PRIORS`.
+      latent_shape: `Config.latent_shape`.
+
+    Raises:
+      UserError: the codes have too many dimensions for one of the priors.
+    """
+    dimensions = math.prod(latent_shape)
+    for name in names:
+        most = MOST_DIMENSIONS.get(name, dimensions)
+        if dimensions > most:
+            raise UserError(
+                f"prior {name!r} has a full covariance, for codes of at most {most:,} dimensions, "
+                f"and this model's have {dimensions:,}; leave it out (of "
+                "config.prior.fitted), or train a model with fewer"
+            )
 
 
 @dataclass(frozen=True)
@@ -17,8 +43,13 @@ class VectorPriorConfig:
     # Priors fitted to the training codes when training ends.
     fitted: tuple[str, ...] = option(("gaussian",), choices=FITTED_PRIORS, may_change=True)
 
-    def check(self, model: ModelConfig) -> None:
-        """Raises UserError if the model's latents are groups, which have their own priors."""
+    def check(self, model: ModelConfig, latent_shape: tuple[int, ...]) -> None:
+        """Raises UserError if the model's latents are groups, which have their own priors.
+
+        Args:
+          model: settings of the model.
+          latent_shape: `Config.latent_shape`.
+        """
         if model.has_groups:
             raise UserError(
                 f"config.prior.name={self.name!r} is of a flat z, and config.model.name="
@@ -37,6 +68,15 @@ class CouplingFlowConfig(VectorPriorConfig):
     # Units of each hidden layer of the networks that compute shift and scale.
     width: int = option(128, low=1)
 
+    def check(self, model: ModelConfig, latent_shape: tuple[int, ...]) -> None:
+        """Raises UserError unless the latents are one vector: the networks are fully connected."""
+        super().check(model, latent_shape)
+        if len(latent_shape) > 1:
+            raise UserError(
+                f"config.prior.name='coupling_flow' is of one vector z, and config.model.name="
+                f"{model.name} has a map of latents; name standard_normal"
+            )
+
 
 @dataclass(frozen=True)
 class StandardNormalConfig(VectorPriorConfig):
@@ -53,12 +93,12 @@ class HierarchicalConfig:
     # Always empty: a ladder has no flat z to whose codes a prior could be fitted.
     fitted: tuple[str, ...] = option((), choices=FITTED_PRIORS, may_change=True)
 
-    def check(self, model: ModelConfig) -> None:
-        """Raises UserError if the model's latents are one vector, or priors are to be fitted."""
+    def check(self, model: ModelConfig, latent_shape: tuple[int, ...]) -> None:
+        """Raises UserError if the model's latents are no groups, or priors are to be fitted."""
         if not model.has_groups:
             raise UserError(
                 "config.prior.name='hierarchical' is of a ladder's groups, and config.model.name="
-                f"{model.name} has none; name coupling_flow, or standard_normal"
+                f"{model.name} has none; name standard_normal, or for one vector coupling_flow"
             )
         if self.fitted:
             raise UserError(

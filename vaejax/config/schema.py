@@ -81,6 +81,11 @@ class ObjectiveConfig:
     balance: bool = option(False)
     # Free nats per latent dimension: KL below this is not penalised.
     free_bits: float = option(0.0, low=0)
+    # Noise that training adds to z before it is decoded, in standard deviations of the codes (per
+    # channel of a map): of each picture a share of this, uniform between 0 and 1. Not for ladders.
+    latent_noise: float = option(0.0, low=0, high=10)
+    # Probability with which training shows the encoder a square of 8 x 8 pixels as grey.
+    mask: float = option(0.0, low=0, high=0.95)
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,6 @@ class Config:
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of a picture's latents: (dimensions,), or (rows, columns, channels) of a map.
 
-        Codes are flat, a map's row by row. () for a model whose latents are not one array.
+        Codes are flat, a map's row by row. () for a ladder, whose latents are several arrays.
         """
-        size = getattr(self.model, "latent_size", None)
-        return (size,) if size else ()
+        return self.model.latent_shape(self.data.image_size)

@@ -36,6 +36,8 @@ _OTHER_NAMES = {
     "latent_dim": "model.latent_size",
     "latent_dims": "model.latent_size",
     "z_dim": "model.latent_size",
+    "z_channels": "model.latent",
+    "latent_channels": "model.latent",
     "batch_size": "train.batch_size",
     "bs": "train.batch_size",
     "num_steps": "train.steps",

@@ -1,5 +1,7 @@
 """The networks, and `build_model`, which builds a model from a config."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,6 +14,7 @@ from vaejax.config import (
     LadderConfig,
     LocationScaleConfig,
     MixtureConfig,
+    SpatialConfig,
 )
 from vaejax.errors import UserError
 from vaejax.models.conv import ConvDecoder, ConvEncoder
@@ -19,6 +22,7 @@ from vaejax.models.heads import MixtureHead, PixelHead
 from vaejax.models.inference import Codes, Inference
 from vaejax.models.ladder import Ladder
 from vaejax.models.latent_levels import Levels
+from vaejax.models.spatial import SpatialDecoder, SpatialEncoder
 from vaejax.models.vae import VAE
 from vaejax.priors import build_prior
 
@@ -43,6 +47,8 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
     """
     data, head = config.data, _build_head(config)
     activations = jnp.dtype(dtype or config.model.dtype)
+    encoder: nn.Module
+    decoder: nn.Module
     match config.model:
         case LadderConfig() as model:
             return Ladder(
@@ -61,12 +67,18 @@ def build_model(config: Config, dtype: str | None = None) -> VAE | Ladder:
             shape = (model.widths, model.blocks, model.patch, activations)
             encoder = ConvEncoder(model.latent_size, *shape)
             decoder = ConvDecoder((*data.image_size, head.inputs()), *shape)
-            return VAE(encoder, decoder, head, build_prior(config.prior, model.latent_size))
+        case SpatialConfig() as model:
+            shape = (model.widths, model.blocks, model.patch, activations)
+            encoder = SpatialEncoder(model.latent, *shape)
+            latents = model.latent_shape(data.image_size)
+            decoder = SpatialDecoder(latents, (*data.image_size, head.inputs()), *shape)
         case AttributesConfig() as model:
             raise UserError(
                 f"config.model.name={model.name} is no VAE; begin with the config file of a VAE, "
                 "such as configs/celeba.py"
             )
+    prior = build_prior(config.prior, math.prod(config.latent_shape))
+    return VAE(encoder, decoder, head, prior, config.latent_shape)
 
 
 def _build_head(config: Config) -> MixtureHead | PixelHead:

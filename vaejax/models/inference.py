@@ -13,8 +13,8 @@ class Codes(NamedTuple):
       log_std: logs of their standard deviations.
     """
 
-    mean: Float[Array, "batch latent"]
-    log_std: Float[Array, "batch latent"]
+    mean: Float[Array, "batch *latent"]
+    log_std: Float[Array, "batch *latent"]
 
 
 class Inference(NamedTuple):
@@ -25,7 +25,8 @@ class Inference(NamedTuple):
         as far as there is one, else estimated at the sample.
       log_ratio: log q(z|x) - log p(z) at the sample, in nats. Its expectation is the total KL.
       pixels: parameters of p(x|z), `Pixels` or `MixturePixels`.
-      codes: the posterior of a flat z; None for a ladder, whose groups depend on one another.
+      codes: the posterior of z, a vector or a map; None for a ladder, whose groups depend on one
+        another.
     """
 
     kl: Float[Array, "batch factor"]

@@ -126,8 +126,8 @@ class Ladder(nn.Module):
         """The number of latent dimensions of each group, from the top."""
         return self.levels.by_group([math.prod(shape) for shape in self.levels.latent_shapes()])
 
-    def code_size(self) -> None:
-        """None: a ladder has no flat z."""
+    def code_shape(self) -> None:
+        """None: a ladder's latents are several arrays."""
 
     def features(
         self, images: UInt8[Array, "batch height width channel"], dropout: Keys | None = None

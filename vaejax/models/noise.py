@@ -12,6 +12,9 @@ Keys = Key[Array, "batch"]
 # Folded into a picture's key for the noise of the prior, which must differ from that of the
 # posterior. It is greater than the number of any group, which is folded in for the posterior.
 PRIOR = 2**29
+# Folded into it for what training adds: noise of the decoder's input (and the number after it), and
+# the mask of the encoder's input.
+LATENT_NOISE, MASK = 2**29 + 1, 2**29 + 3
 
 
 # Jitted, so that a call outside of another program compiles one program and not one per operation.
@@ -41,6 +44,11 @@ def normal_in_a_row(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "
 def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "batch *shape"]:
     """Draws standard normal float32 numbers of `shape` for each picture, from its own key."""
     return jax.vmap(lambda key: normal_in_a_row(key, shape))(keys)
+
+
+def uniform(keys: Keys) -> Float[Array, "batch"]:
+    """Draws one number from U(0, 1) for each picture, from its own key."""
+    return jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
 
 
 def great_circle(

@@ -48,6 +48,18 @@ def standard_kl(mean: PerLatent, log_std: PerLatent) -> PerLatent:
     return 0.5 * (mean**2 + jnp.exp(2.0 * log_std) - 1.0) - log_std
 
 
+def code_std(mean: PerLatent, log_std: PerLatent) -> Float[Array, "channel"]:
+    """Computes the standard deviation of the codes z ~ q(z|x) of a batch, for each channel.
+
+    The last axis is the channel; the mean and the variance are over all pictures and positions. The
+    result has no gradient.
+    """
+    mean, log_std = jax.lax.stop_gradient((mean, log_std))
+    axes = tuple(range(mean.ndim - 1))
+    square = jnp.mean(mean**2 + jnp.exp(2.0 * log_std), axis=axes)
+    return jnp.sqrt(square - jnp.mean(mean, axis=axes) ** 2)
+
+
 def free_bits(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float[Array, "factor"]:
     """Returns the KL of each factor, raised to at least `free` nats (Kingma et al. 2016, eq. 15).
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vaejax.config import FITTED_PRIORS
+from vaejax.config.priors import check_fitted
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.files.atomic import check_writable
@@ -23,8 +24,8 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
     """Checks that priors can be fitted to the codes of `trained` and saved.
 
     Raises:
-      UserError: there is no name or an unknown one, the model is a ladder, or a prior's file cannot
-        be written.
+      UserError: there is no name or an unknown one, the model is a ladder, the prior is not for
+        such latents, or its file cannot be written.
     """
     unknown = [name for name in names if name not in FITTED_PRIORS]
     if unknown or not names:
@@ -34,6 +35,7 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
         )
     if trained.config.model.has_groups:
         raise UserError("no prior is fitted to a ladder, whose groups' priors are trained with it")
+    check_fitted(names, trained.config.latent_shape)
     for name in names:
         check_writable(
             trained.origin.path(name), "the prior", "make the run's directory writable, or copy it"

@@ -55,22 +55,22 @@ def training_curves(workdir: Path) -> dict[str, dict[str, Any]]:
 
 
 def latent_curves(sums: Sums, resolutions: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Returns the chart of the information in each group of a ladder, or dimension of a flat z.
+    """Returns the chart of the information in each group, or in each dimension or channel of z.
 
     Args:
       sums: sums over the evaluated pictures.
-      resolutions: the resolution of each group of a ladder, coarsest first; empty for a flat z.
+      resolutions: the resolution of each group of a ladder, coarsest first; else empty.
     """
     ((name, values),) = per_factor(sums).items()
     if not resolutions:
-        shown = sorted(values, reverse=True)
+        shown, part = sorted(values, reverse=True), name.removeprefix("information_per_")
         return {
             name: {
-                "title": "Information in each dimension of z",
-                "note": "Mutual information with the picture, the largest first. A dimension near "
+                "title": f"Information in each {part} of z",
+                "note": f"Mutual information with the picture, the largest first. A {part} near "
                 "0 is not used.",
                 "x": list(range(1, len(shown) + 1)),
-                "x_label": "dimension of z",
+                "x_label": f"{part} of z",
                 "y_label": "nats",
                 "lines": {"information": shown},
             }

@@ -47,7 +47,7 @@ def explore(
     """
     if not trained.config.model.has_groups:
         raise UserError(
-            f"{trained.workdir} holds a model with one flat z; only a run with "
+            f"{trained.workdir} holds a model whose latents are one array; only a run with "
             "config.model.name=ladder has resolutions to look at"
         )
     check_writable(directory / "progressive.png", "--out")

@@ -23,6 +23,8 @@ from vaejax.trained.picture_sets import Measured
 
 # The boosted trees of DCI take minutes for this many pictures.
 _MOST = 2_000
+# With as many dimensions as a map of latents has, they would take hours.
+_MOST_DIMENSIONS = 512
 _SEED = 0
 _GROUP = "Factors of procedural faces"
 _LABELS = {
@@ -45,7 +47,8 @@ def of_factors(
       sets: the sets by name.
 
     Raises:
-      UserError: the faces are not procedural, the code is not flat, or scikit-learn is missing.
+      UserError: the faces are not procedural, the code is not one array of at most 512
+        dimensions, or scikit-learn is missing.
     """
     rows = faces.rows[:_MOST]
     labels = faces.dataset.splits[faces.split].labels
@@ -53,6 +56,11 @@ def of_factors(
     codes = generator.codes(faces.images, rows)
     if not isinstance(codes, np.ndarray):
         raise UserError("the metric 'factors' needs one flat code, and a ladder has groups")
+    if codes.shape[1] > _MOST_DIMENSIONS:
+        raise UserError(
+            f"the metric 'factors' takes codes of at most {_MOST_DIMENSIONS} dimensions, and this "
+            f"model's have {codes.shape[1]:,}; leave it out of --metrics"
+        )
     say(f"fitting {factors.shape[1]} factors to {codes.shape[1]} latents, which takes minutes")
     scores = factor_scores(codes, factors, kinds, _SEED)
     protocol = (

@@ -102,7 +102,8 @@ class TrainedModel:
           images: the pictures.
 
         Returns:
-          Two arrays [batch, latent]; for a ladder two tuples with one array [batch, group, row,
+          Two arrays [batch, latent], where a map of latents (`config.latent_shape`: rows, columns,
+          channels) is flat, row by row; for a ladder two tuples with one array [batch, group, row,
           column, channel] for each resolution, coarsest first, each group given the means of all
           groups above.
         """
@@ -258,7 +259,7 @@ class TrainedModel:
         """
         groups = len(self.model.resolutions())
         if not groups:
-            raise UserError("redraw: this model has one flat z, and no groups to choose from")
+            raise UserError("redraw: this model's latents are one array, and no groups")
         if np.shape(keep) != (groups,):
             raise UserError(
                 f"keep has the shape {np.shape(keep)}; it must be ({groups},), one entry per group"

@@ -43,6 +43,7 @@ def evidence(
     keys: Keys,
     *,
     dropout: Keys | None = None,
+    seen: Images | None = None,
     **how: Any,
 ) -> Evidence:
     """Encodes pictures, samples z, decodes it, and computes the terms of the ELBO.
@@ -54,9 +55,12 @@ def evidence(
       images: the pictures.
       keys: one key for each picture, for the noise of z.
       dropout: one key for each picture, for dropout in training; None drops nothing.
+      seen: the pictures that are encoded instead of `images`, such as masked ones. Whatever q(z|.)
+        they give, the terms bound log p(x) of `images`.
       **how: further keyword arguments of the model's `infer`.
     """
-    features = model.apply({"params": params}, images, dropout, method="features")
+    seen = images if seen is None else seen
+    features = model.apply({"params": params}, seen, dropout, method="features")
     how["dropout"] = dropout
     return evidence_from(model, params, likelihood, images, features, keys, **how)
 
@@ -89,7 +93,7 @@ class Sums(NamedTuple):
         values; on average 1 if the likelihood is calibrated.
       log_std: log standard deviation of p(x|z) on the scale of `to_unit`, averaged over a picture's
         values.
-      moments: moments of q(z|x), from `objectives.latent_moments`; None if z is not flat.
+      moments: moments of q(z|x), from `objectives.latent_moments`; None for a ladder.
     """
 
     # It hides the method `tuple.count`, which nobody calls.
@@ -134,17 +138,17 @@ def sums_of(terms: Evidence, likelihood: Likelihood, images: Images, mask: PerEx
     )
 
 
-def empty_sums(factors: int, code_size: int | None) -> Sums:
+def empty_sums(factors: int, code_shape: tuple[int, ...] | None) -> Sums:
     """Returns the sums of no pictures, which are zero.
 
     Args:
       factors: number of factors of the prior, the length of `model.factors()`.
-      code_size: number of dimensions of a flat z; None for a ladder.
+      code_shape: shape of z, a vector or a map; None for a ladder.
     """
     zero = jnp.zeros((), jnp.float32)
     moments = None
-    if code_size is not None:
-        zeros = jnp.zeros((code_size,), jnp.float32)
+    if code_shape is not None:
+        zeros = jnp.zeros(code_shape, jnp.float32)
         moments = LatentMoments(zero, zeros, zeros, zeros, zeros)
     return Sums(zero, zero, jnp.zeros((factors,), jnp.float32), zero, zero, zero, moments)
 
@@ -161,7 +165,7 @@ def summarize(sums: Sums, dimensions: int, beta: float) -> dict[str, float]:
       elbo_nats and elbo_bits_per_dim, log_likelihood_nats and kl_nats per picture,
       psnr_pooled (dB, from the squared error averaged over all pictures), effective_beta (the beta
       that would weight the KL term as much if the likelihood's scale fitted the errors) and log_std
-      (of the likelihood, on the scale of `to_unit`). For a flat z also active_units and
+      (of the likelihood, on the scale of `to_unit`). Except for a ladder also active_units and
       information_nats (summed over dimensions), see `objectives.LatentUsage`.
     """
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
@@ -189,10 +193,14 @@ def per_factor(sums: Sums) -> dict[str, list[float]]:
     """Computes the information of each part of z, in nats per picture.
 
     Returns:
-      For a flat z, `information_per_dimension`, see `objectives.LatentUsage`; for a ladder,
-      `kl_per_group`, the KL of each group, from the top.
+      `information_per_dimension` of a vector, or `information_per_channel` of a map, summed over
+      its positions, see `objectives.LatentUsage`; for a ladder, `kl_per_group`, the KL of each
+      group, from the top.
     """
     if sums.moments is not None:
-        usage = objectives.latent_usage(sums.moments)
-        return {"information_per_dimension": usage.information.tolist()}
+        information = objectives.latent_usage(sums.moments).information
+        if information.ndim == 1:
+            return {"information_per_dimension": information.tolist()}
+        of_channels = information.reshape(-1, information.shape[-1]).sum(axis=0)
+        return {"information_per_channel": of_channels.tolist()}
     return {"kl_per_group": (sums.kl / sums.count).tolist()}

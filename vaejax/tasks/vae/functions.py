@@ -2,8 +2,9 @@
 
 `model` is the Linen module of a run and `likelihood` its p(x|z); both are static, that is, not JAX
 arrays. `TrainedModel.model` and `TrainedModel.likelihood` hold those of a loaded run, and
-`TrainedModel.params` its parameters. Latents are one array [batch, latent], or for a ladder one
-array [batch, group, row, column, channel] for each resolution, coarsest first.
+`TrainedModel.params` its parameters. Latents are one array [batch, latent], a map row
+by row (`config.latent_shape`); or for a ladder one array [batch, group, row, column, channel] for
+each resolution, coarsest first.
 """
 
 from typing import Any

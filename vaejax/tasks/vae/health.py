@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 
-from vaejax.config import AttributesConfig, Config, LadderConfig, LocationScaleConfig
+from vaejax.config import Config, LocationScaleConfig
 from vaejax.likelihoods import MIN_LOG_SCALE
 
 # Bits/dim by which the validation loss may exceed the training loss, or its own best value.
 OVERFIT_GAP = 0.25
 OVERFIT_RISE = 0.03
-# KL in nats below which a group of a ladder's latents counts as unused.
+# Nats below which a group of a ladder's latents, or a channel of a map, counts as unused.
 QUIET = 0.1
 
 
@@ -34,9 +34,8 @@ class Health:
         warm = step > self._config.objective.warmup_steps + self._config.optimizer.warmup_steps
         last = step >= self._config.train.steps
         figures = {name: value for name, value in values.items() if not isinstance(value, list)}
-        groups = values.get("kl_per_group")
-        quiet = self._training(figures, groups if isinstance(groups, list) else [], last)
-        return self._new(quiet) if warm else []
+        lists = {name: value for name, value in values.items() if isinstance(value, list)}
+        return self._new(self._training(figures, lists, last)) if warm else []
 
     def validation(self, train: dict[str, float] | None, valid: dict[str, float]) -> list[str]:
         """Returns new warnings about the metrics of a validation.
@@ -54,12 +53,15 @@ class Health:
         return [text for _, text in fresh]
 
     def _training(
-        self, values: dict[str, float], groups: list[float], last: bool
+        self, values: dict[str, float], lists: dict[str, list[float]], last: bool
     ) -> Iterator[tuple[str, str]]:
-        quiet = [group for group, kl in enumerate(groups) if kl < QUIET]
-        # A ladder has no `active_units`, and a network of attributes is not trained by this task.
-        model = self._config.model
-        size = 0 if isinstance(model, LadderConfig | AttributesConfig) else model.latent_size
+        groups = lists.get("kl_per_group", [])
+        quiet = _quiet(groups)
+        channels = lists.get("information_per_channel", [])
+        dead = _quiet(channels)
+        # The units of a map are its channels, and a ladder has no `active_units`.
+        shape = self._config.latent_shape
+        size = shape[0] if len(shape) == 1 else 0
         active = values.get("active_units", math.inf)
         if values["kl_nats"] < 1.0 or active < 1:
             yield (
@@ -73,6 +75,13 @@ class Health:
                 "dead",
                 f"dead units: {size - active:.0f} of {size} latents carry nothing; "
                 "config.model.latent_size could be smaller, or grant config.objective.free_bits",
+            )
+        elif dead and last:
+            yield (
+                "channels",
+                f"dead channels: the information is below {QUIET} nats in channel "
+                f"{', '.join(map(str, dead))} of {len(channels)}, counted from 0; "
+                "config.model.latent could be smaller, or grant config.objective.free_bits",
             )
         # Groups stop and resume being used while the network learns, so only the end counts.
         elif quiet and last:
@@ -116,3 +125,8 @@ class Health:
                 "more pictures, config.data.flip, a smaller model or more "
                 "config.optimizer.weight_decay",
             )
+
+
+def _quiet(nats: list[float]) -> list[int]:
+    """The numbers of those below `QUIET`."""
+    return [number for number, value in enumerate(nats) if value < QUIET]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -16,7 +17,10 @@ _STACK = re.compile(r"(bottom_up|top_down)_\d+")
 
 
 def intermediates(
-    model: nn.Module, likelihood: Likelihood
+    model: nn.Module,
+    likelihood: Likelihood,
+    seen: Callable[[Images, Keys], Images] = lambda images, keys: images,
+    **how: Any,
 ) -> dict[str, Callable[[PyTree, Images, Keys], PyTree]]:
     """Returns functions (params, images, keys) -> tree of tensors, in the order of computation.
 
@@ -26,25 +30,29 @@ def intermediates(
     Args:
       model: the VAE or ladder.
       likelihood: p(x|z).
+      seen: returns the pictures that are encoded instead of the batch's.
+      **how: further keyword arguments of the model's `infer`.
     """
 
     def features(params: PyTree, images: Images, keys: Keys) -> PyTree:
-        return model.apply({"params": params}, images, keys, method="features")
+        return model.apply({"params": params}, seen(images, keys), keys, method="features")
 
-    def capture(params: PyTree, method: str, *inputs: PyTree, dropout: Keys) -> dict:
+    def capture(params: PyTree, method: str, *inputs: PyTree, **how: Any) -> dict:
         _, extra = model.apply(
-            {"params": params}, *inputs, method=method, dropout=dropout, capture_intermediates=True
+            {"params": params}, *inputs, method=method, capture_intermediates=True, **how
         )
         return {name: _by_block(name, outputs) for name, outputs in extra["intermediates"].items()}
 
     def encoder(params: PyTree, images: Images, keys: Keys) -> dict:
-        return capture(params, "features", images, dropout=keys)
+        return capture(params, "features", seen(images, keys), dropout=keys)
 
     def decoder(params: PyTree, images: Images, keys: Keys) -> dict:
-        return capture(params, "infer", features(params, images, keys), keys, dropout=keys)
+        found = features(params, images, keys)
+        return capture(params, "infer", found, keys, dropout=keys, **how)
 
     def terms(params: PyTree, images: Images, keys: Keys) -> Evidence:
-        return evidence(model, params, likelihood, images, keys, dropout=keys)
+        shown = seen(images, keys)
+        return evidence(model, params, likelihood, images, keys, dropout=keys, seen=shown, **how)
 
     def log_likelihood(*inputs: PyTree) -> Array:
         return terms(*inputs).log_likelihood

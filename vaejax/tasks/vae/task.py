@@ -17,10 +17,11 @@ from vaejax.config import Config, ObjectiveConfig, OptimizerConfig
 from vaejax.data import Dataset
 from vaejax.data.feed.pipeline import Arrays
 from vaejax.errors import UserError
-from vaejax.likelihoods import build_likelihood
+from vaejax.likelihoods import Images, build_likelihood
 from vaejax.models import build_model, init_params
+from vaejax.models.noise import Keys
 from vaejax.priors.gaussian import MIN_CODES
-from vaejax.tasks.augmentation import mirror
+from vaejax.tasks.augmentation import masked, mirror
 from vaejax.tasks.vae.divergence import advice, explain_divergence, loss_bits
 from vaejax.tasks.vae.evaluation import Evaluator
 from vaejax.tasks.vae.evidence import Sums, empty_sums, evidence, per_factor, summarize, sums_of
@@ -54,6 +55,9 @@ class VAETask:
         self.config = config
         self.model = model or build_model(config)
         self._likelihood = build_likelihood(config)
+        # Further arguments of the model's `infer` in training.
+        noise = config.objective.latent_noise
+        self._how: dict[str, Any] = {"latent_noise": noise} if noise else {}
         self.optimizers: dict[str, OptimizerConfig | None] = {NET: config.optimizer}
         self.best_by = ranking(config)
         self.builds_on: dict[str, Any] = {}
@@ -100,11 +104,20 @@ class VAETask:
           net: name of the network, `NET`.
           params: parameters of the network by name.
           batch: `image`, uint8 [batch, height, width, channel].
-          keys: one key for each picture, for the noise of z and for dropout.
+          keys: one key for each picture, for the noise of z, for dropout and for the mask.
           step: updates before this one.
         """
         images, settings = batch["image"], self.config.objective
-        terms = evidence(self.model, params[net], self._likelihood, images, keys, dropout=keys)
+        terms = evidence(
+            self.model,
+            params[net],
+            self._likelihood,
+            images,
+            keys,
+            dropout=keys,
+            seen=self._seen(images, keys),
+            **self._how,
+        )
         kl = jnp.mean(terms.inference.kl, axis=0)
         sizes = jnp.asarray(self.model.factors(), jnp.float32)
         weighted_kl = kl
@@ -119,7 +132,7 @@ class VAETask:
 
     def no_metrics(self) -> dict[str, Sums]:
         """Returns the sums of no pictures, which are zero."""
-        return {NET: empty_sums(len(self.model.factors()), self.model.code_size())}
+        return {NET: empty_sums(len(self.model.factors()), self.model.code_shape())}
 
     def summarize(self, sums: dict[str, Sums], step: int) -> dict[str, float | list[float]]:
         """Computes the training metrics of a window of updates.
@@ -192,8 +205,13 @@ class VAETask:
         def on_batch(tensors: Callable) -> Callable:
             return lambda params, batch, keys: tensors(params[NET], batch["image"], keys)
 
-        functions = intermediates(self.model, self._likelihood)
+        functions = intermediates(self.model, self._likelihood, self._seen, **self._how)
         return {name: on_batch(tensors) for name, tensors in functions.items()}
+
+    def _seen(self, images: Images, keys: Keys) -> Images:
+        """The pictures that the encoder sees in training."""
+        share = self.config.objective.mask
+        return masked(images, keys, share) if share else images
 
 
 @functools.cache
