@@ -19,11 +19,16 @@ PAGES = {
     path.stem: INCLUDED.sub(lambda found: (DOCS / found[1]).read_text(), path.read_text())
     for path in sorted(DOCS.glob("*.md"))
 }
-# Flags that shorten a training run. Only these and the next two lists are added to a command.
+# Flags that shorten a training run. Only these and the next lists are added to a command.
 SHORT = [
     "--config.train.steps=4", "--config.train.eval_every=4", "--config.train.save_every=4",
     "--config.train.log_every=2", "--config.data.synthetic_counts=(80, 8, 8)",
     "--config.eval.importance_samples=2", "--config.eval.grid=4",
+]  # fmt: skip
+# Flags that shorten the finish of a decoder.
+FINISH = [
+    "--config.finish.steps=2", "--config.finish.validations=1", "--config.finish.batch_size=8",
+    "--config.finish.widths=(4, 8)", "--config.finish.prior=gaussian",
 ]  # fmt: skip
 # Flags for two narrow levels; every model has these settings.
 NARROW = ["--config.model.widths=(8, 8)", "--config.model.blocks=(1, 1)"]
@@ -64,6 +69,8 @@ def run_short(line: str, home: Path) -> subprocess.CompletedProcess:
         pytest.skip("no TPU compiler: pip install -e '.[tpu]'")
     trains = module in ("main", "aot") and "--config.train.steps" not in line
     short = [*SHORT, *NARROW, *([] if "ladder" in line else SMALL)] if trains else []
+    if trains and ("sharp" in line or "finish" in line):
+        short += FINISH
     if module == "evaluate" and "--samples" not in line:
         short = ["--samples=40", "--metrics=likelihood,thumbnails,spectrum"]
     result = command(module, *flags, *short, cwd=home)

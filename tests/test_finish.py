@@ -25,6 +25,7 @@ from vaejax.trained.loading import open_data
 
 FLAGS = (
     f"--config={CONFIG_FILE}",
+    "--config.finish.prior=gaussian",
     "--config.finish.steps=6",
     "--config.finish.validations=2",
     "--config.finish.batch_size=8",

@@ -14,7 +14,7 @@ class FinishConfig:
     steps: int = option(0, low=0, may_change=True)
     # The prior whose samples the decoder learns to decode well, and from which new faces are drawn
     # afterwards: `model`, or one that is fitted to the codes.
-    prior: str = option("gaussian", choices=("model", *FITTED_PRIORS), may_change=True)
+    prior: str = option("mixture", choices=("model", *FITTED_PRIORS), may_change=True)
     # Pictures of one update. As many are decoded from samples of the prior.
     batch_size: int = option(32, low=1, may_change=True)
     # Learning rate of the decoder.
