@@ -1,7 +1,6 @@
 """The finish's stage: a run of its own that trains the decoder of a trained model on."""
 
 import dataclasses
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,17 @@ from vaejax.config import Config, EvalConfig
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.features.resnet import INSTALL, load_resnet
-from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.digests import digest
 from vaejax.records.progress import say
-from vaejax.runtime.mesh import replicated, single_device_mesh
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.stages.fitting import fit, is_fitted
 from vaejax.stages.flow_prior import NAME
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.finish import DECODER, FinishTask
 from vaejax.trained.decoder_files import FinishedDecoder, decoder_path, save_decoder
+from vaejax.trained.loading import restored
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import OWN_PRIOR
-from vaejax.training.saved_state import restore_averages
-from vaejax.training.state import shapes
 
 # Samples that each validation compares with held-out faces.
 _SAMPLES = 1_000
@@ -143,14 +139,10 @@ def _has_network() -> bool:
 
 def _keep_best(trained: TrainedModel, task: FinishTask, directory: Path) -> None:
     """Saves the averaged decoder of the stage's best checkpoint, or the last if none is ranked."""
-    place = replicated(single_device_mesh())
-    checkpoints = Checkpoints(directory / "checkpoints", best_by=task.best_by, read_only=True)
-    with closing(checkpoints):
-        is_ranked = task.config.eval.best_by == _BEST_BY
-        at = checkpoints.best_step() if is_ranked else checkpoints.steps()[-1]
-        assert at is not None, "a finished run has a checkpoint"
-        params = restore_averages(checkpoints, at, shapes(task), place)
-    save_decoder(trained.origin, FinishedDecoder(params[DECODER], trained.config.finish.prior, at))
+    is_ranked = task.config.eval.best_by == _BEST_BY
+    found = restored(directory, task, "best" if is_ranked else "latest")
+    at, prior = found.step, trained.config.finish.prior
+    save_decoder(trained.origin, FinishedDecoder(found.params[DECODER], prior, at))
     if not is_ranked:
         say(
             "the last decoder is kept: the best one is found by features of held-out faces, for "

@@ -1,7 +1,6 @@
 """The flow prior's stage: a run of its own that trains on the codes of a trained model."""
 
 import dataclasses
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -11,17 +10,14 @@ from vaejax.config.saved import load_json
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.records.checkpoint_files import saved
-from vaejax.records.checkpoints import Checkpoints
 from vaejax.records.progress import say
-from vaejax.runtime.mesh import replicated, single_device_mesh
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.stages.codes import saved_codes
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
+from vaejax.trained.loading import restored
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import save_fitted
-from vaejax.training.saved_state import restore_averages
-from vaejax.training.state import shapes
 
 NAME = "flow_matching"
 _MIN_BATCH, _MIN_STEPS = 64, 200
@@ -119,11 +115,6 @@ def _config(config: Config, codes: int, seed: int) -> Config:
 
 def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, codes: int) -> None:
     """Saves the averaged parameters of the stage's best checkpoint as a prior of `trained`."""
-    place = replicated(single_device_mesh())
-    checkpoints = Checkpoints(directory / "checkpoints", best_by=task.best_by, read_only=True)
-    with closing(checkpoints):
-        at = checkpoints.best_step()
-        assert at is not None, "a finished run has a checkpoint"
-        params = restore_averages(checkpoints, at, shapes(task), place)
-    save_fitted(trained.origin, NAME, task.prior(params), codes)
-    say(f"prior {NAME} of step {at}: {trained.origin.path(NAME)}")
+    found = restored(directory, task, "best")
+    save_fitted(trained.origin, NAME, task.prior(found.params), codes)
+    say(f"prior {NAME} of step {found.step}: {trained.origin.path(NAME)}")
