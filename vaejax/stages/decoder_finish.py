@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vaejax.config import Config, EvalConfig
+from vaejax.config import Config, EvalConfig, FinishConfig
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.features.resnet import INSTALL, load_resnet
-from vaejax.records.digests import digest
 from vaejax.records.progress import say
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.stages.fitting import fit, is_fitted
@@ -46,19 +45,22 @@ def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) 
     """
     directory = trained.workdir / "stages" / f"finish_{trained.step:08d}"
     config = _config(trained.config, dataset)
-    settings: dict[str, Any] = dataclasses.asdict(config.finish)
-    del settings["steps"]
-    # As JSON returns it from a checkpoint.
-    settings["widths"] = list(settings["widths"])
+    builds_on = {"step": trained.step, "digest": trained.digest, **_fixed(config.finish)}
     samples = _samples(trained, dataset, group)
-    builds_on = {
-        "step": trained.step,
-        "digest": trained.digest,
-        "samples": None if samples is None else digest(samples),
-        "settings": settings,
-    }
     task = FinishTask(config, trained.params, samples, builds_on)
     return Stage(config, directory, task, lambda: _keep_best(trained, task, directory))
+
+
+def _fixed(settings: FinishConfig) -> dict[str, Any]:
+    """Returns the settings with which a finish that was stopped must be resumed."""
+    values = dataclasses.asdict(settings)
+    free = ("steps", "validations")
+    # Lists, as JSON returns them from a checkpoint.
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in free
+    }
 
 
 def _samples(
