@@ -217,11 +217,24 @@ class TrainedModel:
         prior: str | None = None,
     ) -> Latents:
         """Samples the latents that `sample` decodes; arguments and errors as for `sample`."""
+        return joined(
+            self.sample_codes_in_batches(count, seed=seed, temperature=temperature, prior=prior)
+        )
+
+    def sample_codes_in_batches(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str = OWN_PRIOR,
+    ) -> Iterator[Latents]:
+        """Does the same as `sample_codes`, and yields the latents in batches."""
         self._check_codes_fit(count)
         prior = prior or self.prior
         if prior == OWN_PRIOR:
-            return joined(self._drawn(self._sample_latents, count, seed, temperature))
-        return joined(self._from_fitted(lambda z: z, prior, count, seed, temperature))
+            return self._drawn(self._sample_latents, count, seed, temperature)
+        return self._from_fitted(lambda z: z, prior, count, seed, temperature)
 
     def _from_fitted(
         self, of_codes: Callable, prior: str, count: int, seed: int, temperature: Temperature

@@ -24,7 +24,10 @@ from vaejax.evaluation.picture_sets import (
     rows_of,
 )
 from vaejax.files.strict_json import dumps
+from vaejax.records.progress import counting
 from vaejax.tasks.vae.generating import Generator
+from vaejax.trained.arguments import Latents
+from vaejax.trained.batching import joined
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import OWN_PRIOR
 
@@ -141,7 +144,7 @@ def sets_of(
     if prior == OWN_PRIOR:
         drawn = generator.samples(samples)
     else:
-        drawn = generator.decoded(trained.sample_codes(samples, prior=prior))
+        drawn = generator.decoded(_codes(trained, samples, prior))
     train = dataset.splits["train"].images
     sets |= {
         SAMPLES: drawn,
@@ -157,3 +160,13 @@ def sets_of(
     if measured.split != "train":
         sets[TRAIN_ALL] = Measured(dataset, "train", random_rows(len(train), KEPT)).as_set()
     return sets
+
+
+def _codes(trained: TrainedModel, count: int, prior: str) -> Latents:
+    """Samples codes from a fitted prior, and shows progress: a flow takes minutes."""
+    batches = []
+    with counting("sampling the codes of", count) as advance:
+        for batch in trained.sample_codes_in_batches(count, prior=prior):
+            batches.append(batch)
+            advance(len(batch))
+    return joined(batches)

@@ -191,7 +191,7 @@ class FlowPriorTask:
         """Returns advice to the user for training that diverges after every rollback."""
         return "fit another prior, such as gaussian or mixture"
 
-    def evaluator(self, mesh: Mesh) -> "MeanLoss":
+    def evaluator(self, mesh: Mesh) -> MeanLoss:
         """Returns the evaluator of the loss over a split, with the same noise in each call."""
         return MeanLoss(FLOW, self._errors, mesh)
 
@@ -199,7 +199,7 @@ class FlowPriorTask:
         """Returns None: only the model's own pictures are measured during training."""
         return None
 
-    def gallery(self, dataset: Dataset, directory: Path) -> "Samples":
+    def gallery(self, dataset: Dataset, directory: Path) -> Samples:
         """Returns the gallery that draws faces from the flow into files of `directory`."""
         return Samples(self.prior, self._decode, self.config.eval.grid, directory)
 
