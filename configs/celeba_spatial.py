@@ -12,8 +12,8 @@ def get_config():
     config.data.path = "data/celeba"
     config.model.name = "spatial"
     config.model.patch = 2
-    config.model.widths = (48, 96)
-    config.model.blocks = (1, 3)
+    config.model.widths = (48, 128)
+    config.model.blocks = (0, 2)
     config.model.latent = 8
     config.prior.name = "standard_normal"
     config.optimizer.learning_rate = 2e-3

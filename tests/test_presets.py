@@ -34,5 +34,5 @@ def test_a_ladder_has_the_expected_size(name, parameters, groups, size):
 def test_the_map_of_latents_has_the_expected_size():
     config = resolve(of_file(REPOSITORY / "configs" / "celeba_spatial.py"))
     check_given(config)
-    assert shapes(vae_task(config)).state.parameters() == 1_143_436
+    assert shapes(vae_task(config)).state.parameters() == 1_259_660
     assert build_model(config).factors() == (256,) * 8 and config.latent_shape == (16, 16, 8)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 
 import pytest
 from commands import REPOSITORY
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tiny import of_file
 
 from vaejax.config import FlowConfig, default_config
+from vaejax.config.checks import check_given
 from vaejax.config.saved import from_json, to_json, upgraded
 from vaejax.config.settings import (
     changed,
@@ -146,6 +148,35 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(values, message):
         resolve(values)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "fitted", "message"),
+    [
+        # 16 x 16 positions of 16 channels are as many dimensions as a Gaussian takes.
+        ({"latent": 16}, ("gaussian",), None),
+        ({"latent": 17}, ("gaussian",), "at most 4,096 dimensions, and this model's have 4,352;"),
+        ({"latent": 17}, (), None),
+        (
+            {"latent": 8},
+            ("mixture",),
+            "prior 'mixture' has a full covariance, for codes of at",
+        ),
+        ({"latent": 8}, ("flow_matching",), "prior 'flow_matching' takes no maps of latents yet"),
+        ({"name": "conv", "latent_size": 5000}, ("gaussian",), "this model's have 5,000; leave it"),
+        ({"name": "conv", "latent_size": 5000}, ("flow_matching",), None),
+    ],
+)
+def test_a_prior_is_fitted_only_to_codes_that_it_can_take(model, fitted, message):
+    """A run that has such settings still loads: only giving them is refused."""
+    map_of = {"name": "spatial", "patch": 2, "widths": (4, 4), "blocks": (0, 0)}
+    prior = {"name": "standard_normal", "fitted": fitted}
+    config = resolve({"model": {**map_of, **model}, "prior": prior})
+    if message is None:
+        check_given(config)
+        return
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_given(config)
 
 
 VALUES = st.recursive(

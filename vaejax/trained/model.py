@@ -227,7 +227,7 @@ class TrainedModel:
         *,
         seed: int = 0,
         temperature: Temperature = 1.0,
-        prior: str = OWN_PRIOR,
+        prior: str | None = None,
     ) -> Iterator[Latents]:
         """Does the same as `sample_codes`, and yields the latents in batches."""
         self._check_codes_fit(count)
