@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import COMMAND_TIMEOUT, command, free_port, start
+from commands import COMMAND_TIMEOUT, assert_one_line, command, free_port, start
 from ladders import pictures
 from parameters import away_from_start
 from stops import stopped_at
@@ -117,6 +117,18 @@ def test_two_processes_finish_a_decoder_together(finished_run, trained, tmp_path
     for alone, together in zip(one, two, strict=True):
         for name in ("psnr", "ssim", "frechet_resnet_samples", "thumbnail_frechet_samples"):
             assert together[name] == pytest.approx(alone[name], rel=0.02), (name, alone["step"])
+
+
+@pytest.mark.slow
+def test_a_ladder_is_finished_by_a_refiner(tmp_path):
+    config = (f"--config={CONFIG_FILE}:ladder", *FLAGS[1:], "--config.finish.prior=model")
+    refused = command("main", *config[:-1], f"--workdir={tmp_path}")
+    assert_one_line(refused, "set --config.finish.prior=model")
+    done = command("main", *config, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "decoders" / "finished.npz", allow_pickle=False) as arrays:
+        assert all(name.startswith(("refiner/", "header")) for name in arrays.files)
+    assert command("explore", f"--workdir={tmp_path}").returncode == 0
 
 
 @pytest.mark.slow
