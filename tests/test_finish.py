@@ -30,7 +30,7 @@ FLAGS = (
     "--config.finish.validations=2",
     "--config.finish.batch_size=8",
     "--config.finish.widths=(4,8)",
-    "--config.finish.learning_rate=0.01",
+    "--config.finish.decoder_rate=0.01",
 )
 
 

@@ -298,7 +298,7 @@ def test_which_settings_may_change_and_which_may_differ_between_machines():
         "train.save_every", "train.fsdp", "train.hang_timeout", "model.scan", "model.remat",
         "eval.batch_size", "eval.importance_samples", "eval.grid", "prior.fitted", "eval.metrics",
         "eval.metrics_every", "eval.samples", "eval.features",
-        *(name for name in entries if name.startswith("flow.")),
+        *(name for name in entries if name.startswith(("flow.", "finish."))),
     }  # fmt: skip
     default = resolve({})
     own = set()

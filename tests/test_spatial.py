@@ -264,7 +264,7 @@ def test_training_masks_the_encoders_input_and_adds_latent_noise(spatial):
 def test_evaluation_neither_masks_nor_adds_noise(spatial):
     """Its program is the same whatever the objective is."""
     config, _, params = spatial
-    arrays = params, pictures(config), jnp.arange(3), jnp.ones(3, bool)
+    arrays = params, params, pictures(config), jnp.arange(3), jnp.ones(3, bool)
     programs = {
         make_eval_step(each, single_device_mesh()).lower(*arrays).as_text()
         for each in (config, small(mask=0.5, latent_noise=0.3))

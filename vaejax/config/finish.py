@@ -18,7 +18,7 @@ class FinishConfig:
     # Pictures of one update. As many are decoded from samples of the prior.
     batch_size: int = option(32, low=1, may_change=True)
     # Learning rate of the decoder.
-    learning_rate: float = option(3e-4, low=1e-8, high=1, may_change=True)
+    decoder_rate: float = option(3e-4, low=1e-8, high=1, may_change=True)
     # Learning rate of the discriminator.
     discriminator_rate: float = option(6e-4, low=1e-8, high=1, may_change=True)
     # Channels of the discriminator, finest first; its first level merges 2 x 2 pixels, and each

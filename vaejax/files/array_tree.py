@@ -56,7 +56,7 @@ def load_tree(path: Path, what: str, remedy: str) -> tuple[PyTree, dict[str, Any
         with path.open("rb") as file, np.load(file, allow_pickle=False) as entries:
             flat = {name: entries[name] for name in entries.files}
         header = json.loads(str(flat.pop(_HEADER)))
-        return traverse_util.unflatten_dict(jax.device_put(flat), sep=_SEPARATOR), header
+        tree = traverse_util.unflatten_dict(jax.device_put(flat), sep=_SEPARATOR)
     except FileNotFoundError as error:
         raise UserError(f"there is no {what} at {path}; {remedy} first") from error
     except OSError as error:
@@ -69,6 +69,9 @@ def load_tree(path: Path, what: str, remedy: str) -> tuple[PyTree, dict[str, Any
         if is_out_of_memory(error):
             raise
         raise damaged(path, what, remedy) from error
+    if not isinstance(header, dict):
+        raise damaged(path, what, remedy)
+    return tree, header
 
 
 def damaged(path: Path, what: str, remedy: str) -> UserError:

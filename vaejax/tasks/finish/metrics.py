@@ -78,12 +78,12 @@ class Health:
         if values["variety"] < VARIED:
             found["variety"] = (
                 f"mode loss: samples vary {values['variety']:.0%} as much as real pictures; lower "
-                "config.finish.adversarial or config.finish.learning_rate"
+                "config.finish.adversarial or config.finish.decoder_rate"
             )
         if values["colour_drift"] > DRIFT:
             found["drift"] = (
                 f"colour drift: the mean colour of samples is {values['colour_drift']:.0f} grey "
-                "levels off that of real pictures; lower config.finish.learning_rate"
+                "levels off that of real pictures; lower config.finish.decoder_rate"
             )
         fresh = [text for name, text in found.items() if name not in self._said]
         self._said |= set(found)

@@ -85,7 +85,7 @@ class FinishTask:
         self._network = Discriminator(settings.widths, jnp.dtype(config.model.dtype))
         self.optimizers: dict[str, OptimizerConfig | None] = {
             NET: None,
-            DECODER: _with_rate(common, settings.learning_rate),
+            DECODER: _with_rate(common, settings.decoder_rate),
             DISCRIMINATOR: _with_rate(common, settings.discriminator_rate),
         }
 
@@ -185,7 +185,7 @@ class FinishTask:
     def advice(self) -> str:
         """Returns advice to the user for training that diverges after every rollback."""
         return (
-            f"lower config.finish.learning_rate={self.config.finish.learning_rate} or "
+            f"lower config.finish.decoder_rate={self.config.finish.decoder_rate} or "
             f"config.finish.adversarial={self.config.finish.adversarial}"
         )
 
