@@ -162,7 +162,7 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(values, message):
             ("mixture",),
             "prior 'mixture' has a full covariance, for codes of at",
         ),
-        ({"latent": 8}, ("flow_matching",), "prior 'flow_matching' takes no maps of latents yet"),
+        ({"latent": 8}, ("flow_matching",), None),
         ({"name": "conv", "latent_size": 5000}, ("gaussian",), "this model's have 5,000; leave it"),
         ({"name": "conv", "latent_size": 5000}, ("flow_matching",), None),
     ],

@@ -57,7 +57,9 @@ def check_given(config: Config) -> None:
     Only for settings that a user gives now: runs of version 0.1 may have saved such settings, and
     must still load.
     """
-    check_fitted(config.prior.fitted, config.latent_shape)
+    of_finish = config.finish.prior if config.finish.steps else "model"
+    fitted = [*config.prior.fitted, *[of_finish] * (of_finish != "model")]
+    check_fitted(fitted, config.latent_shape)
     data = config.data
     if any(amount > 1 and amount % 1 for amount in data.holdout):
         raise UserError(

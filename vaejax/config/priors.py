@@ -31,7 +31,7 @@ def check_fitted(names: Iterable[str], latent_shape: tuple[int, ...]) -> None:
             raise UserError(
                 f"prior {name!r} has a full covariance, for codes of at most {most:,} dimensions, "
                 f"and this model's have {dimensions:,}; leave it out (of "
-                "config.prior.fitted), or train a model with fewer"
+                "config.prior.fitted and config.finish.prior), or train a model with fewer"
             )
 
 
