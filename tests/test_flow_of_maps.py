@@ -116,12 +116,12 @@ def test_the_density_of_an_evaluation_does_not_depend_on_the_batch(perturbed, ma
 
 
 def test_a_trained_flow_draws_such_maps(trained, maps):
-    draws = np.asarray(sample(trained, jax.random.key(5), 4 * COUNT, 1.0))
+    draws = np.asarray(sample(trained, jax.random.key(5), 2 * COUNT, 1.0))
     expected = covariance() + np.outer(pattern(), pattern())
     np.testing.assert_allclose(draws.mean(axis=0), np.full(32, 3), atol=0.2)
     scale = np.sqrt(np.diag(expected))
     gap = (np.cov(draws.T) - expected) / np.outer(scale, scale)
-    assert np.abs(gap).max() < 0.2 and np.sqrt(np.mean(gap**2)) < 0.07
+    assert np.abs(gap).max() < 0.25 and np.sqrt(np.mean(gap**2)) < 0.08
     # Two modes: the mean over pixels of the pattern's sign is -1 or 1, and hardly ever between.
     along = (draws - 3) @ pattern() / 32
     of_data = (maps - 3) @ pattern() / 32
@@ -130,7 +130,7 @@ def test_a_trained_flow_draws_such_maps(trained, maps):
 
 
 def test_a_trained_flow_gives_such_maps_their_density(trained, maps):
-    codes = maps[:COUNT]
+    codes = maps[: COUNT // 4]
     modes = [
         scipy.stats.multivariate_normal(3 + sign * pattern(), covariance()).logpdf(codes)
         for sign in (1, -1)
@@ -138,7 +138,7 @@ def test_a_trained_flow_gives_such_maps_their_density(trained, maps):
     true = (scipy.special.logsumexp(modes, axis=0) - np.log(2)).mean()
     of_gaussian = scipy.stats.norm(trained.gaussian.mean, trained.gaussian.scale)
     start = of_gaussian.logpdf(codes).sum(axis=1).mean()
-    keys = picture_keys(jax.random.key(0), jnp.arange(COUNT))
+    keys = picture_keys(jax.random.key(0), jnp.arange(len(codes)))
     found = np.asarray(estimate(trained, codes, keys, 1)).mean()
     assert -0.2 < true - found < 0.15 * (true - start)
 
