@@ -79,7 +79,8 @@ class ObjectiveConfig:
     # During this warm-up, weight each group's KL in proportion to its KL per dimension, so that no
     # group is given up early.
     balance: bool = option(False)
-    # Free nats per latent dimension: KL below this is not penalised.
+    # Free nats per latent dimension: KL below this is not penalised. In a map of latents they are
+    # granted to each channel as a whole, in a ladder to each group.
     free_bits: float = option(0.0, low=0)
     # Noise that training adds to z before it is decoded, in standard deviations of the codes (per
     # channel of a map): of each picture a share of this, uniform between 0 and 1. Not for ladders.

@@ -56,8 +56,7 @@ def code_std(mean: PerLatent, log_std: PerLatent) -> Float[Array, "channel"]:
     """
     mean, log_std = jax.lax.stop_gradient((mean, log_std))
     axes = tuple(range(mean.ndim - 1))
-    square = jnp.mean(mean**2 + jnp.exp(2.0 * log_std), axis=axes)
-    return jnp.sqrt(square - jnp.mean(mean, axis=axes) ** 2)
+    return jnp.sqrt(jnp.var(mean, axis=axes) + jnp.mean(jnp.exp(2.0 * log_std), axis=axes))
 
 
 def free_bits(kl: Float[Array, "factor"], free: Float[Array, "factor"]) -> Float[Array, "factor"]:
