@@ -66,7 +66,7 @@ def upsampled(
     patch: int,
     dtype: jnp.dtype,
 ) -> OtherMaps:
-    """Maps features at the coarsest level to [batch, *image_shape], float32.
+    """Maps features at the coarsest level to `[batch, *image_shape]`, float32.
 
     The mirror image of `downsampled`; called in a compact method.
 
@@ -136,7 +136,7 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "batch latent"]) -> Maps:
-        """Maps codes to [batch, *image_shape], float32."""
+        """Maps codes to `[batch, *image_shape]`, float32."""
         levels = len(self.widths)
         bottom = tuple(lowest_size(side, self.patch, levels) for side in self.image_shape[:2])
         size = bottom[0] * bottom[1] * self.widths[-1]

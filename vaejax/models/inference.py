@@ -13,8 +13,8 @@ class Codes(NamedTuple):
       log_std: logs of their standard deviations.
     """
 
-    mean: Float[Array, "batch *latent"]
-    log_std: Float[Array, "batch *latent"]
+    mean: Float[Array, "batch ..."]
+    log_std: Float[Array, "batch ..."]
 
 
 class Inference(NamedTuple):

@@ -59,7 +59,7 @@ class SpatialDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "batch latent"]) -> Maps:
-        """Maps flat codes to [batch, *image_shape], float32."""
+        """Maps flat codes to `[batch, *image_shape]`, float32."""
         x = z.reshape(len(z), *self.latent_shape)
         x = Conv3x3(self.widths[-1], self.dtype)(x)
         shape = (self.image_shape, self.widths, self.blocks, self.patch, self.dtype)
