@@ -9,9 +9,9 @@ from vaejax.config.options import option
 from vaejax.errors import UserError
 
 FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
-# The most dimensions of codes to which these are fitted, because of their full covariances. To fit
-# 16,000 codes at its limit takes a Gaussian 0.6 TFLOP, and ten components 0.7 TFLOP in each of up to
-# a hundred steps: on two cores half a minute, and ten minutes.
+# The most dimensions of codes to which these are fitted, because of their full covariances. At its
+# limit, 16,000 codes cost a Gaussian 0.6 TFLOP, and ten components 0.7 TFLOP in each of up to a
+# hundred steps: on two cores half a minute, and ten minutes.
 MOST_DIMENSIONS = {"gaussian": 4_096, "mixture": 1_024}
 
 
