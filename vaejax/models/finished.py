@@ -130,6 +130,6 @@ def finished_params(params: PyTree, decoder: PyTree) -> dict[str, PyTree]:
 
     Args:
       params: parameters of the VAE.
-      decoder: `vae`, the modules of the VAE that the finish has trained on, and `refiner`.
+      decoder: `vae`, the modules of the VAE that the finish has trained on, if any, and `refiner`.
     """
-    return {"vae": {**params, **decoder["vae"]}, "refiner": decoder["refiner"]}
+    return {"vae": {**params, **decoder.get("vae", {})}, "refiner": decoder["refiner"]}

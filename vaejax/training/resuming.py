@@ -96,9 +96,13 @@ def restore_newest(
         # Checkpoints of version 0.1 lack this key: they build on nothing.
         before = meta.get(BUILDS_ON, {})
         if before != builds_on:
+            old, new = (
+                {name: value for name, value in one.items() if other.get(name) != value}
+                for one, other in ((before, builds_on), (builds_on, before))
+            )
             raise UserError(
-                f"{workdir} was trained on the output of {before}, and there is {dict(builds_on)} "
-                "now; remove it to train this stage anew"
+                f"{workdir} was trained on the output of {old}, and there is {new} now; remove it "
+                "to train this stage anew"
             )
         return reader.restore(at, *items_like(reader, at, like, shardings)), meta
 
