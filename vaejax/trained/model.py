@@ -202,7 +202,7 @@ class TrainedModel:
         """Does the same as `sample`, and yields the pictures in batches to save memory."""
         prior = prior or self.prior
         if prior == OWN_PRIOR:
-            return self._drawn(self._sample, count, seed, temperature)
+            return self._drawn(self._sample, self.picture_params, count, seed, temperature)
         self._check_codes_fit(count)
         return self._from_fitted(
             lambda z: self._decode(self.picture_params, z), prior, count, seed, temperature
@@ -233,7 +233,7 @@ class TrainedModel:
         self._check_codes_fit(count)
         prior = prior or self.prior
         if prior == OWN_PRIOR:
-            return self._drawn(self._sample_latents, count, seed, temperature)
+            return self._drawn(self._sample_latents, self.params, count, seed, temperature)
         return self._from_fitted(lambda z: z, prior, count, seed, temperature)
 
     def _from_fitted(
@@ -283,17 +283,23 @@ class TrainedModel:
         def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
             return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
 
-        return joined(self._drawn(of_batch, len(z[0]), seed, temperature, z))
+        return joined(self._drawn(of_batch, self.picture_params, len(z[0]), seed, temperature, z))
 
     def _drawn(
-        self, function: Callable, count: int, seed: int, temperature: Temperature, *inputs: PyTree
+        self,
+        function: Callable,
+        params: PyTree,
+        count: int,
+        seed: int,
+        temperature: Temperature,
+        *inputs: PyTree,
     ) -> Iterator[PyTree]:
         """Applies `function(params, keys, temperature, *inputs)` to batches of `count` pictures."""
         check_count(count)
         spread, key = as_temperatures(temperature, self.model.resolutions()), key_of(seed)
 
         def of_batch(index: Array, *inputs: PyTree) -> PyTree:
-            return function(self.picture_params, picture_keys(key, index), spread, *inputs)
+            return function(params, picture_keys(key, index), spread, *inputs)
 
         return self._batches(of_batch, np.arange(count), *inputs)
 
