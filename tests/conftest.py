@@ -61,11 +61,11 @@ MOST_COMPILED = 1 << 30
 
 # The slowest files start first; otherwise one worker might still run such a file when the others
 # have finished.
-LONGEST = ("readme", "kills", "versus", "benchmarks", "exploring", "old_runs", "aot", "pods",
-           "task_runs", "picture_metrics", "disturbances", "docs", "interruptions", "flow_stage",
-           "launch", "shards", "flags", "feeds", "docs_commands", "tpu_vm_worker", "commands",
-           "compare", "generating", "bad_updates", "learning", "training", "ladder_training",
-           "divergence", "checkpoints", "presets", "ladder", "step", "imports",
+LONGEST = ("readme", "kills", "finish", "versus", "benchmarks", "exploring", "old_runs", "aot",
+           "pods", "task_runs", "picture_metrics", "disturbances", "docs", "interruptions",
+           "flow_stage", "launch", "shards", "flags", "feeds", "docs_commands", "tpu_vm_worker",
+           "commands", "compare", "generating", "bad_updates", "learning", "training",
+           "ladder_training", "divergence", "checkpoints", "presets", "ladder", "step", "imports",
            "damaged_checkpoints")  # fmt: skip
 
 

@@ -18,7 +18,7 @@ NEEDED = {
     "main": {**CONFIG, **RUN},
     "prepare": CONFIG,
     "sample": RUN,
-    "evaluate": {**RUN, "importance_samples": "0"},
+    "evaluate": {**RUN, "importance_samples": "0", "metrics": "thumbnails", "samples": "10"},
     "fit": {**RUN, "prior": "gaussian"},
     "explore": RUN,
     "aot": CONFIG,
