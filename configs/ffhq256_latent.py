@@ -40,6 +40,7 @@ def get_config():
     # A matrix product of attention then fills the 128 lanes of a TPU.
     config.flow.head_size = 128
     config.flow.dtype = "bfloat16"
+    config.flow.remat = True
     config.flow.batch_size = 256
     config.flow.learning_rate = 2e-4
     config.flow.ema_decay = 0.9999

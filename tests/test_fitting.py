@@ -137,7 +137,7 @@ def test_the_remedies_of_a_stage_are_its_own_settings():
     }  # fmt: skip
     assert found == {
         "model": ["train.accumulate", "model.dtype", "train.fsdp", "train.batch_size"],
-        "flow": ["flow.dtype", "train.fsdp", "flow.batch_size"],
+        "flow": ["flow.remat", "flow.dtype", "train.fsdp", "flow.batch_size"],
         "finish": ["model.dtype", "train.fsdp", "finish.batch_size"],
     }
 

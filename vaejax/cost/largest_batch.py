@@ -142,6 +142,8 @@ def _choices(config: Config, devices: int, stage: str) -> Iterator[list[tuple[di
     train, batch = config.train, batch_size(config, stage)
     if isinstance(config.model, LadderConfig) and not config.model.remat:
         yield [({"model.remat": True}, 1 / 4)]
+    if stage == FLOW and len(config.latent_shape) > 1 and not config.flow.remat:
+        yield [({"flow.remat": True}, 1 / 4)]
     halves = [2**i for i in range(1, 11) if batch % (devices * 2**i) == 0]
     if stage == MODEL:  # the other stages do not accumulate gradients
         yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]
