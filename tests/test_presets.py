@@ -43,7 +43,7 @@ def test_the_map_of_latents_has_the_expected_size():
     ("name", "latents", "model", "flow", "finish"),
     [
         ("celeba_latent", (16, 16, 8), 22_377_756, 32_428_448, 15_093_306),
-        ("ffhq256_latent", (16, 16, 16), 68_366_672, 129_562_384, 50_072_414),
+        ("ffhq256_latent", (16, 16, 16), 68_366_672, 147_778_960, 50_072_414),
     ],
 )
 def test_each_stage_of_a_latent_flow_model_has_the_expected_size(

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vaejax.priors.time_features import time_features
@@ -18,6 +19,8 @@ from vaejax.priors.time_features import time_features
 # Base of the wavelengths of rotary positions along an axis, which has tens of positions at most
 # (Heo et al., "Rotary position embedding for vision transformer", ECCV 2024).
 _ROTARY_BASE = 100.0
+# Name of the arrays that `remat` keeps.
+_DENSE = "dense"
 
 Tokens = Float[Array, "batch token width"]
 OtherTokens = Float[Array, "batch token _"]
@@ -70,7 +73,7 @@ class VelocityTransformer(nn.Module):
         condition = nn.silu(condition)
         block: Any = _Block
         if self.remat:
-            keep = jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims
+            keep = jax.checkpoint_policies.save_only_these_names(_DENSE)
             # In a loop nothing can be merged with the first computation (`prevent_cse`).
             block = nn.remat(_Block, prevent_cse=False, policy=keep)
         # A loop over blocks with stacked parameters: it compiles in the time of one block.
@@ -103,7 +106,8 @@ class _Block(nn.Module):
         self, hidden: Tokens, condition: Float[Array, "batch width"], angles: Angles
     ) -> tuple[Tokens, None]:
         width = hidden.shape[-1]
-        modulation = nn.Dense(6 * width, kernel_init=nn.initializers.zeros_init())(condition)
+        zero = nn.initializers.zeros_init()
+        modulation = checkpoint_name(nn.Dense(6 * width, kernel_init=zero)(condition), _DENSE)
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = jnp.split(
             modulation[:, None], 6, axis=-1
         )
@@ -135,7 +139,7 @@ class _Block(nn.Module):
         return self._dense(width, out.reshape(x.shape))
 
     def _dense(self, features: int, x: OtherTokens) -> OtherTokens:
-        return nn.Dense(features, dtype=self.dtype)(x)
+        return checkpoint_name(nn.Dense(features, dtype=self.dtype)(x), _DENSE)
 
 
 def to_tokens(maps: Float[Array, "batch row column channel"], patch: int) -> OtherTokens:
