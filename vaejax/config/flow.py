@@ -35,8 +35,7 @@ class FlowConfig:
     patch: int = option(1, choices=(1, 2), may_change=True)
     # Only of maps: features of a head of attention.
     head_size: int = option(64, low=4, may_change=True)
-    # Only of maps: recompute what a block has between its dense layers for its gradient, which saves
-    # memory.
+    # Only of maps: recompute all but the dense layers of a block for its gradient, to save memory.
     remat: bool = option(False, may_change=True)
     # Decay of the average of the parameters.
     ema_decay: float = option(0.999, low=0, high=0.999999, may_change=True)
