@@ -7,8 +7,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vaejax.config import Config
-from vaejax.cost.compiled_step import pictures_shape, traced_step
 from vaejax.cost.flops import matmul_flops
+from vaejax.cost.steps import model_step
 from vaejax.runtime.mesh import device_memory, make_mesh, split_batch
 from vaejax.runtime.shards import fitting_fsdp, state_shardings
 from vaejax.training.state import shapes, starting
@@ -35,8 +35,10 @@ class Step:
         self.carry = start(jax.random.key(0))
         self.parameters = self.carry.state.parameters()
         split = split_batch(mesh, leading_axes=1)
-        self.batch = {"image": jax.device_put(some_pictures(config), split)}
-        traced = traced_step(task, config, mesh)
+        step = model_step(config, task)
+        pictures = np.random.default_rng(0).integers(0, 256, step.batch["image"].shape, np.uint8)
+        self.batch = {"image": jax.device_put(pictures, split)}
+        traced = step.trace(mesh)
         self.flops = matmul_flops(traced.jaxpr)
         lowered = traced.lower()
         begin = time.perf_counter()
@@ -56,11 +58,6 @@ def mesh_of(task: Task, config: Config) -> Mesh:
     return make_mesh(config.train.batch_size, fsdp, accumulate=config.train.accumulate)
 
 
-def some_pictures(config: Config) -> np.ndarray:
-    """Returns uint8 noise for one call, [dispatch, batch, height, width, channel]."""
-    return np.random.default_rng(0).integers(0, 256, pictures_shape(config), np.uint8)
-
-
 def step_flops(task: Task, config: Config) -> int:
     """Counts the FLOPs of one call's matrix products and convolutions; compiles nothing."""
-    return matmul_flops(traced_step(task, config, mesh_of(task, config)).jaxpr)
+    return matmul_flops(model_step(config, task).trace(mesh_of(task, config)).jaxpr)

@@ -11,6 +11,11 @@ from vaejax.cost.traffic import Traffic
 from vaejax.errors import DoesNotFit
 from vaejax.runtime.chips import CHIPS
 
+ESTIMATE = Estimate(
+    chip=None, devices=4, fsdp=1, pictures=1, updates=1, parameters=1, flops=1, memory=1,
+    traffic=Traffic(1, 1), collectives=[], host_transfers=[], doubles=False, compile_seconds=1.0,
+)  # fmt: skip
+
 
 @given(
     st.integers(10**6, 10**12),
@@ -64,11 +69,7 @@ def test_the_largest_batch_leaves_room_for_the_pictures_on_the_device(on_device,
 
     def trial(config):
         need = 2**30 + config.train.batch_size // 4 * 2**24
-        return Estimate(
-            chip=None, devices=4, fsdp=1, pictures=config.train.batch_size, updates=1, parameters=1,
-            flops=1, memory=need, traffic=Traffic(1, 1), collectives=[], host_transfers=[],
-            doubles=False, compile_seconds=1.0,
-        )  # fmt: skip
+        return ESTIMATE._replace(pictures=config.train.batch_size, memory=need)
 
     config = tiny(data={"on_device": on_device}, train={"batch_size": 64})
     found = largest_step(config, CHIPS["TPU v5 lite"], 4, trial)
@@ -125,3 +126,27 @@ def test_recomputing_activations_is_a_remedy_of_a_ladder():
 
 def test_no_remedy_is_named_where_none_would_fit():
     assert fitting_changes(1) == []
+
+
+def test_the_remedies_of_a_stage_are_its_own_settings():
+    config = tiny("spatial", train={"accumulate": 2})
+    found = {
+        stage: [name for changes in remedies(config, 2, DoesNotFit(4, 3), lambda _: None, stage)
+                for name in changes]
+        for stage in ("model", "flow", "finish")
+    }  # fmt: skip
+    assert found == {
+        "model": ["train.accumulate", "model.dtype", "train.fsdp", "train.batch_size"],
+        "flow": ["flow.remat", "flow.dtype", "train.fsdp", "flow.batch_size"],
+        "finish": ["model.dtype", "train.fsdp", "finish.batch_size"],
+    }
+
+
+def test_the_batch_of_a_flow_has_all_memory_that_its_codes_leave():
+    """They are counted with the step; pictures are not there."""
+
+    def trial(config):
+        return ESTIMATE._replace(memory=config.flow.batch_size * 2**24)
+
+    found = largest_step(tiny("spatial"), CHIPS["TPU v5 lite"], 1, trial, "flow")
+    assert 15 / 16 * 16 * 2**30 < found.memory <= 16 * 2**30

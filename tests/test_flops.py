@@ -72,9 +72,11 @@ def test_a_loop_counts_as_often_as_it_runs():
         matmul_flops(jax.make_jaxpr(unknown)(of_shape(8, 8)))
 
 
-def test_a_branch_counts_as_its_costliest_side():
-    branched = lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x)  # noqa: E731
-    assert matmul_flops(jax.make_jaxpr(branched)(of_shape(8, 8))) == 2 * 2 * 8**3
+def test_the_sides_of_a_branch_count_by_how_often_they_are_taken():
+    branched = lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x)  # noqa: E731
+    program = jax.make_jaxpr(branched)(of_shape(8, 8))
+    assert matmul_flops(program) == 2 * 2 * 8**3
+    assert matmul_flops(program, costlier=0.25) == 1.25 * 2 * 8**3
 
 
 def test_a_step_costs_what_xla_counts_with_and_without_accumulation():

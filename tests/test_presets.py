@@ -1,4 +1,4 @@
-"""The ladders of configs/ have the expected parameter counts, latent groups and picture sizes."""
+"""The presets of configs/ have the expected parameter counts, latents and picture sizes."""
 
 import pytest
 from commands import REPOSITORY
@@ -6,6 +6,7 @@ from tiny import of_file
 
 from vaejax.config.checks import check_given
 from vaejax.config.settings import resolve
+from vaejax.cost.steps import step_of
 from vaejax.models import build_model
 from vaejax.tasks.vae import vae_task
 from vaejax.training.state import shapes
@@ -36,3 +37,23 @@ def test_the_map_of_latents_has_the_expected_size():
     check_given(config)
     assert shapes(vae_task(config)).state.parameters() == 1_259_660
     assert build_model(config).factors() == (256,) * 8 and config.latent_shape == (16, 16, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "latents", "model", "flow", "finish"),
+    [
+        ("celeba_latent", (16, 16, 8), 22_377_756, 32_428_448, 15_093_306),
+        ("ffhq256_latent", (16, 16, 16), 68_366_672, 147_778_960, 50_072_414),
+    ],
+)
+def test_each_stage_of_a_latent_flow_model_has_the_expected_size(
+    name, latents, model, flow, finish
+):
+    config = resolve(of_file(REPOSITORY / "configs" / f"{name}.py"))
+    check_given(config)
+    assert config.latent_shape == latents
+    sizes = [
+        shapes(step_of(config, stage).task).state.parameters()
+        for stage in ("model", "flow", "finish")
+    ]
+    assert sizes == [model, flow, finish]

@@ -118,10 +118,34 @@ def test_an_update_in_place_moves_only_the_updated_part():
     assert 2 * 4 * 50 <= moved <= 5 * 4 * 50
 
 
-def test_branches_are_refused():
-    branches = PROGRAM.replace("convert(%part)", "conditional(%part)")
-    with pytest.raises(ValueError, match="branches"):
-        traffic(Program(branches))
+def test_the_sides_of_a_branch_count_by_how_often_they_are_taken():
+    branches = """HloModule jit_b
+
+%twice (x: f32[1000]) -> f32[1000] {
+  %x = f32[1000]{0} parameter(0)
+  %y = f32[1000]{0} negate(%x)
+  ROOT %z = f32[1000]{0} negate(%y)
+}
+
+%once (s: f32[1000]) -> f32[1000] {
+  %s = f32[1000]{0} parameter(0)
+  ROOT %t = f32[1000]{0} negate(%s)
+}
+
+ENTRY %main (p: pred[], a: f32[1000]) -> f32[1000] {
+  %p = pred[] parameter(0)
+  %a = f32[1000]{0} parameter(1)
+  ROOT %b = f32[1000]{0} conditional(%p, %a, %a), BRANCHES
+}
+"""
+    once = 2 * 4 * 1000
+    for named in (
+        "true_computation=%twice, false_computation=%once",
+        "branch_computations={%once, %twice}",
+    ):
+        program = Program(branches.replace("BRANCHES", named))
+        assert traffic(program).hbm == 2 * once
+        assert traffic(program, costlier=0.25).hbm == 1.25 * once
 
 
 def test_a_loop_of_unknown_length_is_refused():

@@ -13,10 +13,9 @@ from tiny import least, metrics, without
 from toy import Adversaries, MeanDistance, toy_config
 from toy_reference import means_of_a_run, played
 
-from vaejax.cost.compiled_step import traced_step
+from vaejax.cost.steps import model_step
 from vaejax.errors import UserError
 from vaejax.runtime.mesh import make_mesh
-from vaejax.tasks.vae import vae_task
 from vaejax.training.loop import Outcome, train
 
 
@@ -53,7 +52,7 @@ def test_several_updates_in_one_dispatch_are_the_same_updates(tmp_path, on_devic
 
 def test_runs_from_several_seeds_share_a_program():
     configs = [least(train={"seed": seed}) for seed in (0, 1)]
-    programs = [traced_step(vae_task(config), config, make_mesh(8)) for config in configs]
+    programs = [model_step(config).trace(make_mesh(8)) for config in configs]
     assert programs[0].lower().as_text() == programs[1].lower().as_text()
 
 

@@ -1,5 +1,7 @@
 """The transformer of flow matching: patches, rotary positions, and its start at zero."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,3 +94,25 @@ def test_bfloat16_products_give_about_the_same_in_float32():
     )
     assert rounded.dtype == np.float32 and np.any(rounded != exact)
     np.testing.assert_allclose(rounded, exact, atol=0.03 * np.abs(exact).max())
+
+
+def test_recomputing_a_block_changes_neither_parameters_nor_gradients():
+    plain, params = network_and_params((4, 4, 2), 1, share=0.1)
+    again = dataclasses.replace(plain, remat=True)
+    inputs = jax.random.normal(jax.random.key(1), (3, 32)), jnp.asarray([0.2, 0.5, 0.8])
+
+    def gradient(network):
+        loss = lambda params: jnp.sum(network.apply({"params": params}, *inputs) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(params)
+
+    assert jax.tree.structure(jax.eval_shape(again.init, jax.random.key(0), *inputs)["params"]) == (
+        jax.tree.structure(params)
+    )
+    # Attention has no parameters: it is computed again, and so has more products.
+    counts = [
+        str(jax.make_jaxpr(lambda n=network: gradient(n))()).count("dot_general")
+        for network in (plain, again)
+    ]
+    assert counts[1] > counts[0]
+    for one, other in zip(*map(jax.tree.leaves, map(gradient, (plain, again))), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4 * np.abs(one).max())

@@ -11,7 +11,7 @@ from vaejax.errors import UserError
 _OF_VECTORS = {"batch_size": 1024, "learning_rate": 1e-3, "width": 512, "blocks": 2}
 _OF_MAPS = {"batch_size": 64, "learning_rate": 1e-3, "width": 192, "blocks": 6}
 # The settings of the transformer alone.
-_OF_TRANSFORMER = ("patch", "head_size")
+_OF_TRANSFORMER = ("patch", "head_size", "remat")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class FlowConfig:
     patch: int = option(1, choices=(1, 2), may_change=True)
     # Only of maps: features of a head of attention.
     head_size: int = option(64, low=4, may_change=True)
+    # Only of maps: recompute all but the dense layers of a block for its gradient, to save memory.
+    remat: bool = option(False, may_change=True)
     # Decay of the average of the parameters.
     ema_decay: float = option(0.999, low=0, high=0.999999, may_change=True)
     # Of the activations in training; the finished prior computes in float32.

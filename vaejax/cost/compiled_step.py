@@ -12,22 +12,18 @@ from collections import Counter
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from vaejax.config import Config
 from vaejax.cost.flops import matmul_flops
 from vaejax.cost.hlo import Collective, Program
+from vaejax.cost.steps import MODEL, step_of
 from vaejax.cost.traffic import Traffic, traffic
 from vaejax.errors import DoesNotFit
 from vaejax.records.tables import Row
 from vaejax.runtime.chips import Chip, chip_of
 from vaejax.runtime.mesh import make_mesh
 from vaejax.runtime.shards import fitting_fsdp
-from vaejax.tasks.vae import vae_task
 from vaejax.training.state import shapes
-from vaejax.training.step import make_train_step
-from vaejax.training.task import Task
 
 # Sizes in the compiler's message, needed first and available second: "Used 20.31G of 15.75G hbm".
 _SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")
@@ -48,7 +44,8 @@ class Estimate(NamedTuple):
         all devices.
       memory: bytes that one device needs at the peak, including the program itself.
       traffic: bytes that one device reads and writes in one call.
-      collectives: what the devices exchange in one call.
+      collectives: what the devices exchange in one call; those of a branch count whichever side is
+        taken.
       host_transfers: names of instructions that exchange data with the host.
       doubles: whether the program contains 64-bit floating-point numbers.
       compile_seconds: seconds that the compilation took on this machine.
@@ -122,38 +119,30 @@ class Estimate(NamedTuple):
         }
 
 
-def traced_step(task: Task, config: Config, mesh: Mesh) -> jax.stages.Traced:
-    """Traces the training step for the devices of `mesh`, which need not be attached."""
-    images = jax.ShapeDtypeStruct(pictures_shape(config), jnp.uint8)
-    train_step = make_train_step(task, config.train, mesh)
-    return train_step.trace(shapes(task), {"image": images})
-
-
-def pictures_shape(config: Config) -> tuple[int, ...]:
-    """The shape of the pictures of one dispatch: [dispatch, batch, height, width, channel]."""
-    return (config.train.steps_per_dispatch, config.train.batch_size, *config.data.shape)
-
-
-def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
-    """Compiles the training step for `devices` and estimates its cost.
+def estimate(
+    config: Config, devices: list[jax.Device], stage: str = MODEL, pictures: int = 0
+) -> Estimate:
+    """Compiles the training step of a stage for `devices` and estimates its cost.
 
     Args:
       config: config of the run.
       devices: devices to compile for; they need not be attached (`topology_devices`).
+      stage: `model`, `flow` or `finish`.
+      pictures: number of training pictures, whose codes every device holds for the flow prior.
 
     Raises:
       DoesNotFit: the step needs more memory than a device has.
-      UserError: the batch does not divide among the devices.
-      ValueError: the compiled program has a loop of unknown length, or branches.
+      UserError: the batch does not divide among the devices, or the model has no such stage.
+      ValueError: the compiled program has a loop of unknown length.
     """
-    task, device = vae_task(config), devices[0]
-    chip, carry = chip_of(device), shapes(task)
+    step, device = step_of(config, stage, len(devices), pictures), devices[0]
+    chip, carry = chip_of(device), shapes(step.task)
     # The state is sharded as training would shard it.
     neighbours = sum(other.process_index == device.process_index for other in devices)
-    fsdp = config.train.fsdp or fitting_fsdp(carry, chip and chip.memory, neighbours)
-    train = config.train
+    train = step.config.train
+    fsdp = train.fsdp or fitting_fsdp(carry, chip and chip.memory, neighbours)
     mesh = make_mesh(train.batch_size, fsdp, devices, accumulate=train.accumulate)
-    traced = traced_step(task, config, mesh)
+    traced = step.trace(mesh)
     lowered = traced.lower(lowering_platforms=(device.platform,))
     start = time.perf_counter()
     try:
@@ -183,9 +172,9 @@ def estimate(config: Config, devices: list[jax.Device]) -> Estimate:
         pictures=train.batch_size * train.steps_per_dispatch,
         updates=train.steps_per_dispatch,
         parameters=carry.state.parameters(),
-        flops=matmul_flops(traced.jaxpr),
+        flops=matmul_flops(traced.jaxpr, step.costlier),
         memory=memory,
-        traffic=traffic(program),
+        traffic=traffic(program, step.costlier),
         collectives=program.collectives(),
         host_transfers=program.host_transfers(),
         doubles=program.has_doubles(),

@@ -10,15 +10,16 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 
-def matmul_flops(program: ClosedJaxpr) -> int:
+def matmul_flops(program: ClosedJaxpr, costlier: float = 1.0) -> int:
     """Counts the operations of a program's matrix products and convolutions, 2 per multiply-add.
 
     Elementwise operations are left out, as is usual for a model's FLOPs: they are bound by memory,
-    not by arithmetic. A branch counts as its costliest side; a while loop of unknown length cannot
-    be counted.
+    not by arithmetic. A while loop of unknown length cannot be counted.
 
     Args:
       program: the jaxpr of `jax.make_jaxpr(function)(...)`, or `jitted.trace(...).jaxpr`.
+      costlier: share of the runs in which a branch takes its costliest side; in the others it takes
+        its cheapest.
 
     Raises:
       ValueError: there are matrix products or convolutions in a while loop.
@@ -27,14 +28,14 @@ def matmul_flops(program: ClosedJaxpr) -> int:
     >>> matmul_flops(jax.make_jaxpr(lambda x, y: x @ y)(jnp.ones((3, 5)), jnp.ones((5, 7))))
     210
     """
-    return _of_jaxpr(program.jaxpr)
+    return round(_of_jaxpr(program.jaxpr, costlier))
 
 
-def _of_jaxpr(jaxpr: Jaxpr) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def _of_jaxpr(jaxpr: Jaxpr, costlier: float) -> int | float:
+    return sum(_of_equation(equation, costlier) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: JaxprEqn) -> int:
+def _of_equation(equation: JaxprEqn, costlier: float) -> int | float:
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
@@ -43,11 +44,11 @@ def _of_equation(equation: JaxprEqn) -> int:
         return 2 * summed * math.prod(_shape(equation.outvars[0]))
     if name == "conv_general_dilated":
         return _of_convolution(equation)
-    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(equation)]
+    inner = [_of_jaxpr(jaxpr, costlier) for jaxpr in _inner_jaxprs(equation)]
     if name == "scan":
         return equation.params["length"] * sum(inner)
     if name == "cond":
-        return max(inner)
+        return costlier * max(inner) + (1 - costlier) * min(inner)
     if name == "while" and any(inner):
         raise ValueError("matrix products in a while loop of an unknown number of iterations")
     return sum(inner)

@@ -7,6 +7,7 @@ from typing import Any
 from vaejax.config import Config, LadderConfig
 from vaejax.config.settings import changed
 from vaejax.cost.compiled_step import Estimate
+from vaejax.cost.steps import BATCH_SIZE, DTYPE, FLOW, MODEL, batch_size, setting
 from vaejax.errors import DoesNotFit, UserError
 from vaejax.records.progress import say
 from vaejax.runtime.chips import Chip
@@ -45,7 +46,11 @@ def largest_batch(need: Callable[[int], int], room: int, start: int, grain: int 
 
 
 def largest_step(
-    config: Config, chip: Chip, devices: int, trial: Callable[[Config], Estimate]
+    config: Config,
+    chip: Chip,
+    devices: int,
+    trial: Callable[[Config], Estimate],
+    stage: str = MODEL,
 ) -> Estimate | None:
     """Searches for the step with the largest batch that fits; None if not even the smallest does.
 
@@ -54,12 +59,13 @@ def largest_step(
       chip: the chip whose memory the step must fit, beside training pictures that lie there.
       devices: number of devices that share the batch.
       trial: compiles a step and returns its cost, or raises DoesNotFit.
+      stage: `model`, `flow` or `finish`.
     """
     found: dict[int, Estimate] = {}
 
     def need(batch: int) -> int:
         try:
-            found[batch] = trial(changed(config, {"train.batch_size": batch * devices}))
+            found[batch] = trial(changed(config, {BATCH_SIZE[stage]: batch * devices}))
         except DoesNotFit as error:
             say(str(error))
             return max(error.needed, chip.memory + 1)
@@ -67,14 +73,15 @@ def largest_step(
         return found[batch].memory
 
     room = chip.memory
-    if config.data.on_device != "never":
+    # What the flow prior is trained on is counted with its step.
+    if config.data.on_device != "never" and stage != FLOW:
         room = int(room * (1 - RESIDENT_SHARE))
         say(
             f"{RESIDENT_SHARE:.0%} of the memory is left to the training pictures, which may lie "
             "there; with --config.data.on_device=never it is not"
         )
-    start = max(1, config.train.batch_size // devices)
-    grain = math.lcm(GRAIN, config.train.accumulate)
+    start = max(1, batch_size(config, stage) // devices)
+    grain = math.lcm(GRAIN, config.train.accumulate if stage == MODEL else 1)
     return found.get(largest_batch(need, room, start, grain))
 
 
@@ -93,7 +100,11 @@ def _next_look(needs: dict[int, int], room: int, low: int, high: int | None, gra
 
 
 def remedies(
-    config: Config, devices: int, error: DoesNotFit, trial: Callable[[Config], object]
+    config: Config,
+    devices: int,
+    error: DoesNotFit,
+    trial: Callable[[Config], object],
+    stage: str = MODEL,
 ) -> Iterator[dict[str, Any]]:
     """Yields changes of settings with which a step that does not fit would fit.
 
@@ -104,11 +115,12 @@ def remedies(
       devices: number of devices that share the batch.
       error: holds the bytes that the step needs and those that a device has.
       trial: compiles a step, or raises DoesNotFit.
+      stage: `model`, `flow` or `finish`.
 
     Yields:
       New values by setting, such as `{"train.accumulate": 2}`.
     """
-    for choices in _choices(config, devices):
+    for choices in _choices(config, devices, stage):
         for changes, least in choices:
             if least * error.needed > error.had:
                 continue
@@ -122,21 +134,24 @@ def remedies(
             break
 
 
-def _choices(config: Config, devices: int) -> Iterator[list[tuple[dict, float]]]:
+def _choices(config: Config, devices: int, stage: str) -> Iterator[list[tuple[dict, float]]]:
     """Yields the changes of each kind, mildest first.
 
     Beside each change stands the least share of the present need that it leaves.
     """
-    train = config.train
+    train, batch = config.train, batch_size(config, stage)
     if isinstance(config.model, LadderConfig) and not config.model.remat:
         yield [({"model.remat": True}, 1 / 4)]
-    halves = [2**i for i in range(1, 11) if train.batch_size % (devices * 2**i) == 0]
-    yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]
-    if config.model.dtype != "bfloat16":
-        yield [({"model.dtype": "bfloat16"}, 1 / 2)]
+    if stage == FLOW and len(config.latent_shape) > 1 and not config.flow.remat:
+        yield [({"flow.remat": True}, 1 / 4)]
+    halves = [2**i for i in range(1, 11) if batch % (devices * 2**i) == 0]
+    if stage == MODEL:  # the other stages do not accumulate gradients
+        yield [({"train.accumulate": n * train.accumulate}, 1 / n) for n in halves]
+    if setting(config, DTYPE[stage]) != "bfloat16":
+        yield [({DTYPE[stage]: "bfloat16"}, 1 / 2)]
     yield [
         ({"train.fsdp": n}, 1 / n)
         for n in range(train.fsdp + 1, devices + 1)
         if n > 1 and devices % n == 0
     ]
-    yield [({"train.batch_size": train.batch_size // n}, 1 / n) for n in halves]
+    yield [({BATCH_SIZE[stage]: batch // n}, 1 / n) for n in halves]

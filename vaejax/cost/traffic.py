@@ -26,28 +26,33 @@ class Traffic(NamedTuple):
     hbm: int
     near: int
 
-    def times(self, count: int) -> "Traffic":
-        """Returns the traffic of `count` runs."""
-        return Traffic(count * self.hbm, count * self.near)
+    def times(self, count: int | float) -> "Traffic":
+        """Returns the traffic of `count` runs, or of a share of one."""
+        return Traffic(round(count * self.hbm), round(count * self.near))
 
     def plus(self, other: "Traffic") -> "Traffic":
         """Returns the sum of both."""
         return Traffic(self.hbm + other.hbm, self.near + other.near)
 
 
-def traffic(program: Program) -> Traffic:
+def traffic(program: Program, costlier: float = 1.0) -> Traffic:
     """Counts what one run of the program moves: each operand and result once, in whole tiles.
 
     Where an instruction only reads or writes slices of an array, only the slices count; this also
     holds for the arrays that a loop iterates over.
 
+    Args:
+      program: the compiled program.
+      costlier: share of the runs in which a branch takes the side that moves most; in the others it
+        takes the side that moves least.
+
     Raises:
-      ValueError: the program has a loop of unknown length, or branches.
+      ValueError: the program has a loop of unknown length.
     """
-    return _of_computation(program, program.entry)
+    return _of_computation(program, program.entry, costlier)
 
 
-def _of_computation(program: Program, name: str) -> Traffic:
+def _of_computation(program: Program, name: str, costlier: float) -> Traffic:
     seen: dict[str, Instruction] = {}
     total = Traffic(0, 0)
     for one in program.computations[name]:
@@ -55,9 +60,10 @@ def _of_computation(program: Program, name: str) -> Traffic:
         if one.operation in ("while", "call"):
             (body,) = one.called()
             rounds = program.rounds(one) if one.operation == "while" else 1
-            total = total.plus(_of_computation(program, body).times(rounds))
+            total = total.plus(_of_computation(program, body, costlier).times(rounds))
         elif one.operation == "conditional":
-            raise ValueError("the program has branches, and which one runs is unknown")
+            sides = sorted(_of_computation(program, side, costlier) for side in one.called())
+            total = total.plus(sides[-1].times(costlier)).plus(sides[0].times(1 - costlier))
         else:
             total = total.plus(_of_instruction(program, one, seen))
     return total

@@ -50,6 +50,7 @@ def build_network(
         blocks=settings.blocks,
         head_size=settings.head_size,
         dtype=dtype,
+        remat=settings.remat,
     )
 
 

@@ -6,10 +6,12 @@ conditioned by adaLN-Zero, with changes of Yao, Yang and Wang, "Reconstruction v
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vaejax.priors.time_features import time_features
@@ -17,6 +19,8 @@ from vaejax.priors.time_features import time_features
 # Base of the wavelengths of rotary positions along an axis, which has tens of positions at most
 # (Heo et al., "Rotary position embedding for vision transformer", ECCV 2024).
 _ROTARY_BASE = 100.0
+# Name of the arrays that `remat` keeps.
+_DENSE = "dense"
 
 Tokens = Float[Array, "batch token width"]
 OtherTokens = Float[Array, "batch token _"]
@@ -34,6 +38,8 @@ class VelocityTransformer(nn.Module):
       blocks: number of transformer blocks.
       head_size: features of a head of attention, a multiple of 4 that divides `width`.
       dtype: dtype of the matrix products; the residual stream is float32.
+      remat: whether the gradient of a block keeps the outputs of its dense layers alone, and
+        computes all else again, attention among it.
     """
 
     shape: tuple[int, int, int]
@@ -42,6 +48,7 @@ class VelocityTransformer(nn.Module):
     blocks: int
     head_size: int
     dtype: str = "float32"
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -64,9 +71,14 @@ class VelocityTransformer(nn.Module):
         hidden = hidden + place[None]
         condition = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(time_features(time))))
         condition = nn.silu(condition)
+        block: Any = _Block
+        if self.remat:
+            keep = jax.checkpoint_policies.save_only_these_names(_DENSE)
+            # In a loop nothing can be merged with the first computation (`prevent_cse`).
+            block = nn.remat(_Block, prevent_cse=False, policy=keep)
         # A loop over blocks with stacked parameters: it compiles in the time of one block.
         stack = nn.scan(
-            _Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
@@ -94,7 +106,8 @@ class _Block(nn.Module):
         self, hidden: Tokens, condition: Float[Array, "batch width"], angles: Angles
     ) -> tuple[Tokens, None]:
         width = hidden.shape[-1]
-        modulation = nn.Dense(6 * width, kernel_init=nn.initializers.zeros_init())(condition)
+        zero = nn.initializers.zeros_init()
+        modulation = checkpoint_name(nn.Dense(6 * width, kernel_init=zero)(condition), _DENSE)
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = jnp.split(
             modulation[:, None], 6, axis=-1
         )
@@ -108,8 +121,11 @@ class _Block(nn.Module):
 
     def _attention(self, x: Tokens, angles: Angles) -> Tokens:
         batch, tokens, width = x.shape
-        heads = self._dense(3 * width, x).reshape(batch, tokens, 3, -1, self.head_size)
-        query, key, value = heads[:, :, 0], heads[:, :, 1], heads[:, :, 2]
+        # Split before the heads have an axis: a TPU would copy the slices of an axis of three.
+        query, key, value = (
+            some.reshape(batch, tokens, -1, self.head_size)
+            for some in jnp.split(self._dense(3 * width, x), 3, axis=-1)
+        )
 
         def normalised(name: str, of: Heads) -> Heads:
             scale = self.param(name, nn.initializers.ones_init(), (self.head_size,), jnp.float32)
@@ -123,7 +139,7 @@ class _Block(nn.Module):
         return self._dense(width, out.reshape(x.shape))
 
     def _dense(self, features: int, x: OtherTokens) -> OtherTokens:
-        return nn.Dense(features, dtype=self.dtype)(x)
+        return checkpoint_name(nn.Dense(features, dtype=self.dtype)(x), _DENSE)
 
 
 def to_tokens(maps: Float[Array, "batch row column channel"], patch: int) -> OtherTokens:
@@ -165,11 +181,11 @@ def rotated(heads: Heads, angles: Angles) -> Heads:
 
     The scalar product of two rotated vectors depends on their positions only by the difference.
     """
-    first, second = jnp.split(heads, 2, axis=-1)
-    cosine, sine = jnp.cos(angles)[None, :, None], jnp.sin(angles)[None, :, None]
-    return jnp.concatenate(
-        [first * cosine - second * sine, first * sine + second * cosine], axis=-1
-    )
+    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    cosine = jnp.concatenate([cosine, cosine], axis=-1)[None, :, None]
+    sine = jnp.concatenate([-sine, sine], axis=-1)[None, :, None]
+    # Whole heads, because halves would leave half of a TPU's lanes empty.
+    return heads * cosine + jnp.roll(heads, angles.shape[-1], axis=-1) * sine
 
 
 def _unit_rms(x: Array) -> Array:

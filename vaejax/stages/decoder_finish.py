@@ -13,6 +13,7 @@ from vaejax.errors import UserError
 from vaejax.features.resnet import INSTALL, load_resnet
 from vaejax.records.progress import say
 from vaejax.runtime.processes import ALONE, Group
+from vaejax.stages.configs import finish_config
 from vaejax.stages.fitting import fit, is_fitted
 from vaejax.stages.flow_prior import NAME
 from vaejax.stages.sequence import Stage
@@ -24,7 +25,9 @@ from vaejax.trained.prior_files import OWN_PRIOR
 
 # Samples that each validation compares with held-out faces.
 _SAMPLES = 1_000
-_WARMUP = 50
+# Different codes of a prior that a finish sees; more are not sampled, because one code of a flow
+# costs eighty evaluations of its network.
+_MOST_CODES = 20_000
 # What ranks the checkpoints.
 _BEST_BY = "frechet_resnet_samples"
 
@@ -44,7 +47,8 @@ def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) 
       UserError: the codes are too few for the prior, or not finite.
     """
     directory = trained.workdir / "stages" / f"finish_{trained.step:08d}"
-    config = _config(trained.config, dataset)
+    config = finish_config(trained.config)
+    config = dataclasses.replace(config, eval=_eval(config, dataset))
     builds_on = {"step": trained.step, "digest": trained.digest, **_fixed(config.finish)}
     samples = _samples(trained, dataset, group)
     task = FinishTask(config, trained.params, samples, builds_on)
@@ -68,7 +72,8 @@ def _samples(
 ) -> Float[np.ndarray, "picture latent"] | None:
     """Samples the prior of the finish, as many codes as there are training pictures.
 
-    Each update samples the model's own prior anew: for that, nothing is returned.
+    Beyond `_MOST_CODES` they repeat. Each update samples the model's own prior anew: for that,
+    nothing is returned.
     """
     name = trained.config.finish.prior
     if name == OWN_PRIOR:
@@ -80,38 +85,8 @@ def _samples(
                 fit(trained, [name], dataset)
     count = len(dataset.splits["train"].images)
     # One array, because no prior is fitted to a ladder, whose latents are several.
-    return np.asarray(trained.sample_codes(count, prior=name))
-
-
-def _config(config: Config, dataset: Dataset) -> Config:
-    """The config of the stage: the model's config with its own optimiser, loop and metrics."""
-    finish = config.finish
-    every = max(1, finish.steps // finish.validations)
-    train = dataclasses.replace(
-        config.train,
-        steps=finish.steps,
-        batch_size=finish.batch_size,
-        accumulate=1,
-        steps_per_dispatch=1,
-        eval_every=every,
-        save_every=every,
-    )
-    # The second moment alone: with momentum, decoder and discriminator circle around each other.
-    optimizer = dataclasses.replace(
-        config.optimizer,
-        name="adamw",
-        warmup_steps=_WARMUP,
-        final_fraction=0.1,
-        b1=0.0,
-        b2=0.99,
-        weight_decay=0.0,
-        clip_norm=0.0,
-        guard=5.0,
-        ema_decay=finish.ema_decay,
-    )
-    return dataclasses.replace(
-        config, train=train, optimizer=optimizer, eval=_eval(config, dataset)
-    )
+    codes = np.asarray(trained.sample_codes(min(count, _MOST_CODES), prior=name))
+    return np.resize(codes, (count, codes.shape[1]))
 
 
 def _eval(config: Config, dataset: Dataset) -> EvalConfig:

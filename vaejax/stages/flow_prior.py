@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from vaejax.config import Config, FlowConfig, OptimizerConfig
+from vaejax.config import FlowConfig
 from vaejax.config.saved import load_json
 from vaejax.data import Dataset
 from vaejax.errors import UserError
@@ -13,6 +13,7 @@ from vaejax.records.checkpoint_files import saved
 from vaejax.records.progress import say
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.stages.codes import saved_codes
+from vaejax.stages.configs import flow_config
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
 from vaejax.trained.loading import restored
@@ -20,7 +21,6 @@ from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import save_fitted
 
 NAME = "flow_matching"
-_MIN_BATCH, _MIN_STEPS = 64, 200
 
 
 def flow_prior_stage(
@@ -47,7 +47,7 @@ def flow_prior_stage(
     codes = saved_codes(trained, dataset, directory, group, seed)
     mirrored = codes.pop("mirrored", None)
     count = len(codes["train"])
-    config = _config(trained.config, count, seed)
+    config = flow_config(trained.config, count, jax.device_count(), seed)
     builds_on = {"step": trained.step, "digest": trained.digest}
     task = FlowPriorTask(
         config, codes, trained.decode, builds_on, latent_shape=shape, mirrored=mirrored
@@ -75,42 +75,6 @@ def _check_settings(directory: Path, flow: FlowConfig, latent_shape: tuple[int, 
             f"{directory} holds a flow with other settings of config.flow ({'; '.join(changed)}); "
             "remove it to train anew, or set them back"
         )
-
-
-def _config(config: Config, codes: int, seed: int) -> Config:
-    """The config of the stage: the model's config with its own optimiser and loop."""
-    flow, of_maps = config.flow.of(config.latent_shape), len(config.latent_shape) > 1
-    # Updates in one dispatch. They need no data from the host, as each device holds all codes; but
-    # a signal waits for their end, and an update of a transformer takes half a second on a CPU.
-    dispatch = 10 if of_maps else 50
-    # Fewer codes get fewer updates: with as many as for a large data set, the flow would overfit.
-    epochs, most = (16, 20_000) if of_maps else (128, 2_000)
-    steps = flow.steps or min(max(codes * epochs // flow.batch_size, _MIN_STEPS), most)
-    steps = -(-steps // dispatch) * dispatch
-    batch_size, devices = min(max(codes, _MIN_BATCH), flow.batch_size), jax.device_count()
-    optimizer = OptimizerConfig(
-        learning_rate=flow.learning_rate,
-        warmup_steps=steps // 20,
-        final_fraction=0.0,
-        b2=0.999,
-        ema_decay=flow.ema_decay,
-    )
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, on_device="always"),
-        optimizer=optimizer,
-        train=dataclasses.replace(
-            config.train,
-            steps=steps,
-            batch_size=-(-batch_size // devices) * devices,
-            accumulate=1,
-            steps_per_dispatch=dispatch,
-            seed=seed,
-            log_every=100,
-            eval_every=500,
-            save_every=500,
-        ),
-    )
 
 
 def _keep_best(trained: TrainedModel, task: FlowPriorTask, directory: Path, codes: int) -> None:

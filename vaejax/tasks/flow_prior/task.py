@@ -99,7 +99,8 @@ class FlowPriorTask:
     def prior(self, params: Mapping[str, PyTree]) -> FlowMatching:
         """Returns the prior with these parameters of both networks, which computes in float32."""
         normaliser = DiagonalGaussian if self._of_maps else Gaussian
-        network = dataclasses.replace(self._network, dtype="float32")
+        exact = dataclasses.replace(self.config.flow, remat=False)
+        network = build_network(exact, self._shape)
         return FlowMatching(normaliser(**params[WHITENING]), params[FLOW], network)
 
     def examples(self, dataset: Dataset) -> dict[str, dict[str, Codes]]:
