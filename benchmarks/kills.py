@@ -28,12 +28,16 @@ from absl import flags
 
 from benchmarks import report
 from benchmarks.attempts import Broken, attempt, small_disk, why_no_mount
-from benchmarks.phases import PHASES, forget
+from benchmarks.phases import LATER, PHASES, forget
 from benchmarks.runs import own_overrides
 from benchmarks.same_run import Place, differences
 from vaejax import cli
+from vaejax.config import Config
+from vaejax.config.settings import resolve
 from vaejax.errors import NO_SPACE, TRY_AGAIN, UserError
 from vaejax.records.progress import say
+from vaejax.runtime.processes import ALONE
+from vaejax.stages.plan import planned_stages
 
 CONFIG = cli.define_config()
 KILLS = flags.DEFINE_integer("kills", 200, "Number of kills.", lower_bound=0)
@@ -71,10 +75,11 @@ class Trial:
       ends: number of disturbed runs that finished.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, config: Config, root: Path):
         """Trains the undisturbed run.
 
         Args:
+          config: config of the runs.
           root: a directory for all files of the runs; a run that differs stays there.
 
         Raises:
@@ -84,7 +89,8 @@ class Trial:
         added = SHORT.keys() - own_overrides().keys()
         self._overrides = [f"{name}={SHORT[name]}" for name in sorted(added)]
         self._runs = self._attempts = self.ends = 0
-        self.counts: dict[str, Counter] = {name: Counter() for name in (*PHASES, *DISKS)}
+        self._phases = PHASES | (LATER if len(planned_stages(config, root, ALONE)) > 1 else {})
+        self.counts: dict[str, Counter] = {name: Counter() for name in (*self._phases, *DISKS)}
         self._whole = Place(root / "whole", root / "whole-cache", root / "whole-programs")
         try:
             started = time.monotonic()
@@ -101,7 +107,7 @@ class Trial:
         names: list[str] = []
         while killed < kills or torn_in:
             # All phases in turn, in a new order each round: each gets as many kills.
-            names = names or self._rng.sample([*PHASES], len(PHASES))
+            names = names or self._rng.sample([*self._phases], len(self._phases))
             name = names.pop() if killed < kills else None
             try:
                 status = self._attempt(place, name)
@@ -175,7 +181,7 @@ class Trial:
           Broken: it hung, or ended in a way that it must not.
         """
         self._attempts += 1
-        phase, expected = PHASES.get(name), [0]
+        phase, expected = self._phases.get(name), [0]
         if phase:
             forget(name, place)
             expected += [-signal.SIGKILL, *[TRY_AGAIN] * phase.stops]
@@ -227,7 +233,7 @@ def main() -> int:
     # The devices are for the runs; here arrays are only read.
     jax.config.update("jax_platforms", "cpu")
     root = Path(tempfile.mkdtemp(prefix="kills-"))
-    trial = Trial(root)
+    trial = Trial(resolve(CONFIG.value), root)
     trial.tear(KILLS.value)
     if FULL_DISKS.value and (reason := why_no_mount(root / "disk")):
         say(f"no full disks: {reason}")

@@ -45,6 +45,11 @@ def _saves(attempt: Attempt) -> bool:
     )
 
 
+def _trains_a_later_stage(attempt: Attempt) -> bool:
+    """Whether the model is trained, and the flow prior or the finish is being trained."""
+    return bool(re.search(r"^training from step .*stages/", attempt.words(), re.MULTILINE))
+
+
 PHASES = {
     "start": Phase(lambda attempt: True, 0.1),
     "pictures": Phase(_printed("preparing "), 0.2),
@@ -54,6 +59,11 @@ PHASES = {
     "checkpoint": Phase(_saves, 0.01),
     "asked to stop": Phase(_printed("first step done"), 0.1, stops=True),
     "finishing": Phase(_printed("time: of "), 0.1),
+}
+# The phases of a run that goes on after the training of its model.
+LATER = {
+    "later stage": Phase(_trains_a_later_stage, 0.4),
+    "later stage, asked to stop": Phase(_trains_a_later_stage, 0.4, stops=True),
 }
 
 

@@ -42,7 +42,8 @@ def differences(expected: Place, found: Place) -> list[str]:
     Compares the arrays and metadata of the newest checkpoint, the metrics, the bytes of every other
     file of the work directory and of the cache of pictures, and the names of all files, so that
     leftovers are found. Older checkpoints are left out because they depend on where a run was asked
-    to stop, and TensorBoard's files because they depend on the clock.
+    to stop, and TensorBoard's files because they depend on the clock. Checkpoints of later stages
+    are left out too: their results are files of the work directory.
     """
     try:
         one, two = contents(expected), contents(found)
@@ -62,7 +63,9 @@ def contents(place: Place) -> dict[str, bytes]:
       UserError: the run has no checkpoint, or its newest cannot be read.
     """
     found = _files(place.cache, "cache") | _files(place.workdir, "")
-    return found | _metrics(place.workdir / "metrics.jsonl") | _newest_checkpoint(place.workdir)
+    for path in place.workdir.rglob("metrics.jsonl"):  # each stage has its own
+        found[str(path.relative_to(place.workdir))] = _metrics(path)
+    return found | _newest_checkpoint(place.workdir)
 
 
 def _files(top: Path, prefix: str) -> dict[str, bytes]:
@@ -71,17 +74,17 @@ def _files(top: Path, prefix: str) -> dict[str, bytes]:
     for path in top.rglob("*"):
         parts = path.relative_to(top).parts
         name = "/".join(filter(None, (prefix, *parts)))
-        inside = parts[0] == "tensorboard" or (parts[0] == "checkpoints" and parts[1:2])
-        if inside and (parts[0] == "tensorboard" or parts[1].isdigit()):
+        of_a_step = ("checkpoints", True) in zip(parts, map(str.isdigit, parts[1:]))
+        if "tensorboard" in parts or of_a_step:
             continue
-        found[name] = b"" if path.is_dir() or name in CLOCK_FILES else path.read_bytes()
+        found[name] = b"" if path.is_dir() or path.name in CLOCK_FILES else path.read_bytes()
     return found
 
 
-def _metrics(path: Path) -> dict[str, bytes]:
+def _metrics(path: Path) -> bytes:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     kept = [{name: line[name] for name in line if name not in CLOCK_METRICS} for line in lines]
-    return {path.name: json.dumps(kept).encode()}
+    return json.dumps(kept).encode()
 
 
 def _newest_checkpoint(workdir: Path) -> dict[str, bytes]:

@@ -136,6 +136,26 @@ def test_a_changed_or_missing_file_is_a_difference(finished, copy):
     ]
 
 
+def test_the_metrics_and_the_results_of_a_later_stage_are_compared(finished, copy):
+    for place, bits in ((finished, 5.0), (copy, 6.0)):
+        stage = place.workdir / "stages" / "finish_00000004"
+        (stage / "checkpoints" / "00000002").mkdir(parents=True)
+        line = {"split": "train", "bits": bits, "images_per_second": bits}
+        (stage / "metrics.jsonl").write_text(json.dumps(line))
+        (stage / "goodput.jsonl").write_text(str(bits))
+    (finished.workdir / "decoders").mkdir()
+    (finished.workdir / "decoders" / "finished.npz").touch()
+    try:
+        assert differences(finished, copy) == [
+            "decoders is missing",
+            "decoders/finished.npz is missing",
+            "stages/finish_00000004/metrics.jsonl differs",
+        ]
+    finally:
+        for name in ("stages", "decoders"):
+            shutil.rmtree(finished.workdir / name)
+
+
 def test_a_leftover_file_is_a_difference(finished, copy):
     (copy.workdir / "pictures" / ".samples_00000004.png.host.1").touch()
     (copy.workdir / "checkpoints" / "00000004.orbax-checkpoint-tmp").mkdir()
