@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny import get_config, least
 
-from benchmarks import regression, stability, sweep, timing
+from benchmarks import finish_verdict, regression, stability, sweep, timing
 from benchmarks.recipe import variants
 from benchmarks.regression import compare
 from vaejax.config import ladder_config
@@ -154,6 +154,31 @@ def test_stability_finds_a_run_that_diverged(bits, diverged):
     assert found["diverged"] == diverged
     assert (found["rollbacks"], found["skipped"], found["kl"]) == (1, 7, 3.0)
     np.testing.assert_allclose([found["start"], found["end"]], [bits[0], np.mean(bits[-5:])])
+
+
+@pytest.mark.parametrize(
+    ("distances", "lines", "said", "end", "kept"),
+    [
+        ([2.0, 1.0, 3.0], [], "", "better", 1.0),
+        ([2.0, 3.0], ["the finish has made samples no better; the decoder stays"], "",
+         "unchanged", 2.0),
+        ([2.0, 3.0], [], "", "worse", 2.0),
+        ([2.0, 1.0], [], "the run failed: the finish has diverged", "stopped", 2.0),
+    ],
+)  # fmt: skip
+def test_the_verdict_of_a_finish_tells_a_silent_failure_from_others(
+    distances, lines, said, end, kept
+):
+    validations = [dict.fromkeys(finish_verdict.FIGURES, value) for value in distances]
+    found = finish_verdict.verdict(validations, lines, said)
+    assert (found.end, found.said) == (end, said)
+    name = finish_verdict.RANKED_BY
+    assert (found.before[name], found.after[name]) == (2.0, kept)
+
+
+def test_the_verdict_of_a_finish_needs_the_figure_that_ranks_decoders():
+    with pytest.raises(UserError, match="pip install"):
+        finish_verdict.verdict([{"psnr": 20.0}], [], "")
 
 
 def test_stability_finds_a_run_without_an_applied_update():

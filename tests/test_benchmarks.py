@@ -34,6 +34,23 @@ def noise(tmp_path_factory) -> list[str]:
     ]  # fmt: skip
 
 
+def test_finish_stability_tells_how_each_finish_ended(tmp_path):
+    out = tmp_path / "finishes.json"
+    result = benchmark(
+        "finish_stability", f"--config={CONFIG_FILE}:least", "--config.finish.prior=gaussian",
+        "--config.data.synthetic_counts=(40, 16, 8)", "--config.finish.steps=2",
+        "--config.finish.validations=1", "--config.finish.batch_size=8",
+        "--config.finish.widths=(4,)", "--seeds=1", "--rate=3", "--few=30", f"--out={out}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["setting"] for row in rows] == ["rates times 3", "30 pictures"]
+    for row in rows:
+        assert row["runs"] == row["better"] + row["unchanged"] + row["stopped"] == 1
+        name = "frechet_resnet_samples"
+        assert row[f"{name}, after"] <= row[f"{name}, before"]
+
+
 @pytest.fixture(scope="module")
 def throughput(tmp_path_factory):
     """Returns the output of `step_throughput` for three batch sizes, and the file it kept."""

@@ -1,0 +1,51 @@
+"""How a finish ended: it made samples better, changed nothing, was stopped, or made them worse."""
+
+from typing import NamedTuple
+
+from vaejax.errors import UserError
+
+# By which a stage ranks its decoders, and what it says if the first one is the best.
+RANKED_BY, UNCHANGED = "frechet_resnet_samples", "samples no better"
+# Figures of the table, each before and after the finish.
+FIGURES = (RANKED_BY, "thumbnail_frechet_samples", "missing_detail_samples")
+
+
+class Finish(NamedTuple):
+    """How a finish ended.
+
+    Attributes:
+      end: `better`, `unchanged`, `stopped` or `worse`.
+      said: the last line of a run that was stopped, else "".
+      before, after: the figures of the decoder that it began with, and of the one that was kept.
+    """
+
+    end: str
+    said: str
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def verdict(validations: list[dict], lines: list[str], said: str) -> Finish:
+    """Returns how a finish ended.
+
+    Args:
+      validations: the metrics of each validation; the first is of the decoder that it began with.
+      lines: what the run printed.
+      said: the last line of a run that failed, else "".
+
+    Raises:
+      UserError: the validations do not measure `frechet_resnet_samples`.
+    """
+    if any(RANKED_BY not in one for one in validations):
+        raise UserError(
+            "no validation measures samples by ResNet-50-thin; run "
+            "`pip install -e '.[perceptual]'`, and use data with validation pictures"
+        )
+    first, best = validations[0], min(validations, key=lambda one: one[RANKED_BY])
+    before, after = ({name: one[name] for name in FIGURES} for one in (first, best))
+    if said:
+        return Finish("stopped", said, before, before)
+    if best is not first:
+        return Finish("better", "", before, after)
+    unchanged = any(UNCHANGED in line for line in lines)
+    return Finish("unchanged" if unchanged else "worse", "", before, after)
