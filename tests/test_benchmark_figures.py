@@ -176,7 +176,7 @@ def test_the_verdict_of_a_finish_tells_a_silent_failure_from_others(
     assert (found.before[name], found.after[name]) == (2.0, kept)
 
 
-def test_the_verdict_of_a_finish_needs_the_figure_that_ranks_decoders():
+def test_a_finish_is_judged_by_the_figure_that_ranks_decoders():
     with pytest.raises(UserError, match="pip install"):
         finish_verdict.verdict([{"psnr": 20.0}], [], "")
 
