@@ -34,6 +34,7 @@ def noise(tmp_path_factory) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.soak
 def test_finish_stability_tells_how_each_finish_ended(tmp_path):
     out = tmp_path / "finishes.json"
     result = benchmark(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -16,7 +15,7 @@ from vaejax.errors import UserError
 from vaejax.likelihoods import build_likelihood
 from vaejax.models import EXACT, build_model
 from vaejax.models.finished import finished_params, picture_model
-from vaejax.models.noise import Keys, picture_keys
+from vaejax.models.noise import picture_keys
 from vaejax.priors.fitted import FittedPrior
 from vaejax.runtime.compiling import jit, precise
 from vaejax.tasks.vae import functions
@@ -26,7 +25,6 @@ from vaejax.trained.arguments import (
     Latents,
     Temperature,
     as_latents,
-    as_temperatures,
     check_count,
     check_fits,
     key_of,
@@ -35,6 +33,7 @@ from vaejax.trained.batching import in_batches, joined
 from vaejax.trained.decoder_files import FinishedDecoder
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
 from vaejax.trained.prior_files import OWN_PRIOR, Origin, load_fitted
+from vaejax.trained.sampler import Sampler
 
 
 class TrainedModel:
@@ -86,14 +85,11 @@ class TrainedModel:
             return compiled(make_importance_bound(self.model, self.likelihood, samples))
 
         self._posterior = compiled(functions.posterior, self.model)
-        self._sample_latents = compiled(functions.sample_latents, self.model)
-        drawing = picture_model(config, finished=finished is not None, dtype=EXACT)
-        self._decode, self._sample, self._redraw = (
-            compiled(function, *drawing)
-            for function in (functions.decode, functions.sample, functions.redraw)
-        )
-        self._code_of_noise = compiled(lambda fitted, noise: fitted.from_noise(noise))
         self._importance_bound = functools.cache(bound)
+        drawing = picture_model(config, finished=finished is not None, dtype=EXACT)
+        self._sampler = Sampler(
+            self.model, params, drawing, self.picture_params, config.eval.batch_size
+        )
 
     def encode(self, images: PictureLike) -> tuple[Latents, Latents]:
         """Computes the mean and the standard deviation of q(z|x).
@@ -138,7 +134,7 @@ class TrainedModel:
         Raises:
           UserError: the latents do not have this model's shapes, or are not finite.
         """
-        return self._in_batches(lambda z: self._decode(self.picture_params, z), self._latents(z))
+        return self._in_batches(self._sampler.decode, self._latents(z))
 
     def reconstruct(self, images: PictureLike, *, seed: int | None = None) -> Pictures:
         """Encodes and decodes each picture.
@@ -158,7 +154,7 @@ class TrainedModel:
         def of_batch(images: Array, index: Array) -> Array:
             keys = () if seed is None else (picture_keys(key_of(seed), index),)
             z, _ = self._posterior(self.params, images, *keys)
-            return self._decode(self.picture_params, z)
+            return self._sampler.decode(z)
 
         return self._batches(of_batch, images, np.arange(len(images)))
 
@@ -200,13 +196,10 @@ class TrainedModel:
         prior: str | None = None,
     ) -> Iterator[Pictures]:
         """Does the same as `sample`, and yields the pictures in batches to save memory."""
-        prior = prior or self.prior
-        if prior == OWN_PRIOR:
-            return self._drawn(self._sample, self.picture_params, count, seed, temperature)
-        self._check_codes_fit(count)
-        return self._from_fitted(
-            lambda z: self._decode(self.picture_params, z), prior, count, seed, temperature
-        )
+        fitted = self._fitted(prior)
+        if fitted is not None:
+            self._check_codes_fit(count)
+        return self._sampler.pictures(fitted, count, seed, temperature)
 
     def sample_codes(
         self,
@@ -231,20 +224,7 @@ class TrainedModel:
     ) -> Iterator[Latents]:
         """Does the same as `sample_codes`, and yields the latents in batches."""
         self._check_codes_fit(count)
-        prior = prior or self.prior
-        if prior == OWN_PRIOR:
-            return self._drawn(self._sample_latents, self.params, count, seed, temperature)
-        return self._from_fitted(lambda z: z, prior, count, seed, temperature)
-
-    def _from_fitted(
-        self, of_codes: Callable, prior: str, count: int, seed: int, temperature: Temperature
-    ) -> Iterator[PyTree]:
-        """Applies `of_codes` to batches of `count` codes that a fitted prior samples."""
-        fitted = self.fitted_prior(prior)
-        spread = as_temperatures(temperature, self.model.resolutions())
-        # Drawn at once, so that no picture's noise depends on the batches.
-        noise = jax.device_get(fitted.noise(key_of(seed), count, float(spread)))
-        return self._batches(lambda noise: of_codes(self._code_of_noise(fitted, noise)), noise)
+        return self._sampler.codes(self._fitted(prior), count, seed, temperature)
 
     def redraw(
         self,
@@ -278,30 +258,7 @@ class TrainedModel:
                 f"keep has the shape {np.shape(keep)}; it must be ({groups},), one entry per group"
             )
 
-        z = self._latents(z)
-
-        def of_batch(params: dict, keys: Keys, temperature: np.ndarray, z: PyTree) -> PyTree:
-            return self._redraw(params, z, jnp.asarray(keep), keys, temperature)
-
-        return joined(self._drawn(of_batch, self.picture_params, len(z[0]), seed, temperature, z))
-
-    def _drawn(
-        self,
-        function: Callable,
-        params: PyTree,
-        count: int,
-        seed: int,
-        temperature: Temperature,
-        *inputs: PyTree,
-    ) -> Iterator[PyTree]:
-        """Applies `function(params, keys, temperature, *inputs)` to batches of `count` pictures."""
-        check_count(count)
-        spread, key = as_temperatures(temperature, self.model.resolutions()), key_of(seed)
-
-        def of_batch(index: Array, *inputs: PyTree) -> PyTree:
-            return function(params, picture_keys(key, index), spread, *inputs)
-
-        return self._batches(of_batch, np.arange(count), *inputs)
+        return joined(self._sampler.redrawn(self._latents(z), keep, seed, temperature))
 
     def log_likelihood(
         self, images: PictureLike, *, samples: int = 64, seed: int = 0
@@ -337,6 +294,11 @@ class TrainedModel:
                 f"with it; name {OWN_PRIOR}"
             )
         return load_fitted(self.origin, name)
+
+    def _fitted(self, prior: str | None) -> FittedPrior | None:
+        """Loads the prior of this name; None for the model's own."""
+        name = prior or self.prior
+        return None if name == OWN_PRIOR else self.fitted_prior(name)
 
     @property
     def origin(self) -> Origin:
