@@ -8,8 +8,8 @@ python -m vaejax.aot --config=configs/ffhq256_latent.py --stage=flow --topology=
 
 The TPU compiler's estimates of the flow prior's stage (libtpu 0.0.42.1; nothing was run), with the
 codes of 70,000 pictures: with 80 codes in a batch a v5e needs 12.1 GiB of its 16 and reaches at
-most 716 codes/s, 56% of its peak; with 64 a v5p needs 10.7 GiB and reaches 1,986, 67%. Its batch of
-256 is for four chips.
+most 716 codes/s, 56% of its peak; with 64 a v5p needs 10.7 GiB and reaches 1,986, 67% (of a program
+that differed slightly: launch/README.md). Its batch of 256 is for four chips.
 """
 
 from vaejax.config import default_config
