@@ -15,6 +15,7 @@ from tiny import CONFIG_FILE, metrics, tiny, tiny_ladder
 import vaejax
 from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.models.finished import Refiner, picture_model
+from vaejax.stages import decoder_finish
 from vaejax.stages.decoder_finish import finish_stage
 from vaejax.tasks.finish import FinishTask, finished
 from vaejax.tasks.finish.losses import DecoderSums, DiscriminatorSums
@@ -87,6 +88,17 @@ def test_the_decoder_it_began_with_is_evaluated_too(finished_run):
     with np.load(finished_run / "decoders" / "finished.npz", allow_pickle=False) as arrays:
         kept = str(arrays["header"])
     assert f'"finish_step": {(0, 3, 6)[int(np.argmin(ranked))]}' in kept
+
+
+@pytest.mark.slow
+def test_codes_of_the_prior_repeat_beyond_the_most_that_are_sampled(finished_run, monkeypatch):
+    model = vaejax.load(finished_run, decoder="model")
+    dataset, most = open_data(model), 10
+    monkeypatch.setattr(decoder_finish, "_MOST_CODES", most)
+    found = finish_stage(model, dataset).task.examples(dataset)["train"]["sample"]
+    assert len(found) == len(dataset.splits["train"].images) == 64
+    np.testing.assert_array_equal(found[most:], found[:-most])
+    np.testing.assert_array_equal(found[:most], model.sample_codes(most, prior="gaussian"))
 
 
 @pytest.mark.slow
