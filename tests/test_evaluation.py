@@ -48,7 +48,8 @@ def test_a_trained_model_has_the_highest_precision_whatever_the_training_has(
 
         return watched
 
-    monkeypatch.setattr("vaejax.trained.model.jit", jit)
+    for module in ("model", "sampler"):
+        monkeypatch.setattr(f"vaejax.trained.{module}.jit", jit)
     model = TrainedModel(config, params, 1, pathlib.Path(), {}, 0)
     model.sample(2)
     model.decode(model.encode(np.asarray(pictures(config, 2)))[0])
