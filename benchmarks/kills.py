@@ -21,6 +21,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ from absl import flags
 
 from benchmarks import report
 from benchmarks.attempts import Broken, attempt, small_disk, why_no_mount
-from benchmarks.phases import LATER, PHASES, forget
+from benchmarks.phases import LATER, PHASES, Phase, forget
 from benchmarks.runs import own_overrides
 from benchmarks.same_run import Place, differences
 from vaejax import cli
@@ -42,6 +43,11 @@ from vaejax.stages.plan import planned_stages
 CONFIG = cli.define_config()
 KILLS = flags.DEFINE_integer("kills", 200, "Number of kills.", lower_bound=0)
 FULL_DISKS = flags.DEFINE_integer("full_disks", 10, "Number of small disks.", lower_bound=0)
+PHASES_TO_KILL = flags.DEFINE_list(
+    "phases",
+    None,
+    f"Names of the phases to kill in, of {', '.join([*PHASES, *LATER])}; default: all.",
+)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the phases, moments and disk sizes.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to keep the table in.")
 
@@ -83,13 +89,14 @@ class Trial:
           root: a directory for all files of the runs; a run that differs stays there.
 
         Raises:
-          UserError: the undisturbed run failed.
+          UserError: the undisturbed run failed, or a phase of `--phases` does not exist.
         """
         self._root, self._rng = root, random.Random(SEED.value)
         added = SHORT.keys() - own_overrides().keys()
         self._overrides = [f"{name}={SHORT[name]}" for name in sorted(added)]
         self._runs = self._attempts = self.ends = 0
-        self._phases = PHASES | (LATER if len(planned_stages(config, root, ALONE)) > 1 else {})
+        stages = len(planned_stages(config, root, ALONE))
+        self._phases = _chosen(PHASES | (LATER if stages > 1 else {}), PHASES_TO_KILL.value)
         self.counts: dict[str, Counter] = {name: Counter() for name in (*self._phases, *DISKS)}
         self._whole = Place(root / "whole", root / "whole-cache", root / "whole-programs")
         try:
@@ -222,6 +229,14 @@ class Trial:
 
     def _last_line(self) -> str:
         return (self._words().read_text().splitlines() or [""])[-1]
+
+
+def _chosen(phases: dict[str, Phase], names: Sequence[str] | None) -> dict[str, Phase]:
+    """Returns the phases with these names; None for all."""
+    for name in names or ():
+        if name not in phases:
+            raise UserError(f"--phases={name} is none of {', '.join(phases)}")
+    return {name: phase for name, phase in phases.items() if names is None or name in names}
 
 
 def _bytes(top: Path) -> int:

@@ -14,6 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The package sets this when it imports TensorFlow. It is also set here, because `forked.py` forks
 # processes only while such variables have the values that they had when it was imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Else the idle threads of OpenBLAS spin, and take the cores from the other workers.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # The programs of the tests run briefly: most of the time goes into compiling them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Operations of a program carry no Python traceback: no test needs it.

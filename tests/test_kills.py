@@ -6,11 +6,13 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 
 import jax
 import numpy as np
 import pytest
-from commands import REPOSITORY, without_tensorflow
+from benchmark_commands import benchmark
+from commands import REPOSITORY, assert_one_line, without_tensorflow
 from states import final_state
 from tiny import CONFIG_FILE, LEAST, least
 
@@ -27,6 +29,8 @@ from vaejax.training.state import Carry
 pytestmark = pytest.mark.slow
 
 CHANGES = ("steps=12", "log_every=3", "eval_every=6", "save_every=4")
+# The phases in which a kill is most likely to do harm; the soak test has kills in all of them.
+KILLED = ("steps", "checkpoint", "asked to stop")
 # Variables by which `conftest.py` makes programs compile faster; users do not set them.
 ONLY_IN_TESTS = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
 
@@ -37,20 +41,17 @@ def no_mount(tmp_path_factory) -> str:
     return why_no_mount(tmp_path_factory.mktemp("mount"))
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory, no_mount) -> dict[str, dict]:
+def kill(out: pathlib.Path, *flags: str) -> dict[str, dict]:
     """Runs `python -m benchmarks.kills` and returns the rows of its table, by phase.
 
     The runs have the compiler flags of users: equal results after a restart must not depend on
     those of the tests.
     """
-    out = tmp_path_factory.mktemp("kills") / "kills.json"
     changes = [f"--config.train.{change}" for change in CHANGES]
     inherited = {name: value for name, value in os.environ.items() if name not in ONLY_IN_TESTS}
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.kills", f"--config={CONFIG_FILE}", *LEAST, *changes,
-         "--config.data.synthetic_counts=(64, 24, 8)", f"--kills={len(PHASES)}",
-         f"--full_disks={int(not no_mount)}", f"--out={out}"],
+         "--config.data.synthetic_counts=(64, 24, 8)", f"--out={out}", *flags],
         cwd=REPOSITORY,
         env={**inherited, **without_tensorflow(), "JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
@@ -60,16 +61,42 @@ def rows(tmp_path_factory, no_mount) -> dict[str, dict]:
     return {row["phase"]: row for row in json.loads(out.read_text())["rows"]}
 
 
-def test_a_run_killed_in_any_phase_finishes_with_the_same_result(rows):
-    """Each phase is tried once before any is tried again.
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory, no_mount) -> dict[str, dict]:
+    """Returns the rows of a kill in each of `KILLED`, and of a full disk where one can be had."""
+    out = tmp_path_factory.mktemp("kills") / "kills.json"
+    disks = int(not no_mount)
+    return kill(
+        out, f"--phases={','.join(KILLED)}", f"--kills={len(KILLED)}", f"--full_disks={disks}"
+    )
 
-    An attempt may end before it is killed, so that not all phases need to have a kill.
+
+def check_kills(rows: dict[str, dict], phases: Collection[str], ended: int) -> None:
+    """Asserts that each phase was tried, and that all runs ended alike.
+
+    Each phase is tried once before any is tried again. An attempt may end before it is killed, so
+    that up to `ended` phases may be without a kill.
     """
-    killed = {phase: row for phase, row in rows.items() if phase in PHASES and row["kills"]}
-    assert sum(row["kills"] for row in killed.values()) == len(PHASES)
-    assert len(killed) >= len(PHASES) - 2
+    killed = {phase: row for phase, row in rows.items() if phase in phases and row["kills"]}
+    assert sum(row["kills"] for row in killed.values()) == len(phases)
+    assert len(killed) >= len(phases) - ended
     assert all(row["attempts that went on"] == row["kills"] for row in killed.values())
     assert not any(row["differences"] for row in rows.values())
+
+
+def test_a_killed_run_finishes_with_the_same_result(rows):
+    check_kills(rows, KILLED, ended=1)
+
+
+@pytest.mark.soak
+def test_a_run_killed_in_any_phase_finishes_with_the_same_result(tmp_path):
+    rows = kill(tmp_path / "kills.json", f"--kills={len(PHASES)}", "--full_disks=0")
+    check_kills(rows, PHASES, ended=2)
+
+
+def test_an_unknown_phase_is_named():
+    done = benchmark("kills", f"--config={CONFIG_FILE}", "--phases=steps,lunch")
+    assert_one_line(done, "--phases=lunch is none of start, pictures")
 
 
 def test_a_run_whose_disk_is_full_says_so_and_resumes(rows, no_mount):
