@@ -116,7 +116,7 @@ def test_an_interrupted_finish_resumes_to_the_same_decoder(finished_run, trained
 
 
 @pytest.mark.slow
-def test_two_processes_finish_a_decoder_together(finished_run, trained, tmp_path):
+def test_four_devices_of_two_processes_finish_a_decoder_together(finished_run, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     group = (f"--coordinator=localhost:{free_port()}", "--processes=2")
     processes = [
@@ -127,6 +127,7 @@ def test_two_processes_finish_a_decoder_together(finished_run, trained, tmp_path
             *group,
             f"--process={index}",
             "--config.finish.validations=1",
+            devices=2,
         )
         for index in range(2)
     ]
