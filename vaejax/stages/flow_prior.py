@@ -45,6 +45,7 @@ def flow_prior_stage(
     directory, shape = stage_directory(trained, seed), trained.config.latent_shape
     with group.together():
         _check_settings(directory, trained.config.flow, shape)
+    labels = label_values(dataset, trained.config.flow.labels)
     codes = saved_codes(trained, dataset, directory, group, seed)
     mirrored = codes.pop("mirrored", None)
     count = len(codes["train"])
@@ -57,7 +58,7 @@ def flow_prior_stage(
         builds_on,
         latent_shape=shape,
         mirrored=mirrored,
-        labels=label_values(dataset, config.flow.labels),
+        labels=labels,
     )
     return Stage(config, directory, task, lambda: _keep_best(trained, task, directory, count))
 
