@@ -20,7 +20,13 @@ def no_picture(codes):
 
 
 def train_flow(
-    codes, steps: int, *, latent_shape: tuple[int, ...] = (2,), batch_size: int = 256, **flow: int
+    codes,
+    steps: int,
+    *,
+    latent_shape: tuple[int, ...] = (2,),
+    batch_size: int = 256,
+    labels: dict[str, np.ndarray] | None = None,
+    **flow: int,
 ) -> FlowMatching:
     """Returns the prior with the averaged parameters of a flow after `steps` updates.
 
@@ -29,6 +35,7 @@ def train_flow(
       steps: number of updates.
       latent_shape: shape of a code.
       batch_size: codes of an update.
+      labels: the values of labels on which the flow is conditioned, by name.
       **flow: settings of `config.flow`; other sizes of the network than usual.
     """
     dispatch = 50 if steps % 50 == 0 else 1
@@ -44,9 +51,12 @@ def train_flow(
         },
     )  # fmt: skip
     # Unchecked: the latents of the tiny config's model are no maps.
-    config = without(config, "flow", **{"width": 32, "blocks": 2, **flow})
+    labels = labels or {}
+    settings = {"width": 32, "blocks": 2, "labels": tuple(labels), **flow}
+    config = without(config, "flow", **settings)
+    values = {"train": np.stack(list(labels.values()), axis=1).astype(np.float32)} if labels else {}
     codes = {"train": np.asarray(codes, np.float32)}
-    task = FlowPriorTask(config, codes, no_picture, {}, latent_shape=latent_shape)
+    task = FlowPriorTask(config, codes, no_picture, {}, latent_shape=latent_shape, labels=values)
     arrays = task.examples(Dataset({}, {}, {}))["train"]
     step = make_train_step(task, config.train, single_device_mesh(), on_device=True)
     carry = jax.jit(starting(task))(jax.random.key(0))

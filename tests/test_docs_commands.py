@@ -100,6 +100,13 @@ def test_the_page_for_newcomers_draws_faces_after_its_first_command(home):
     assert (home / "more.png").is_file() and len(list((home / "faces").iterdir())) == 5
 
 
+def test_the_page_on_choices_draws_faces_with_given_labels(home):
+    for line in commands(PAGES["choosing"]):
+        if "labels=" in line:
+            run_short(line, home)
+    assert (home / "smiling.png").is_file()
+
+
 @pytest.mark.parametrize("page", PYTHON)
 def test_the_python_of_the_pages_works(page, home, monkeypatch):
     for line in commands(PAGES[page]):

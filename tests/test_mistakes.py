@@ -102,6 +102,18 @@ MISTAKES = {
     ),
     "no temperature": ("sample", ["--workdir={run}", "--temperature="], "give one"),
     "two temperatures": ("sample", ["--workdir={run}", "--temperature=1,2"], "give one"),
+    "labels without a prior": ("sample", ["--workdir={run}", "--labels=a=1"], "'flow_matching'"),
+    "labels of a Gaussian": (
+        "sample", ["--workdir={run}", "--labels=a=1", "--prior=gaussian"], "learned no labels",
+    ),
+    "label without a value": ("sample", ["--workdir={run}", "--labels=a"], "--labels=a must be"),
+    "label in words": ("sample", ["--workdir={run}", "--labels=a=b"], "--labels=a=b must be"),
+    "label given twice": ("sample", ["--workdir={run}", "--labels=a=1,a=0"], "each once"),
+    "no labels": ("sample", ["--workdir={run}", "--labels="], "--labels= must be labels"),
+    "guidance without labels": ("sample", ["--workdir={run}", "--guidance=2"], "towards labels"),
+    "label that the data lacks": (
+        "main", [CONFIG, "--config.flow.labels=smlie"], "did you mean smile?",
+    ),
     "no topologies": ("aot", [CONFIG, "--compare="], "--compare= is empty"),
     "two ways to find processes": (
         "main", [CONFIG, "--distributed", "--processes=2"], "leave out --coordinator",

@@ -13,6 +13,7 @@ from codes import correlated
 from vaejax.errors import UserError
 from vaejax.priors import FlowMatching, Gaussian, Mixture, fit_prior, load_prior, save_prior
 from vaejax.priors.diagonal_gaussian import DiagonalGaussian
+from vaejax.priors.labels import Label
 from vaejax.priors.velocity_mlp import VelocityMLP
 from vaejax.priors.velocity_transformer import VelocityTransformer
 
@@ -31,15 +32,23 @@ def small_prior(name):
         return gaussian
     if name == "mixture":
         return Mixture(array(2), array(2, 3), array(2, 3, 3))
-    network = VelocityMLP(width=8, blocks=2)
+    network, labels = VelocityMLP(width=8, blocks=2), ()
     if name == "flow_matching_of_maps":
         gaussian = DiagonalGaussian(array(3), array(3))
         network = VelocityTransformer((1, 1, 3), patch=1, width=8, blocks=2, head_size=4)
-    like = jax.eval_shape(network.init, jax.random.key(0), array(1, 3), array(1))["params"]
-    return FlowMatching(gaussian, jax.tree.map(lambda leaf: array(*leaf.shape), like), network)
+    inputs = [array(1, 3), array(1)]
+    if name == "flow_matching_with_labels":
+        labels = (Label("Smiling", 0.0, 1.0, 0.5, 0.5), Label("ü", -0.1, 0.7, 1 / 3, 0.1))
+        inputs.append(array(1, 2, 2))
+    like = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
+    params = jax.tree.map(lambda leaf: array(*leaf.shape), like)
+    return FlowMatching(gaussian, params, network, labels)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "flow_matching", "flow_matching_of_maps"])
+@pytest.mark.parametrize(
+    "name",
+    ["gaussian", "mixture", "flow_matching", "flow_matching_of_maps", "flow_matching_with_labels"],
+)
 def test_a_file_keeps_every_bit(name, tmp_path):
     prior = small_prior(name)
     path = tmp_path / "priors" / f"{name}.npz"
@@ -65,6 +74,18 @@ def test_a_flow_that_was_saved_before_there_were_transformers_gives_what_it_gave
     np.testing.assert_allclose(samples, expected, rtol=1e-4, atol=1e-4)
     codes = jnp.asarray([[0.1, 0.2, -0.3], [1.0, -2.0, 1.0]])
     np.testing.assert_allclose(jax.jit(prior.log_prob)(codes), [-49.880875, -2.9145632], rtol=1e-4)
+
+
+def test_a_flow_with_labels_samples_the_same_from_its_file(tmp_path):
+    prior = small_prior("flow_matching_with_labels")
+    # What was given is no part of the prior.
+    save_prior(tmp_path / "prior.npz", prior.given({"Smiling": 1}, guidance=2.0), {})
+    loaded, _ = load_prior(tmp_path / "prior.npz")
+    assert loaded.labels == prior.labels and loaded.condition is None
+    sample = jax.jit(FlowMatching.sample, static_argnums=2)
+    draws = [sample(one.given({"Smiling": 0, "ü": 0.5}, guidance=1.5), jax.random.key(0), 5)
+             for one in (prior, loaded)]  # fmt: skip
+    np.testing.assert_array_equal(*draws)
 
 
 def test_a_flow_that_was_trained_in_bfloat16_is_saved_for_float32(tmp_path):

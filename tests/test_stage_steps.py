@@ -43,6 +43,15 @@ def test_the_flow_picks_codes_and_their_mirror_images_on_the_device(flip):
     assert {name: of.shape for name, of in step.batch.items()} == {"index": (updates, 4)}
 
 
+def test_a_flow_with_labels_picks_them_on_the_device():
+    config = small(flow={**FLOW, "labels": ("yaw", "smile")})
+    step = step_of(config, "flow", pictures=50)
+    assert step.resident["labels"].shape == step.resident["mirrored_labels"].shape == (50, 2)
+    assert flops(config, "flow") > flops(small(), "flow")
+    # The other stages do not read labels.
+    assert step_of(config, "model").batch.keys() == {"image"}
+
+
 @pytest.mark.parametrize(
     ("config_of", "prior", "names"),
     [(small, "gaussian", {"image", "sample"}), (small, "model", {"image"}),
@@ -109,10 +118,14 @@ def test_the_codes_that_a_device_holds_are_counted():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["flow", "finish"])
-def test_aot_compiles_each_stage_without_a_trained_model(stage):
+@pytest.mark.parametrize(
+    ("stage", "labels"), [("flow", ()), ("flow", ("yaw", "smile")), ("finish", ())]
+)
+def test_aot_compiles_each_stage_without_a_trained_model(stage, labels):
     sizes = [f"--config.{section}.{name}={value}" for section, values in
              (("flow", FLOW), ("finish", FINISH)) for name, value in values.items()]  # fmt: skip
+    if labels:
+        sizes.append(f"--config.flow.labels={','.join(labels)}")
     done = command("aot", f"--config={CONFIG_FILE}:spatial", *sizes, f"--stage={stage}", devices=2)
     assert done.returncode == 0, done.stderr
     assert "here: compiling for 2 x cpu, 2 pictures each" in done.stderr
@@ -120,7 +133,7 @@ def test_aot_compiles_each_stage_without_a_trained_model(stage):
     figures = {line.rpartition("  ")[0].strip(): line.rpartition("  ")[2]
                for line in done.stdout.splitlines()}  # fmt: skip
     assert figures["stage"] == stage and figures["batch/chip"] == "2"
-    config = small()
+    config = small(flow={**FLOW, "labels": labels})
     expected = shapes(step_of(config, stage).task).state.parameters()
     assert figures["parameters"] == f"{expected:,}"
     assert "all-reduce" in figures["exchanged"]

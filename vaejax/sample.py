@@ -27,6 +27,12 @@ TEMPERATURE = flags.DEFINE_list(
     "temperature", ["1"], "Spread of the noise; for a ladder also one for each resolution or group."
 )
 SEED = cli.define_seed("The same seed gives the same faces.")
+LABELS = flags.DEFINE_list(
+    "labels", None, "Labels that the faces shall have, for a flow trained with them: Smiling=1, …"
+)
+GUIDANCE = flags.DEFINE_float(
+    "guidance", 1.0, "How strongly faces are drawn towards the labels; 1: as the data has them."
+)
 CHECKPOINT = cli.define_checkpoint()
 DECODER = cli.define_decoder()
 
@@ -45,7 +51,12 @@ def main() -> None:
     shape = load_json(workdir / "config.json").data.image_size
     out = _directory(workdir) if SEPARATE.value else _file(workdir, columns, shape)
     batches = load(workdir, CHECKPOINT.value, decoder=DECODER.value).sample_in_batches(
-        COUNT.value, seed=SEED.value, temperature=_temperature(), prior=PRIOR.value
+        COUNT.value,
+        seed=SEED.value,
+        temperature=_temperature(),
+        prior=PRIOR.value,
+        labels=_labels(),
+        guidance=GUIDANCE.value,
     )
     with counting("drawing", COUNT.value, shown=COUNT.value > _FEW) as advance:
         if SEPARATE.value:
@@ -109,6 +120,27 @@ def _temperature() -> list[float]:
         return [float(word) for word in TEMPERATURE.value]
     except ValueError:
         raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
+
+
+def _labels() -> dict[str, float]:
+    """Returns the labels by name.
+
+    Raises:
+      UserError: there is none, or one is not NAME=NUMBER or is given twice.
+    """
+    if LABELS.value is None:
+        return {}
+    parts = [word.rpartition("=") for word in LABELS.value]
+    try:
+        labels = {name: float(value) for name, _, value in parts}
+    except ValueError:
+        labels = {}
+    if not labels or "" in labels or len(labels) < len(parts):
+        raise UserError(
+            f"--labels={','.join(LABELS.value)} must be labels with their numbers, each once, such "
+            "as Smiling=1,Eyeglasses=0"
+        )
+    return labels
 
 
 # Up to this many faces are drawn without a progress display.

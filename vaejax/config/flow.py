@@ -37,6 +37,12 @@ class FlowConfig:
     head_size: int = option(64, low=4, may_change=True)
     # Only of maps: recompute all but the dense layers of a block for its gradient, to save memory.
     remat: bool = option(False, may_change=True)
+    # Names of labels of the data on which samples can be conditioned: attributes, folders, or any
+    # with one number for each picture.
+    labels: tuple[str, ...] = option((), may_change=True)
+    # Only with labels: probability with which training hides all of them. In half of the other
+    # codes each label is hidden with a random probability.
+    label_dropout: float = option(0.1, low=0, high=0.9, may_change=True)
     # Decay of the average of the parameters.
     ema_decay: float = option(0.999, low=0, high=0.999999, may_change=True)
     # Of the activations in training; the finished prior computes in float32.
@@ -59,10 +65,12 @@ class FlowConfig:
           latent_shape: (dimensions,), or (rows, columns, channels); () if no flow is of them.
 
         Raises:
-          UserError: a setting has no effect, or the map does not divide into patches, or the width
-            into heads.
+          UserError: a setting has no effect, a label is named twice, the map does not divide into
+            patches, or the width into heads.
         """
         default = FlowConfig()
+        if latent_shape:
+            self._check_labels(default)
         if len(latent_shape) != 3:
             of_none = [entry.name for entry in dataclasses.fields(self)] if not latent_shape else []
             for key in of_none or _OF_TRANSFORMER:
@@ -84,4 +92,14 @@ class FlowConfig:
             raise UserError(
                 f"config.flow.head_size={self.head_size} must be a multiple of 4 that divides "
                 f"config.flow.width={width}"
+            )
+
+    def _check_labels(self, default: "FlowConfig") -> None:
+        """Raises UserError if a label is named twice, or labels are hidden and none are named."""
+        if len(set(self.labels)) < len(self.labels):
+            raise UserError(f"config.flow.labels={self.labels} names a label twice; name it once")
+        if not self.labels and self.label_dropout != default.label_dropout:
+            raise UserError(
+                f"config.flow.label_dropout={self.label_dropout} hides config.flow.labels, and "
+                "there are none; name some, or leave it out"
             )

@@ -15,6 +15,7 @@ from vaejax.errors import UserError
 from vaejax.stages.configs import finish_config, flow_config
 from vaejax.tasks.finish import FinishTask
 from vaejax.tasks.flow_prior import FlowPriorTask
+from vaejax.tasks.flow_prior.labels import label_values
 from vaejax.tasks.vae import NET, vae_task
 from vaejax.trained.prior_files import OWN_PRIOR
 from vaejax.training.state import shapes
@@ -84,7 +85,13 @@ def flow_step(config: Config, devices: int, pictures: int) -> Step:
     codes = np.zeros((_ROWS, math.prod(shape)), np.float32)
     mirrored = codes if config.data.flip else None
     task = FlowPriorTask(
-        config, {"train": codes}, _no_pictures, {}, latent_shape=shape, mirrored=mirrored
+        config,
+        {"train": codes},
+        _no_pictures,
+        {},
+        latent_shape=shape,
+        mirrored=mirrored,
+        labels=label_values(_data(config), config.flow.labels),
     )
     rows = task.examples(_data(config))["train"]
     resident = {
@@ -163,9 +170,10 @@ def _batch(config: Config, rows: Mapping[str, np.ndarray]) -> Shapes:
 
 
 def _data(config: Config) -> Dataset:
-    """Stands in for the data of a run: black pictures of its shape, without labels."""
+    """Stands in for the data of a run: black pictures of its shape, with `config.flow.labels`."""
     images = np.zeros((_ROWS, *config.data.shape), np.uint8)
-    return Dataset({"train": Split(images, {})}, {}, {})
+    labels = {name: np.arange(_ROWS) for name in config.flow.labels}
+    return Dataset({"train": Split(images, labels)}, {}, {})
 
 
 def _zeros(tree: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""The factors of procedural faces as a matrix, for metrics of what is known about a picture."""
+"""The factors of procedural faces among the labels of a data set."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,11 +9,14 @@ from jaxtyping import Float32, Shaped
 from vaejax.data.synthetic.factors import FACTORS
 from vaejax.errors import UserError
 
+# The factors that change their sign in a mirror image; the others stay as they are.
+SIDED = ("yaw", "gaze", "light", "shift_x", "roll")
+
 
 def factor_matrix(
     labels: Mapping[str, Shaped[np.ndarray, "picture ..."]],
 ) -> tuple[Float32[np.ndarray, "picture factor"], dict[str, Literal["categorical", "continuous"]]]:
-    """Stacks the factors among the labels of a split.
+    """Stacks the factors among the labels of a split as a matrix, for metrics of what is known.
 
     A categorical factor is the number of the category. A hue is a continuous factor although 0 and
     1 are the same colour; metrics that assume an order underrate it.

@@ -12,7 +12,9 @@ which maps any rows of it to codes, so that many codes can be drawn in batches; 
 
     sample(key, count, temperature=1.0) -> Float[Array, "count latent"]
 
-which does both. `temperature` scales the standard deviation of the base noise.
+which does both. `temperature` scales the standard deviation of the base noise. A `FlowMatching`
+that has learned labels of the pictures is the unconditional prior; `given(labels)` returns the one
+that is conditioned on some of them.
 """
 
 import flax.linen as nn

@@ -14,6 +14,7 @@ from vaejax.files.array_tree import damaged, load_tree, save_tree
 from vaejax.priors.diagonal_gaussian import DiagonalGaussian
 from vaejax.priors.flow_matching import FlowMatching
 from vaejax.priors.gaussian import Gaussian, fit_gaussian
+from vaejax.priors.labels import Label
 from vaejax.priors.mixture import Mixture, fit_mixture
 from vaejax.priors.velocity_mlp import VelocityMLP
 from vaejax.priors.velocity_transformer import VelocityTransformer
@@ -22,6 +23,8 @@ FittedPrior = Gaussian | Mixture | FlowMatching
 
 # For messages about a prior's file.
 _WHAT, _REMEDY = "fitted prior", "fit it"
+# The entry of the header with the labels of a flow that has learned some.
+_LABELS = "labels"
 _KINDS = ("gaussian", "mixture", "flow_matching", "flow_matching_of_maps")
 
 
@@ -103,12 +106,15 @@ def _parts(prior: FittedPrior) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(network, VelocityTransformer):
         kind, keys = "flow_matching_of_maps", ["shape", "patch", "width", "blocks", "head_size"]
     # Without the dtype of the activations in training: finished priors compute in float32.
-    return {"kind": kind, **{key: getattr(network, key) for key in keys}}, arrays
+    settings = {key: getattr(network, key) for key in keys}
+    labels = {_LABELS: prior.labels} if prior.labels else {}
+    return {"kind": kind, **settings, **labels}, arrays
 
 
 def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:
     """Returns the prior that `_parts` took apart."""
-    settings = {key: value for key, value in header.items() if key not in ("kind", "meta")}
+    settings = {key: header[key] for key in header if key not in ("kind", "meta", _LABELS)}
+    labels = tuple(Label(*label) for label in header.get(_LABELS, ()))
     match header["kind"]:
         case "gaussian":
             return Gaussian(**arrays)
@@ -116,14 +122,14 @@ def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> FittedPrior:
             return Mixture(**arrays)
         case "flow_matching":
             gaussian, network = Gaussian(**arrays["gaussian"]), VelocityMLP(**settings)
-            return FlowMatching(gaussian, arrays["params"], network)
+            return FlowMatching(gaussian, arrays["params"], network, labels)
         case _:
             settings["shape"] = tuple(settings["shape"])
             diagonal, transformer = (
                 DiagonalGaussian(**arrays["gaussian"]),
                 VelocityTransformer(**settings),
             )
-            return FlowMatching(diagonal, arrays["params"], transformer)
+            return FlowMatching(diagonal, arrays["params"], transformer, labels)
 
 
 def _tenths(

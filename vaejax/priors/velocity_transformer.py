@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from vaejax.priors.label_embedding import Condition, LabelEmbedding
 from vaejax.priors.time_features import time_features
 
 # Base of the wavelengths of rotary positions along an axis, which has tens of positions at most
@@ -52,13 +53,17 @@ class VelocityTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch latent"], time: Float[Array, "batch"]
+        self,
+        x: Float[Array, "batch latent"],
+        time: Float[Array, "batch"],
+        condition: Condition | None = None,
     ) -> Float[Array, "batch latent"]:
         """Returns the output for inputs of unit variance at times in [0, 1], float32.
 
         Args:
           x: maps, row by row as one vector each.
           time: the time of each map.
+          condition: what is known of the labels of each map; None for a network without labels.
         """
         rows, columns, _ = self.shape
         grid = rows // self.patch, columns // self.patch
@@ -69,8 +74,10 @@ class VelocityTransformer(nn.Module):
             "position", nn.initializers.normal(0.02), (tokens.shape[1], self.width), jnp.float32
         )
         hidden = hidden + place[None]
-        condition = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(time_features(time))))
-        condition = nn.silu(condition)
+        embedding = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(time_features(time))))
+        if condition is not None:
+            embedding = embedding + LabelEmbedding(self.width, name="labels")(condition)
+        embedding = nn.silu(embedding)
         block: Any = _Block
         if self.remat:
             keep = jax.checkpoint_policies.save_only_these_names(_DENSE)
@@ -85,10 +92,10 @@ class VelocityTransformer(nn.Module):
             length=self.blocks,
         )
         hidden, _ = stack(self.head_size, self.dtype, name="blocks")(
-            hidden, condition, rotary_angles(*grid, self.head_size)
+            hidden, embedding, rotary_angles(*grid, self.head_size)
         )
         zero = nn.initializers.zeros_init()
-        modulation = nn.Dense(2 * self.width, kernel_init=zero)(condition)
+        modulation = nn.Dense(2 * self.width, kernel_init=zero)(embedding)
         scale, shift = jnp.split(modulation[:, None], 2, axis=-1)
         hidden = _unit_rms(hidden) * (1.0 + scale) + shift
         out = nn.Dense(tokens.shape[-1], dtype=self.dtype, kernel_init=zero)(hidden)
@@ -96,18 +103,18 @@ class VelocityTransformer(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention and a gated MLP, each scaled, shifted and gated by the condition (adaLN-Zero)."""
+    """Attention and a gated MLP, each scaled, shifted and gated by an embedding (adaLN-Zero)."""
 
     head_size: int
     dtype: str
 
     @nn.compact
     def __call__(
-        self, hidden: Tokens, condition: Float[Array, "batch width"], angles: Angles
+        self, hidden: Tokens, embedding: Float[Array, "batch width"], angles: Angles
     ) -> tuple[Tokens, None]:
         width = hidden.shape[-1]
         zero = nn.initializers.zeros_init()
-        modulation = checkpoint_name(nn.Dense(6 * width, kernel_init=zero)(condition), _DENSE)
+        modulation = checkpoint_name(nn.Dense(6 * width, kernel_init=zero)(embedding), _DENSE)
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = jnp.split(
             modulation[:, None], 6, axis=-1
         )

@@ -11,6 +11,7 @@ from vaejax.config.priors import check_fitted
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.files.atomic import check_writable
+from vaejax.priors import FlowMatching
 from vaejax.priors.fitted import fit_prior
 from vaejax.records.progress import say
 from vaejax.stages.flow_prior import NAME, flow_prior_stage
@@ -81,9 +82,14 @@ def _fit_at_once(trained: TrainedModel, names: Sequence[str], dataset: Dataset, 
 
 
 def is_fitted(trained: TrainedModel, name: str) -> bool:
-    """Whether a usable prior of this name was fitted to the codes of this checkpoint."""
+    """Whether a usable prior of this name was fitted to the codes of this checkpoint.
+
+    A flow that has learned other labels than `config.flow.labels` is not usable.
+    """
     try:
-        trained.fitted_prior(name)
+        prior = trained.fitted_prior(name)
     except UserError:
         return False
-    return True
+    if not isinstance(prior, FlowMatching):
+        return True
+    return tuple(label.name for label in prior.labels) == trained.config.flow.labels

@@ -16,6 +16,7 @@ from vaejax.stages.codes import saved_codes
 from vaejax.stages.configs import flow_config
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
+from vaejax.tasks.flow_prior.labels import label_values
 from vaejax.trained.loading import restored
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import save_fitted
@@ -39,18 +40,25 @@ def flow_prior_stage(
 
     Raises:
       UserError: the codes are too few or not finite, or the stage has been trained with other
-        settings of `config.flow`.
+        settings of `config.flow`, or the data has no such labels.
     """
     directory, shape = stage_directory(trained, seed), trained.config.latent_shape
     with group.together():
         _check_settings(directory, trained.config.flow, shape)
+    labels = label_values(dataset, trained.config.flow.labels)
     codes = saved_codes(trained, dataset, directory, group, seed)
     mirrored = codes.pop("mirrored", None)
     count = len(codes["train"])
     config = flow_config(trained.config, count, jax.device_count(), seed)
     builds_on = {"step": trained.step, "digest": trained.digest}
     task = FlowPriorTask(
-        config, codes, trained.decode, builds_on, latent_shape=shape, mirrored=mirrored
+        config,
+        codes,
+        trained.decode,
+        builds_on,
+        latent_shape=shape,
+        mirrored=mirrored,
+        labels=labels,
     )
     return Stage(config, directory, task, lambda: _keep_best(trained, task, directory, count))
 

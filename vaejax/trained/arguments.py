@@ -11,6 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vaejax.errors import UserError
+from vaejax.priors.fitted import FittedPrior
+from vaejax.priors.flow_matching import FlowMatching
+from vaejax.priors.labels import Given
 
 # z of each picture: one vector, or for a ladder one array for each resolution, coarsest first,
 # [batch, group, row, column, channel].
@@ -83,6 +86,32 @@ def as_temperatures(
     if depths:
         known += f", or {len(depths)} (one per resolution), or {sum(depths)} (one per group)"
     raise UserError(f"temperature={temperature} has {values.size} numbers; give {known}")
+
+
+def conditioned(
+    prior: FittedPrior | None, labels: Given | None, guidance: float
+) -> FittedPrior | None:
+    """Returns a prior given labels, if there are any.
+
+    Args:
+      prior: the prior; None for the model's own.
+      labels: values of some labels that the prior has learned, by name; None or empty for none.
+      guidance: as for `FlowMatching.given`.
+
+    Raises:
+      UserError: the prior has not learned such a label, a value is out of its range, or there is
+        guidance without labels.
+    """
+    if not labels:
+        if guidance != 1:
+            raise UserError(f"guidance={guidance} is towards labels, and none are given; give some")
+        return prior
+    if not isinstance(prior, FlowMatching) or not prior.labels:
+        raise UserError(
+            f"labels={', '.join(labels)}: this prior has learned no labels; name the prior "
+            "flow_matching, trained with config.flow.labels, or leave them out"
+        )
+    return prior.given(labels, guidance)
 
 
 def as_latents(z: Latents | PyTree[Array], expected: PyTree[jax.ShapeDtypeStruct]) -> Latents:

@@ -17,6 +17,7 @@ from vaejax.models import EXACT, build_model
 from vaejax.models.finished import finished_params, picture_model
 from vaejax.models.noise import picture_keys
 from vaejax.priors.fitted import FittedPrior
+from vaejax.priors.labels import Given
 from vaejax.runtime.compiling import jit, precise
 from vaejax.tasks.vae import functions
 from vaejax.tasks.vae.evaluation import make_importance_bound
@@ -27,6 +28,7 @@ from vaejax.trained.arguments import (
     as_latents,
     check_count,
     check_fits,
+    conditioned,
     key_of,
 )
 from vaejax.trained.batching import in_batches, joined
@@ -34,6 +36,9 @@ from vaejax.trained.decoder_files import FinishedDecoder
 from vaejax.trained.inputs import PictureLike, Pictures, as_pictures
 from vaejax.trained.prior_files import OWN_PRIOR, Origin, load_fitted
 from vaejax.trained.sampler import Sampler
+
+# The only prior that can learn labels.
+_LABELLED = "flow_matching"
 
 
 class TrainedModel:
@@ -165,6 +170,8 @@ class TrainedModel:
         seed: int = 0,
         temperature: Temperature = 1.0,
         prior: str | None = None,
+        labels: Given | None = None,
+        guidance: float = 1.0,
     ) -> Pictures:
         """Samples new pictures: the mean of p(x|z), rounded, for z from the prior.
 
@@ -175,16 +182,27 @@ class TrainedModel:
             typical and less varied pictures. For a ladder also one for each of its resolutions or
             for each of its groups, coarsest first.
           prior: `model`, or the name of a prior that `python -m vaejax.fit` has fitted; None for
-            the attribute `prior`.
+            the attribute `prior`, or with labels for `flow_matching`.
+          labels: values of some labels on which the prior is conditioned, by name, such as
+            `{"Smiling": 1}`. It must have been trained with them (`config.flow.labels`).
+          guidance: only with labels: how strongly samples are drawn towards them, from 0 to 100; 1
+            samples p(z | labels). More shows them more clearly, and pictures vary less.
 
         Raises:
           UserError: an argument is out of its range, the pictures do not fit into memory, or the
-            prior was not fitted to this checkpoint.
+            prior was not fitted to this checkpoint, or without such labels.
         """
         check_count(count)
         check_fits(count, math.prod(self.config.data.shape))
         return joined(
-            self.sample_in_batches(count, seed=seed, temperature=temperature, prior=prior)
+            self.sample_in_batches(
+                count,
+                seed=seed,
+                temperature=temperature,
+                prior=prior,
+                labels=labels,
+                guidance=guidance,
+            )
         )
 
     def sample_in_batches(
@@ -194,9 +212,11 @@ class TrainedModel:
         seed: int = 0,
         temperature: Temperature = 1.0,
         prior: str | None = None,
+        labels: Given | None = None,
+        guidance: float = 1.0,
     ) -> Iterator[Pictures]:
         """Does the same as `sample`, and yields the pictures in batches to save memory."""
-        fitted = self._fitted(prior)
+        fitted = self._fitted(prior, labels, guidance)
         if fitted is not None:
             self._check_codes_fit(count)
         return self._sampler.pictures(fitted, count, seed, temperature)
@@ -208,10 +228,19 @@ class TrainedModel:
         seed: int = 0,
         temperature: Temperature = 1.0,
         prior: str | None = None,
+        labels: Given | None = None,
+        guidance: float = 1.0,
     ) -> Latents:
         """Samples the latents that `sample` decodes; arguments and errors as for `sample`."""
         return joined(
-            self.sample_codes_in_batches(count, seed=seed, temperature=temperature, prior=prior)
+            self.sample_codes_in_batches(
+                count,
+                seed=seed,
+                temperature=temperature,
+                prior=prior,
+                labels=labels,
+                guidance=guidance,
+            )
         )
 
     def sample_codes_in_batches(
@@ -221,10 +250,13 @@ class TrainedModel:
         seed: int = 0,
         temperature: Temperature = 1.0,
         prior: str | None = None,
+        labels: Given | None = None,
+        guidance: float = 1.0,
     ) -> Iterator[Latents]:
         """Does the same as `sample_codes`, and yields the latents in batches."""
         self._check_codes_fit(count)
-        return self._sampler.codes(self._fitted(prior), count, seed, temperature)
+        fitted = self._fitted(prior, labels, guidance)
+        return self._sampler.codes(fitted, count, seed, temperature)
 
     def redraw(
         self,
@@ -295,10 +327,13 @@ class TrainedModel:
             )
         return load_fitted(self.origin, name)
 
-    def _fitted(self, prior: str | None) -> FittedPrior | None:
-        """Loads the prior of this name; None for the model's own."""
-        name = prior or self.prior
-        return None if name == OWN_PRIOR else self.fitted_prior(name)
+    def _fitted(
+        self, prior: str | None, labels: Given | None, guidance: float
+    ) -> FittedPrior | None:
+        """Loads the prior of this name, given the labels; None for the model's own."""
+        name = prior or (_LABELLED if labels else self.prior)
+        fitted = None if name == OWN_PRIOR else self.fitted_prior(name)
+        return conditioned(fitted, labels, guidance)
 
     @property
     def origin(self) -> Origin:

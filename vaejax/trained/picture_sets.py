@@ -1,7 +1,6 @@
 """The sets of pictures that the evaluation of a trained model compares."""
 
 import hashlib
-import posixpath
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from vaejax.data import Dataset
 from vaejax.data.feed.subsets import random_order, random_rows
+from vaejax.data.folders import classes, folders_of
 from vaejax.errors import UserError
 from vaejax.evaluation.observing import KEPT
 from vaejax.evaluation.picture_sets import (
@@ -30,9 +30,6 @@ from vaejax.trained.arguments import Latents
 from vaejax.trained.batching import joined
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import OWN_PRIOR
-
-# More folders than these are no classes, but a way to store many files.
-_MOST_CLASSES = 40
 
 Pictures = UInt8[np.ndarray, "picture height width channel"]
 Rows = Int64[np.ndarray, "row"]
@@ -78,12 +75,8 @@ class Measured(NamedTuple):
 
         It is empty if all lie in one folder, or if there are too many to be classes.
         """
-        names = self.dataset.splits[self.split].names
-        parents = np.array([posixpath.dirname(name) for name in names])
-        found = np.unique(parents)
-        if not 1 < len(found) <= _MOST_CLASSES:
-            return {}
-        return {str(name) or ".": parents == name for name in found}
+        folders = folders_of(self.dataset.splits[self.split].names)
+        return {name: folders == name for name in classes(folders)}
 
     def as_set(self) -> PictureSet:
         """Returns the pictures as a set, whose statistics can be cached."""

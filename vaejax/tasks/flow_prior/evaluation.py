@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from vaejax.models.noise import picture_keys
 from vaejax.runtime.mesh import split_batch, to_devices
@@ -25,23 +25,21 @@ class MeanLoss:
 
         Args:
           net: name of the network.
-          errors: (params, codes, keys, times) -> the loss of each code at a time.
+          errors: (params, batch, keys, times) -> the loss of each code at a time.
           mesh: mesh of the devices.
         """
         self._net, self._mesh = net, mesh
         root = jax.random.key(_SEED)
 
         @jax.jit
-        def total(
-            params: PyTree, codes: Array, index: Array, mask: Bool[Array, "batch"]
-        ) -> Float[Array, ""]:
+        def total(params: PyTree, batch: dict[str, Array]) -> Float[Array, ""]:
             def of_draw(draw: Int[Array, ""]) -> Float[Array, ""]:
-                keys = picture_keys(root, index, draw)
+                keys = picture_keys(root, batch["index"], draw)
                 times = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1)))(keys)
-                found = errors(params, codes, keys, times)
-                return jnp.sum(jnp.where(mask, found, jnp.zeros_like(found)))
+                found = errors(params, batch, keys, times)
+                return jnp.sum(jnp.where(batch["mask"], found, jnp.zeros_like(found)))
 
-            draws = min(_DRAWS, -(-_DIMENSIONS // codes.shape[1]))
+            draws = min(_DRAWS, -(-_DIMENSIONS // batch["code"].shape[1]))
             return jnp.mean(jax.lax.map(of_draw, jnp.arange(draws)))
 
         self._total = total
@@ -53,7 +51,7 @@ class MeanLoss:
         totals = np.zeros(2)
         for batch in batches:
             arrays = to_devices(batch, split_batch(self._mesh))
-            total = self._total(params[self._net], arrays["code"], arrays["index"], arrays["mask"])
+            total = self._total(params[self._net], arrays)
             count = jnp.sum(arrays["mask"], dtype=jnp.float32)
             totals += np.array(jax.device_get([total, count]), np.float64)
         return totals if totals[1] else None

@@ -13,18 +13,25 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from vaejax.config import Config, OptimizerConfig
 from vaejax.data import Dataset
-from vaejax.models.noise import Keys, normal
+from vaejax.models.noise import Keys, fold_in, normal
 from vaejax.priors import DiagonalGaussian, FlowMatching, Gaussian, fit_gaussian
 from vaejax.priors.diagonal_gaussian import fit_per_channel
 from vaejax.priors.flow_matching import build_network, flow_matching_errors
+from vaejax.priors.labels import Label, fit_labels, scaled
 from vaejax.records.ranking import Ranking
 from vaejax.tasks.flow_prior.evaluation import MeanLoss
 from vaejax.tasks.flow_prior.gallery import Draw, Samples
+from vaejax.tasks.flow_prior.hiding import with_hidden
+from vaejax.tasks.flow_prior.labels import MIRRORED, Values
 from vaejax.tasks.overfitting import OverfittingWatch
 
 FLOW, WHITENING = "flow", "whitening"
-# The arrays of a split: the normalised codes of its pictures and of their mirror images.
-_CODE, _MIRRORED = "code", "mirrored"
+# The arrays of a split: the normalised codes of its pictures and their scaled labels, and those of
+# their mirror images.
+_CODE, _LABELS = "code", "labels"
+_MIRRORED = {_CODE: "mirrored", _LABELS: "mirrored_labels"}
+# Folded into a code's key for the labels that are hidden.
+_HIDDEN = 2
 # Ratio of a loss to the lowest loss of the run, above which training has diverged.
 _DIVERGED = 4.0
 
@@ -37,7 +44,9 @@ class FlowPriorTask:
 
     Its parameters are two networks: the velocity network, and the Gaussian that normalises the
     codes, which is not trained. Vectors are whitened; of maps only each channel is standardised,
-    so that what is near in the map stays near. For the methods see `training.task.Task`.
+    so that what is near in the map stays near. With `config.flow.labels` the flow is conditioned
+    on labels, some of which each update and each evaluation hides at random (`hiding`). For the
+    methods see `training.task.Task`.
 
     Attributes:
       config: config of the stage.
@@ -56,6 +65,7 @@ class FlowPriorTask:
         *,
         latent_shape: tuple[int, ...],
         mirrored: Codes | None = None,
+        labels: Mapping[str, Values] | None = None,
     ):
         """Fits the Gaussian that normalises the codes, and normalises them.
 
@@ -68,6 +78,7 @@ class FlowPriorTask:
             in `codes` row by row as one vector each.
           mirrored: the codes of the mirror images of the training pictures. In each update, each
             code is replaced by that of the mirror image with probability 0.5.
+          labels: the values of `config.flow.labels`, as `label_values` returns them.
 
         Raises:
           UserError: there are fewer than two training codes, or some are not finite.
@@ -87,7 +98,20 @@ class FlowPriorTask:
         # Normalised once and not in each update, where it would take a third of the time.
         self._examples = {split: {_CODE: self._normalised(some)} for split, some in codes.items()}
         if mirrored is not None:
-            self._examples["train"][_MIRRORED] = self._normalised(mirrored)
+            self._examples["train"][_MIRRORED[_CODE]] = self._normalised(mirrored)
+        self._labels = self._with_labels(labels) if labels else ()
+
+    def _with_labels(self, values: Mapping[str, Values]) -> tuple[Label, ...]:
+        """Fits the scaling of labels, adds them to the examples, and returns them."""
+        train = self._examples["train"]
+        is_mirrored = _MIRRORED[_CODE] in train
+        parts = ["train", *[MIRRORED] * is_mirrored]
+        labels = fit_labels(self.config.flow.labels, [values[part] for part in parts])
+        for split, arrays in self._examples.items():
+            arrays[_LABELS] = scaled(labels, values[split])
+        if is_mirrored:
+            train[_MIRRORED[_LABELS]] = scaled(labels, values[MIRRORED])
+        return labels
 
     @property
     def _of_maps(self) -> bool:
@@ -101,28 +125,37 @@ class FlowPriorTask:
         normaliser = DiagonalGaussian if self._of_maps else Gaussian
         exact = dataclasses.replace(self.config.flow, remat=False)
         network = build_network(exact, self._shape)
-        return FlowMatching(normaliser(**params[WHITENING]), params[FLOW], network)
+        gaussian = normaliser(**params[WHITENING])
+        return FlowMatching(gaussian, params[FLOW], network, self._labels)
 
     def examples(self, dataset: Dataset) -> dict[str, dict[str, Codes]]:
         """Returns the normalised codes of each split; `dataset` is not read.
 
-        They are `code`, and for the training split `mirrored` if there are such codes.
+        They are `code`, and for the training split `mirrored` if there are such codes. With labels
+        there are also their scaled values, `labels` and `mirrored_labels`.
         """
         return self._examples
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
         """Initialises the flow, which then equals the Gaussian of the codes."""
         latents = jnp.zeros((1, len(self._gaussian.mean)))
-        flow = self._network.init(key, latents, jnp.zeros(1))["params"]
+        condition = jnp.zeros((1, len(self._labels), 2)) if self._labels else None
+        flow = self._network.init(key, latents, jnp.zeros(1), condition)["params"]
         return {FLOW: flow, WHITENING: vars(self._gaussian)}
 
     def augment(self, batch: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
-        """Replaces half of the codes at random by those of the mirror images, if there are such."""
-        if _MIRRORED not in batch:
+        """Replaces half of the codes at random by those of the mirror images, if there are such.
+
+        The labels of these codes become those of the mirror images.
+        """
+        pairs = {name: other for name, other in _MIRRORED.items() if other in batch}
+        if not pairs:
             return batch
-        rest = {name: array for name, array in batch.items() if name != _MIRRORED}
+        rest = {name: array for name, array in batch.items() if name not in pairs.values()}
         chosen = jax.random.bernoulli(key, 0.5, (len(batch[_CODE]), 1))
-        return {**rest, _CODE: jnp.where(chosen, batch[_MIRRORED], batch[_CODE])}
+        return rest | {
+            name: jnp.where(chosen, batch[other], batch[name]) for name, other in pairs.items()
+        }
 
     def loss(
         self,
@@ -141,15 +174,19 @@ class FlowPriorTask:
         times = (start + jnp.arange(count, dtype=jnp.float32) / count) % 1.0
         if self._of_maps:
             times = logit_normal(times)
-        errors = self._errors(params[FLOW], batch[_CODE], keys, times)
+        errors = self._errors(params[FLOW], batch, keys, times)
         sums = {"loss": jnp.sum(errors), "count": jnp.float32(count)}
         return jnp.mean(errors), jax.lax.stop_gradient(sums)
 
     def _errors(
-        self, params: PyTree, codes: Array, keys: Keys, times: Float[Array, "batch"]
+        self, params: PyTree, batch: dict[str, Array], keys: Keys, times: Float[Array, "batch"]
     ) -> Float[Array, "batch"]:
+        codes, condition = batch[_CODE], None
         noise = normal(keys, codes.shape[1:])
-        return flow_matching_errors(self._network, params, codes, noise, times)
+        if self._labels:
+            hiding = fold_in(keys, _HIDDEN)
+            condition = with_hidden(hiding, batch[_LABELS], self.config.flow.label_dropout)
+        return flow_matching_errors(self._network, params, codes, noise, times, condition)
 
     def no_metrics(self) -> dict[str, Sums]:
         """Returns the sums of no codes, which are zero."""

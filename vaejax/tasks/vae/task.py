@@ -22,6 +22,7 @@ from vaejax.models import build_model, init_params
 from vaejax.models.noise import Keys
 from vaejax.priors.gaussian import MIN_CODES
 from vaejax.tasks.augmentation import masked, mirror
+from vaejax.tasks.flow_prior.labels import label_values
 from vaejax.tasks.vae.divergence import advice, explain_divergence, loss_bits
 from vaejax.tasks.vae.evaluation import Evaluator
 from vaejax.tasks.vae.evidence import Sums, empty_sums, evidence, per_factor, summarize, sums_of
@@ -66,7 +67,8 @@ class VAETask:
         """Returns the pictures of each split.
 
         Raises:
-          UserError: there are too few training pictures for the priors of `config.prior.fitted`.
+          UserError: there are too few training pictures for the priors of `config.prior.fitted`, or
+            the data lacks a label of `config.flow.labels`.
         """
         count, fitted = len(dataset.splits["train"].images), self.config.prior.fitted
         if fitted and count < MIN_CODES:
@@ -75,6 +77,8 @@ class VAETask:
                 f"pictures, and there is {count}; add pictures, or set --config.prior.fitted= to "
                 "nothing"
             )
+        # Before the model is trained, and not only before the flow is.
+        label_values(dataset, self.config.flow.labels)
         return {name: split.arrays() for name, split in dataset.splits.items()}
 
     def init(self, key: PRNGKeyArray) -> dict[str, PyTree]:
