@@ -16,13 +16,14 @@ import numpy as np
 from absl import flags
 
 from benchmarks import report
-from benchmarks.finish_verdict import FIGURES, RANKED_BY, Finish, verdict
+from benchmarks.finish_verdict import FIGURES, Finish, verdict
 from benchmarks.runs import finished_run, metrics, start_run
 from vaejax import cli, data
 from vaejax.config import Config
 from vaejax.config.settings import resolve
 from vaejax.errors import UserError
 from vaejax.records.progress import say
+from vaejax.tasks.finish.metrics import RANKED_BY
 
 CONFIG = cli.define_config()
 SEEDS = flags.DEFINE_integer("seeds", 4, "Number of seeds, counted from 0.", lower_bound=1)

@@ -3,11 +3,17 @@
 from typing import NamedTuple
 
 from vaejax.errors import UserError
+from vaejax.tasks.finish.metrics import RANKED_BY
 
-# By which a stage ranks its decoders, and what it says if the first one is the best.
-RANKED_BY, UNCHANGED = "frechet_resnet_samples", "samples no better"
+# What a stage says if the first decoder is the best.
+UNCHANGED = "samples no better"
 # Figures of the table, each before and after the finish.
-FIGURES = (RANKED_BY, "thumbnail_frechet_samples", "missing_detail_samples")
+FIGURES = (
+    RANKED_BY,
+    "frechet_resnet_samples",
+    "thumbnail_frechet_samples",
+    "missing_detail_samples",
+)
 
 
 class Finish(NamedTuple):
@@ -34,7 +40,7 @@ def verdict(validations: list[dict], lines: list[str], said: str) -> Finish:
       said: the last line of a run that failed, else "".
 
     Raises:
-      UserError: the validations do not measure `frechet_resnet_samples`.
+      UserError: the validations do not measure what ranks decoders.
     """
     if any(RANKED_BY not in one for one in validations):
         raise UserError(

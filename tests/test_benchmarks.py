@@ -48,7 +48,7 @@ def test_finish_stability_tells_how_each_finish_ended(tmp_path):
     assert [row["setting"] for row in rows] == ["rates times 3", "30 pictures"]
     for row in rows:
         assert row["runs"] == row["better"] + row["unchanged"] + row["stopped"] == 1
-        name = "frechet_resnet_samples"
+        name = "sample_distance"
         assert row[f"{name}, after"] <= row[f"{name}, before"]
 
 

@@ -84,7 +84,10 @@ def test_the_decoder_it_began_with_is_evaluated_too(finished_run):
     """So a finish that makes nothing better keeps the decoder that it began with."""
     validations = [line for line in metrics(stage_of(finished_run)) if line["split"] == "valid"]
     assert [line["step"] for line in validations] == [0, 3, 6]
-    ranked = [line["frechet_resnet_samples"] for line in validations]
+    ranked = [line["sample_distance"] for line in validations]
+    for line, distance in zip(validations, ranked):
+        parts = line["frechet_resnet_samples"] * line["spectrum_distance_samples"]
+        assert distance == pytest.approx(parts**0.5)
     with np.load(finished_run / "decoders" / "finished.npz", allow_pickle=False) as arrays:
         kept = str(arrays["header"])
     assert f'"finish_step": {(0, 3, 6)[int(np.argmin(ranked))]}' in kept

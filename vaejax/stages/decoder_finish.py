@@ -28,8 +28,8 @@ _SAMPLES = 1_000
 # Different codes of a prior that a finish sees; more are not sampled, because one code of a flow
 # costs eighty evaluations of its network.
 _MOST_CODES = 20_000
-# What ranks the checkpoints.
-_BEST_BY = "frechet_resnet_samples"
+# The metric by whose network a finish ranks its decoders.
+_RANKING = "frechet"
 
 
 def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) -> Stage:
@@ -96,12 +96,12 @@ def _eval(config: Config, dataset: Dataset) -> EvalConfig:
     is_ranked = held_out is not None and _has_network()
     return dataclasses.replace(
         config.eval,
-        metrics=(*metrics, "frechet") if is_ranked else metrics,
+        metrics=(*metrics, _RANKING) if is_ranked else metrics,
         metrics_every=1,
         samples=min(_SAMPLES, len(dataset.splits["train"].images)),
         features="resnet",
         weights="",
-        best_by=_BEST_BY if is_ranked else config.eval.best_by,
+        best_by=EvalConfig().best_by,  # without effect: a finish has a ranking of its own
     )
 
 
@@ -116,7 +116,7 @@ def _has_network() -> bool:
 
 def _keep_best(trained: TrainedModel, task: FinishTask, directory: Path) -> None:
     """Saves the averaged decoder of the stage's best checkpoint, or the last if none is ranked."""
-    is_ranked = task.config.eval.best_by == _BEST_BY
+    is_ranked = _RANKING in task.config.eval.metrics
     found = restored(directory, task, "best" if is_ranked else "latest")
     at, prior = found.step, trained.config.finish.prior
     save_decoder(trained.origin, FinishedDecoder(found.params[DECODER], prior, at))
