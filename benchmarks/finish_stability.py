@@ -23,7 +23,7 @@ from vaejax.config import Config
 from vaejax.config.settings import resolve
 from vaejax.errors import UserError
 from vaejax.records.progress import say
-from vaejax.tasks.finish.metrics import RANKED_BY
+from vaejax.tasks.finish.metrics import RANKING
 
 CONFIG = cli.define_config()
 SEEDS = flags.DEFINE_integer("seeds", 4, "Number of seeds, counted from 0.", lower_bound=1)
@@ -137,7 +137,7 @@ def main() -> int:
                     finished_run(models[key], *_overrides(setting, seed, {"finish.steps": 0}))
                 one = finish(models[key], root / "finish", setting, seed, config)
                 shutil.rmtree(root / "finish")
-                change = f"{one.before[RANKED_BY]:.3g} to {one.after[RANKED_BY]:.3g}"
+                change = f"{one.before[RANKING.metric]:.3g} to {one.after[RANKING.metric]:.3g}"
                 say(f"{setting.name}, seed {seed}: {one.end}, {change} {one.said}".rstrip())
                 found.append(one)
             rows.append(row(setting, found))

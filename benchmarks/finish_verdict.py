@@ -3,14 +3,14 @@
 from typing import NamedTuple
 
 from vaejax.errors import UserError
-from vaejax.tasks.finish.metrics import RANKED_BY
+from vaejax.tasks.finish.metrics import RANKING
 
 # What a stage says if the first decoder is the best.
 UNCHANGED = "samples no better"
 # Figures of the table, each before and after the finish.
 FIGURES = (
-    RANKED_BY,
-    "frechet_resnet_samples",
+    RANKING.metric,
+    RANKING.factor,
     "thumbnail_frechet_samples",
     "missing_detail_samples",
 )
@@ -42,12 +42,12 @@ def verdict(validations: list[dict], lines: list[str], said: str) -> Finish:
     Raises:
       UserError: the validations do not measure what ranks decoders.
     """
-    if any(RANKED_BY not in one for one in validations):
+    if any(RANKING.metric not in one for one in validations):
         raise UserError(
             "no validation measures samples by ResNet-50-thin; run "
             "`pip install -e '.[perceptual]'`, and use data with validation pictures"
         )
-    first, best = validations[0], min(validations, key=lambda one: one[RANKED_BY])
+    first, best = validations[0], min(validations, key=RANKING.rank)
     before, after = ({name: one[name] for name in FIGURES} for one in (first, best))
     if said:
         return Finish("stopped", said, before, before)

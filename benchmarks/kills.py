@@ -81,22 +81,21 @@ class Trial:
       ends: number of disturbed runs that finished.
     """
 
-    def __init__(self, config: Config, root: Path):
+    def __init__(self, phases: dict[str, Phase], root: Path):
         """Trains the undisturbed run.
 
         Args:
-          config: config of the runs.
+          phases: the phases to kill in, by name.
           root: a directory for all files of the runs; a run that differs stays there.
 
         Raises:
-          UserError: the undisturbed run failed, or a phase of `--phases` does not exist.
+          UserError: the undisturbed run failed.
         """
         self._root, self._rng = root, random.Random(SEED.value)
         added = SHORT.keys() - own_overrides().keys()
         self._overrides = [f"{name}={SHORT[name]}" for name in sorted(added)]
         self._runs = self._attempts = self.ends = 0
-        stages = len(planned_stages(config, root, ALONE))
-        self._phases = _chosen(PHASES | (LATER if stages > 1 else {}), PHASES_TO_KILL.value)
+        self._phases = phases
         self.counts: dict[str, Counter] = {name: Counter() for name in (*self._phases, *DISKS)}
         self._whole = Place(root / "whole", root / "whole-cache", root / "whole-programs")
         try:
@@ -231,9 +230,15 @@ class Trial:
         return (self._words().read_text().splitlines() or [""])[-1]
 
 
-def _chosen(phases: dict[str, Phase], names: Sequence[str] | None) -> dict[str, Phase]:
-    """Returns the phases with these names; None for all."""
-    for name in names or ():
+def _chosen(config: Config, names: Sequence[str] | None) -> dict[str, Phase]:
+    """Returns the phases of a run that have these names; None for all.
+
+    Raises:
+      UserError: there is no such phase.
+    """
+    stages = len(planned_stages(config, Path(), ALONE))
+    phases = PHASES | (LATER if stages > 1 else {})
+    for name in [""] if names == [] else names or ():
         if name not in phases:
             raise UserError(f"--phases={name} is none of {', '.join(phases)}")
     return {name: phase for name, phase in phases.items() if names is None or name in names}
@@ -247,8 +252,10 @@ def main() -> int:
     """Kills and compares runs and prints the table; returns 1 if a run differed."""
     # The devices are for the runs; here arrays are only read.
     jax.config.update("jax_platforms", "cpu")
+    config = resolve(CONFIG.value)
+    phases = _chosen(config, PHASES_TO_KILL.value)
     root = Path(tempfile.mkdtemp(prefix="kills-"))
-    trial = Trial(resolve(CONFIG.value), root)
+    trial = Trial(phases, root)
     trial.tear(KILLS.value)
     if FULL_DISKS.value and (reason := why_no_mount(root / "disk")):
         say(f"no full disks: {reason}")

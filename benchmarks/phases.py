@@ -63,7 +63,7 @@ PHASES = {
 # The phases of a run that goes on after the training of its model.
 LATER = {
     "later stage": Phase(_trains_a_later_stage, 0.4),
-    "later stage, asked to stop": Phase(_trains_a_later_stage, 0.4, stops=True),
+    "later stage asked to stop": Phase(_trains_a_later_stage, 0.4, stops=True),
 }
 
 

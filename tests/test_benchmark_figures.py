@@ -172,7 +172,7 @@ def test_the_verdict_of_a_finish_tells_a_silent_failure_from_others(
     validations = [dict.fromkeys(finish_verdict.FIGURES, value) for value in distances]
     found = finish_verdict.verdict(validations, lines, said)
     assert (found.end, found.said) == (end, said)
-    name = finish_verdict.RANKED_BY
+    name = finish_verdict.RANKING.metric
     assert (found.before[name], found.after[name]) == (2.0, kept)
 
 

@@ -9,6 +9,7 @@ from commands import assert_one_line
 from tiny import CONFIG_FILE
 
 from vaejax.data.feed.pipeline import feeds
+from vaejax.tasks.finish.metrics import RANKING
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +49,12 @@ def test_finish_stability_tells_how_each_finish_ended(tmp_path):
     assert [row["setting"] for row in rows] == ["rates times 3", "30 pictures"]
     for row in rows:
         assert row["runs"] == row["better"] + row["unchanged"] + row["stopped"] == 1
-        name = "sample_distance"
-        assert row[f"{name}, after"] <= row[f"{name}, before"]
+        figures = (RANKING.metric, RANKING.factor)
+        before, after = (
+            RANKING.rank({name: row[f"{name}, {when}"] for name in figures})
+            for when in ("before", "after")
+        )
+        assert after <= before
 
 
 @pytest.fixture(scope="module")

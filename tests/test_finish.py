@@ -1,5 +1,6 @@
 """The finish of a decoder: what it changes and what it leaves, resuming, refusals, warnings."""
 
+import math
 import shutil
 
 import jax
@@ -19,7 +20,7 @@ from vaejax.stages import decoder_finish
 from vaejax.stages.decoder_finish import finish_stage
 from vaejax.tasks.finish import FinishTask, finished
 from vaejax.tasks.finish.losses import DecoderSums, DiscriminatorSums
-from vaejax.tasks.finish.metrics import Health, summarize
+from vaejax.tasks.finish.metrics import RANKING, Health, summarize
 from vaejax.tasks.vae import functions, vae_task
 from vaejax.trained.decoder_files import FinishedDecoder, save_decoder
 from vaejax.trained.loading import open_data
@@ -84,13 +85,30 @@ def test_the_decoder_it_began_with_is_evaluated_too(finished_run):
     """So a finish that makes nothing better keeps the decoder that it began with."""
     validations = [line for line in metrics(stage_of(finished_run)) if line["split"] == "valid"]
     assert [line["step"] for line in validations] == [0, 3, 6]
-    ranked = [line["sample_distance"] for line in validations]
-    for line, distance in zip(validations, ranked):
-        parts = line["frechet_resnet_samples"] * line["spectrum_distance_samples"]
-        assert distance == pytest.approx(parts**0.5)
+    ranked = [
+        line["frechet_resnet_samples"] * max(line["spectrum_distance_samples"], 0.02)
+        for line in validations
+    ]
     with np.load(finished_run / "decoders" / "finished.npz", allow_pickle=False) as arrays:
         kept = str(arrays["header"])
     assert f'"finish_step": {(0, 3, 6)[int(np.argmin(ranked))]}' in kept
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ((0.36, 0.06), (0.35, 0.13)),  # as sharp to features, and less blurred
+        ((0.35, 0.02), (0.69, 0.01)),  # both spectra are as near as those of real faces
+        ((0.36, 0.06), (math.nan, 0.01)),
+        ((0.36, 0.06), (0.01, math.nan)),
+    ],
+)
+def test_decoders_rank_by_features_and_by_spectrum(better, worse):
+    one, other = (
+        RANKING.rank(dict(zip((RANKING.metric, RANKING.factor), values, strict=True)))
+        for values in (better, worse)
+    )
+    assert one < other
 
 
 @pytest.mark.slow

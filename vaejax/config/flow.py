@@ -40,8 +40,8 @@ class FlowConfig:
     # Names of labels of the data on which samples can be conditioned: attributes, folders, or any
     # with one number for each picture.
     labels: tuple[str, ...] = option((), may_change=True)
-    # Only with labels: probability with which training hides all of them. In half of the other
-    # codes each label is hidden with a random probability.
+    # Only with labels: probability with which training hides all of them at once. In half of the
+    # other codes each label is hidden with a random probability.
     label_dropout: float = option(0.1, low=0, high=0.9, may_change=True)
     # Decay of the average of the parameters.
     ema_decay: float = option(0.999, low=0, high=0.999999, may_change=True)

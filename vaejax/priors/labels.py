@@ -20,7 +20,9 @@ _SHOWN = 8
 
 
 class Label(NamedTuple):
-    """A label, whose value is scaled to about [-1, 1] by (value - center) / scale.
+    """A label, whose value is scaled by (value - center) / scale.
+
+    A label of 0 and 1 is scaled to -1 and 1, any other to mean 0 and standard deviation 1.
 
     Attributes:
       name: its name.
@@ -70,7 +72,7 @@ def _fit(name: str, values: Float[np.ndarray, "picture"]) -> Label:
 def scaled(
     labels: Sequence[Label], values: Float[np.ndarray, "picture label"]
 ) -> Float32[np.ndarray, "picture label"]:
-    """Scales values of labels to about [-1, 1], as the network takes them."""
+    """Scales values of labels, as the network takes them."""
     center, scale = np.array([[label.center, label.scale] for label in labels]).T
     return ((values - center) / scale).astype(np.float32)
 
@@ -105,7 +107,7 @@ def choices(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
 
 
 def _check(label: Label, value: float | int) -> None:
-    is_number = isinstance(value, numbers.Real) and label.low <= value <= label.high
+    is_number = isinstance(value, (numbers.Real, np.bool_)) and label.low <= value <= label.high
     if label.is_binary and not (is_number and value in (0, 1)):
         raise UserError(f"label {label.name}={value} must be 0 or 1")
     if not is_number:

@@ -18,6 +18,7 @@ from vaejax.stages.fitting import fit, is_fitted
 from vaejax.stages.flow_prior import NAME
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.finish import DECODER, FinishTask
+from vaejax.tasks.finish.metrics import RANKING
 from vaejax.trained.decoder_files import FinishedDecoder, decoder_path, save_decoder
 from vaejax.trained.loading import restored
 from vaejax.trained.model import TrainedModel
@@ -28,8 +29,6 @@ _SAMPLES = 1_000
 # Different codes of a prior that a finish sees; more are not sampled, because one code of a flow
 # costs eighty evaluations of its network.
 _MOST_CODES = 20_000
-# The metric by whose network a finish ranks its decoders.
-_RANKING = "frechet"
 
 
 def finish_stage(trained: TrainedModel, dataset: Dataset, group: Group = ALONE) -> Stage:
@@ -96,12 +95,12 @@ def _eval(config: Config, dataset: Dataset) -> EvalConfig:
     is_ranked = held_out is not None and _has_network()
     return dataclasses.replace(
         config.eval,
-        metrics=(*metrics, _RANKING) if is_ranked else metrics,
+        metrics=(*metrics, "frechet") if is_ranked else metrics,
         metrics_every=1,
         samples=min(_SAMPLES, len(dataset.splits["train"].images)),
         features="resnet",
         weights="",
-        best_by=EvalConfig().best_by,  # without effect: a finish has a ranking of its own
+        best_by=RANKING.metric if is_ranked else config.eval.best_by,
     )
 
 
@@ -116,7 +115,7 @@ def _has_network() -> bool:
 
 def _keep_best(trained: TrainedModel, task: FinishTask, directory: Path) -> None:
     """Saves the averaged decoder of the stage's best checkpoint, or the last if none is ranked."""
-    is_ranked = _RANKING in task.config.eval.metrics
+    is_ranked = task.best_by == RANKING
     found = restored(directory, task, "best" if is_ranked else "latest")
     at, prior = found.step, trained.config.finish.prior
     save_decoder(trained.origin, FinishedDecoder(found.params[DECODER], prior, at))

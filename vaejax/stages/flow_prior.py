@@ -10,6 +10,7 @@ from vaejax.config.saved import load_json
 from vaejax.data import Dataset
 from vaejax.errors import UserError
 from vaejax.records.checkpoint_files import saved
+from vaejax.records.digests import digest
 from vaejax.records.progress import say
 from vaejax.runtime.processes import ALONE, Group
 from vaejax.stages.codes import saved_codes
@@ -51,6 +52,8 @@ def flow_prior_stage(
     count = len(codes["train"])
     config = flow_config(trained.config, count, jax.device_count(), seed)
     builds_on = {"step": trained.step, "digest": trained.digest}
+    if labels:  # those of folders are not in the fingerprint of the data
+        builds_on["labels"] = digest(labels)
     task = FlowPriorTask(
         config,
         codes,

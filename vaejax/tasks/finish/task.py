@@ -34,10 +34,10 @@ from vaejax.tasks.finish.losses import (
     judge_loss,
     seen,
 )
-from vaejax.tasks.finish.metrics import RANKED_BY, Health, summarize, with_sample_distance
+from vaejax.tasks.finish.metrics import RANKING, Health, summarize
 from vaejax.tasks.vae import NET
 from vaejax.tasks.vae.gallery import Gallery
-from vaejax.tasks.vae.picture_metrics import PictureMetrics, metrics_in_training
+from vaejax.tasks.vae.picture_metrics import PictureMetrics, metrics_in_training, ranking
 
 DECODER, DISCRIMINATOR = "decoder", "discriminator"
 # The modules of a VAE that decode. Those of a ladder sample its prior as well, and stay.
@@ -61,7 +61,6 @@ class FinishTask:
     """
 
     begins_trained = True
-    best_by = Ranking(RANKED_BY)
 
     def __init__(
         self,
@@ -89,6 +88,12 @@ class FinishTask:
             DECODER: _with_rate(common, settings.decoder_rate),
             DISCRIMINATOR: _with_rate(common, settings.discriminator_rate),
         }
+
+    @property
+    def best_by(self) -> Ranking:
+        """Ranks checkpoints by samples if their features are measured."""
+        found = ranking(self.config)
+        return RANKING if found.metric == RANKING.metric else found
 
     def examples(self, dataset: Dataset) -> dict[str, Arrays]:
         """Returns the pictures of each split, and samples of the prior beside those of `train`."""
@@ -198,7 +203,7 @@ class FinishTask:
         measure = PictureMetrics(
             self.config, chosen, dataset, mesh, finished=True, codes=self._samples
         )
-        return lambda params, check: with_sample_distance(measure({NET: finished(params)}, check))
+        return lambda params, check: measure({NET: finished(params)}, check)
 
     def gallery(self, dataset: Dataset, directory: Path) -> "FinishGallery":
         """Returns the gallery, which draws faces of the decoder into files of `directory`."""

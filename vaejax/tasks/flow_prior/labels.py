@@ -39,7 +39,7 @@ def label_columns(dataset: Dataset) -> dict[str, dict[str, Shaped[np.ndarray, " 
         for name, column in columns.items():
             if column.dtype.kind in "biuf":
                 found.setdefault(name, {})[split] = column
-    return found
+    return {name: of for name, of in found.items() if of.keys() == dataset.splits.keys()}
 
 
 def label_values(dataset: Dataset, names: Sequence[str]) -> dict[str, Values]:

@@ -29,7 +29,7 @@ FLOW, WHITENING = "flow", "whitening"
 # The arrays of a split: the normalised codes of its pictures and their scaled labels, and those of
 # their mirror images.
 _CODE, _LABELS = "code", "labels"
-_MIRRORED = {_CODE: "mirrored", _LABELS: "mirrored_labels"}
+_MIRROR_IMAGE_OF = {_CODE: "mirrored", _LABELS: "mirrored_labels"}
 # Folded into a code's key for the labels that are hidden.
 _HIDDEN = 2
 # Ratio of a loss to the lowest loss of the run, above which training has diverged.
@@ -98,19 +98,19 @@ class FlowPriorTask:
         # Normalised once and not in each update, where it would take a third of the time.
         self._examples = {split: {_CODE: self._normalised(some)} for split, some in codes.items()}
         if mirrored is not None:
-            self._examples["train"][_MIRRORED[_CODE]] = self._normalised(mirrored)
+            self._examples["train"][_MIRROR_IMAGE_OF[_CODE]] = self._normalised(mirrored)
         self._labels = self._with_labels(labels) if labels else ()
 
     def _with_labels(self, values: Mapping[str, Values]) -> tuple[Label, ...]:
         """Fits the scaling of labels, adds them to the examples, and returns them."""
         train = self._examples["train"]
-        is_mirrored = _MIRRORED[_CODE] in train
+        is_mirrored = _MIRROR_IMAGE_OF[_CODE] in train
         parts = ["train", *[MIRRORED] * is_mirrored]
         labels = fit_labels(self.config.flow.labels, [values[part] for part in parts])
         for split, arrays in self._examples.items():
             arrays[_LABELS] = scaled(labels, values[split])
         if is_mirrored:
-            train[_MIRRORED[_LABELS]] = scaled(labels, values[MIRRORED])
+            train[_MIRROR_IMAGE_OF[_LABELS]] = scaled(labels, values[MIRRORED])
         return labels
 
     @property
@@ -148,7 +148,7 @@ class FlowPriorTask:
 
         The labels of these codes become those of the mirror images.
         """
-        pairs = {name: other for name, other in _MIRRORED.items() if other in batch}
+        pairs = {name: other for name, other in _MIRROR_IMAGE_OF.items() if other in batch}
         if not pairs:
             return batch
         rest = {name: array for name, array in batch.items() if name not in pairs.values()}
