@@ -44,6 +44,13 @@ def test_a_label_is_a_named_attribute_or_a_numeric_label():
     )
 
 
+def test_a_label_that_a_split_lacks_is_no_label():
+    age = {"age": np.array([20, 30, 40, 50])}
+    for labels in ({"train": age, "valid": {}}, {"train": {}, "valid": age}):
+        with pytest.raises(UserError, match="no such label; it has: none"):
+            label_values(dataset(labels), ("age",))
+
+
 @pytest.mark.parametrize("top", [("", ""), ("train/", "val/")])
 def test_folders_are_classes_below_the_folders_of_the_splits(top):
     names = [["cats/1.png", "dogs/1.png", "dogs/2.png", "cats/3.png"],

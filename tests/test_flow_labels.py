@@ -204,7 +204,8 @@ def test_labels_are_scaled_by_their_kind():
     np.testing.assert_array_equal(found[:, 0], [-1, 1, 1])
     np.testing.assert_allclose([found[:, 1].mean(), found[:, 1].std()], [0, 1], atol=1e-6)
     np.testing.assert_allclose(condition_of(labels, {"age": 20}), [[0, 0], [0, 1]])
-    np.testing.assert_allclose(condition_of(labels, {"male": 0}), [[-1, 1], [0, 0]])
+    for no in (0, False, np.False_):
+        np.testing.assert_allclose(condition_of(labels, {"male": no}), [[-1, 1], [0, 0]])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 
 from vaejax.errors import UserError
 
-Given = Mapping[str, float | int]
+Given = Mapping[str, float | int | np.bool_]
 """Values of some labels, by name."""
 
 # How far beyond the values of the training pictures a number may lie, as a share of their range.
@@ -106,7 +106,7 @@ def choices(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     return f"it has: {listed}{more}{f'; did you mean {near[0]}?' if near else ''}"
 
 
-def _check(label: Label, value: float | int) -> None:
+def _check(label: Label, value: float | int | np.bool_) -> None:
     is_number = isinstance(value, (numbers.Real, np.bool_)) and label.low <= value <= label.high
     if label.is_binary and not (is_number and value in (0, 1)):
         raise UserError(f"label {label.name}={value} must be 0 or 1")
