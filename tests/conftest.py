@@ -92,7 +92,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Exempts all that was imported from garbage collections, which took a tenth of the time."""
+    """Exempts all that was imported from garbage collections, a tenth of one profile."""
     gc.collect()
     gc.freeze()
 
