@@ -86,8 +86,8 @@ def gaussian_distance(
 def frechet_estimate(a: Moments, b: Moments) -> FrechetEstimate:
     """Computes the Fréchet distance of two sets, its standard deviation and its bias.
 
-    One group of one set is left out at a time. Each takes an eigendecomposition and a
-    singular-value decomposition of the size of the features: seconds for 2,048 features, where ten
+    One group of one set is left out at a time. Each takes the eigenvalues of a matrix as large as
+    the features, or the pictures where these are fewer: seconds for 2,048 features, where ten
     groups suffice.
 
     On means of 4×4 blocks of CelebA faces (48 features, 300 and 1,000 pictures in 10 to 50 groups)
@@ -100,8 +100,8 @@ def frechet_estimate(a: Moments, b: Moments) -> FrechetEstimate:
     """
     whole_a, whole_b = _gaussian(a), _gaussian(b)
     distance = _distance(*whole_a, *whole_b)
-    without_a = np.array([_distance(*part, *whole_b) for part in _without_each_group(a)])
-    without_b = np.array([_distance(*whole_a, *part) for part in _without_each_group(b)])
+    without_a = np.array([_distance_to(*whole_b, *part) for part in _without_each_group(a)])
+    without_b = np.array([_distance_to(*whole_a, *part) for part in _without_each_group(b)])
     std, bias = jackknife(distance, without_a, without_b)
     return FrechetEstimate(distance, std, distance - bias)
 
@@ -116,15 +116,15 @@ def _block_means(side: int, size: int) -> Float[np.ndarray, "size side"]:
 
 
 def _without_each_group(moments):
-    """Yields mean and factor of the covariance of the rows outside each group that has rows."""
+    """Yields mean and covariance of the rows outside each group that has rows."""
     for group in np.flatnonzero(moments.counts):
         weights = np.ones(len(moments.counts))
         weights[group] = 0
-        yield _gaussian(moments, weights)
+        yield moments.mean(weights), moments.covariance(weights)
 
 
-def _gaussian(moments, weights=None):
-    return moments.mean(weights), _factor(moments.covariance(weights))
+def _gaussian(moments):
+    return moments.mean(), _factor(moments.covariance())
 
 
 def _factor(covariance):
@@ -144,3 +144,15 @@ def _distance(mean_a, factor_a, mean_b, factor_b):
     overlap = np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum()
     spread = np.sum(factor_a**2) + np.sum(factor_b**2) - 2 * overlap
     return max(0.0, float(np.sum((mean_a - mean_b) ** 2) + spread))
+
+
+def _distance_to(mean, factor, other_mean, other_covariance):
+    """Computes the distance from one factor of a covariance, and the other covariance itself.
+
+    The squared singular values of L_aᵀ L_b are the eigenvalues of L_aᵀ S_b L_a. They cost a third
+    of `_factor` and `_distance`; a singular value below 1e-8 of the largest is lost to rounding.
+    """
+    values = np.linalg.eigvalsh(factor.T @ other_covariance @ factor)
+    overlap = np.sqrt(np.maximum(values, 0)).sum()
+    spread = np.sum(factor**2) + np.trace(other_covariance) - 2 * overlap
+    return max(0.0, float(np.sum((mean - other_mean) ** 2) + spread))

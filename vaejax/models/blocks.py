@@ -1,5 +1,6 @@
 """Building blocks of the convolutional networks: resampling, convolutions, the residual block."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -46,12 +47,14 @@ def kernel_init(gain: float = 1.0) -> Callable[..., Array]:
 
     Outputs are then `gain` times as large as their inputs, if these are independent (LeCun 1998).
     """
+    return functools.partial(_normal_of_fan_in, gain)
 
-    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-        scale = gain / math.sqrt(math.prod(shape[:-1]))
-        return (scale * normal_in_a_row(key, shape)).astype(dtype)
 
-    return init
+def _normal_of_fan_in(
+    gain: float, key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
+    scale = gain / math.sqrt(math.prod(shape[:-1]))
+    return (scale * normal_in_a_row(key, shape)).astype(dtype)
 
 
 @jax.custom_vjp
