@@ -2,8 +2,9 @@
 
 Trains models from several seeds: on the pictures of the config, on a few of them, and on those of
 one person. Each is finished with the config's settings, those of all pictures also at several times
-the learning rates. A finish must make samples better, keep the decoder it began with and
-say so, or stop early with a reason.
+the learning rates. A finish must make samples better (by what ranks decoders, and without raising
+the distance of their thumbnails by more than a quarter), keep the decoder it began with and say so,
+or stop early with a reason.
 """
 
 import json
@@ -115,7 +116,8 @@ def all_settings(config: Config, root: Path) -> list[Setting]:
     ]
     if ONE_PERSON.value:
         path = Path(ONE_PERSON.value).expanduser().resolve()
-        found.append(Setting("one person", {"data.source": "array", "data.path": path}))
+        of_one = {"data.source": "array", "data.path": path, "data.crop": "center"}
+        found.append(Setting("one person", of_one))
     return found
 
 

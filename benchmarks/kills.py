@@ -68,6 +68,8 @@ WORK_ALONE = "full disk"
 DISKS = (WORK_ALONE, "full disk with the caches")
 # Columns of the table, beside the phase.
 KILLED, WENT_ON, DIFFERENCES = "kills", "attempts that went on", "differences"
+# Attempts in a row that end before they can be killed, after which the benchmark gives up.
+MOST_MISSED = 20
 # The longest time from SIGTERM to SIGKILL, as a share of the undisturbed run's time.
 STOPPING = 0.05
 
@@ -108,8 +110,12 @@ class Trial:
         say(f"trained undisturbed in {self._seconds:.0f} s")
 
     def tear(self, kills: int) -> None:
-        """Kills runs `kills` times in all, and lets the last one finish."""
-        place, torn_in, killed = self._new_run(self._root), [], 0
+        """Kills runs `kills` times in all, and lets the last one finish.
+
+        Raises:
+          UserError: attempts end before they can be killed, many in a row.
+        """
+        place, torn_in, killed, missed = self._new_run(self._root), [], 0, 0
         names: list[str] = []
         while killed < kills or torn_in:
             # All phases in turn, in a new order each round: each gets as many kills.
@@ -117,6 +123,12 @@ class Trial:
             name = names.pop() if killed < kills else None
             try:
                 status = self._attempt(place, name)
+                missed = missed + 1 if name and status == 0 else 0
+                if missed == MOST_MISSED:
+                    raise UserError(
+                        f"{missed} attempts in a row ended before a kill in {name!r}; "
+                        "train for more steps, or name other phases in --phases"
+                    )
                 if status == -signal.SIGKILL:
                     killed += 1
                     torn_in.append(name)
@@ -238,10 +250,12 @@ def _chosen(config: Config, names: Sequence[str] | None) -> dict[str, Phase]:
     """
     stages = len(planned_stages(config, Path(), ALONE))
     phases = PHASES | (LATER if stages > 1 else {})
-    for name in [""] if names == [] else names or ():
+    if names is None:
+        return phases
+    for name in names or [""]:
         if name not in phases:
             raise UserError(f"--phases={name} is none of {', '.join(phases)}")
-    return {name: phase for name, phase in phases.items() if names is None or name in names}
+    return {name: phases[name] for name in names}
 
 
 def _bytes(top: Path) -> int:

@@ -176,6 +176,15 @@ def test_the_verdict_of_a_finish_tells_a_silent_failure_from_others(
     assert (found.before[name], found.after[name]) == (2.0, kept)
 
 
+@pytest.mark.parametrize(("raised", "end"), [(1.2, "better"), (1.3, "worse")])
+def test_a_finish_may_hardly_raise_the_distance_of_thumbnails(raised, end):
+    """It has no part in the choice of the decoder."""
+    first = dict.fromkeys(finish_verdict.FIGURES, 2.0)
+    last = dict.fromkeys(finish_verdict.FIGURES, 1.0)
+    last["thumbnail_frechet_samples"] = 2.0 * raised
+    assert finish_verdict.verdict([first, last], [], "").end == end
+
+
 def test_a_finish_is_judged_by_the_figure_that_ranks_decoders():
     with pytest.raises(UserError, match="pip install"):
         finish_verdict.verdict([{"psnr": 20.0}], [], "")

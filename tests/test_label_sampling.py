@@ -84,6 +84,13 @@ def test_a_bad_argument_is_one_line(model, arguments, message):
         assert "\n" not in str(raised.value)
 
 
+def test_labels_without_a_flow_prior_say_how_to_train_it(model, tmp_path):
+    other = TrainedModel(model.config, model.params, 1, tmp_path, {}, 0)
+    remedy = "--config.prior.fitted=flow_matching --config.flow.labels=right,height"
+    with pytest.raises(UserError, match=f"no prior flow_matching was trained in .*; run.*{remedy}"):
+        other.sample(2, labels={"right": 1, "height": 0.5})
+
+
 @pytest.fixture(scope="module")
 def labelled(trained, tmp_path_factory):
     """Returns a run with a flow prior that knows whether a face smiles, and its yaw."""

@@ -4,7 +4,7 @@ import numbers
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -20,6 +20,24 @@ from vaejax.priors.labels import Given
 Groups = tuple[Float[np.ndarray, "batch _ _ _ _"], ...]
 Latents = Float[np.ndarray, "batch latent"] | Groups
 Temperature = float | Sequence[float]
+
+
+class Sampling(TypedDict, total=False):
+    """Where samples come from: the keyword arguments of `TrainedModel.sample`, which says more.
+
+    Attributes:
+      seed: seed of the noise.
+      temperature: standard deviation of the prior's noise.
+      prior: name of the prior.
+      labels: values of some labels, on which the prior is conditioned.
+      guidance: how strongly samples are drawn towards the labels.
+    """
+
+    seed: int
+    temperature: Temperature
+    prior: str | None
+    labels: Given | None
+    guidance: float
 
 
 def check_count(count: int, name: str = "count") -> None:

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from vaejax.tasks.vae.evaluation import make_importance_bound
 from vaejax.trained.arguments import (
     Groups,
     Latents,
+    Sampling,
     Temperature,
     as_latents,
     check_count,
@@ -205,57 +206,21 @@ class TrainedModel:
             )
         )
 
-    def sample_in_batches(
-        self,
-        count: int,
-        *,
-        seed: int = 0,
-        temperature: Temperature = 1.0,
-        prior: str | None = None,
-        labels: Given | None = None,
-        guidance: float = 1.0,
-    ) -> Iterator[Pictures]:
+    def sample_in_batches(self, count: int, **options: Unpack[Sampling]) -> Iterator[Pictures]:
         """Does the same as `sample`, and yields the pictures in batches to save memory."""
-        fitted = self._fitted(prior, labels, guidance)
+        fitted, seed, temperature = self._source(**options)
         if fitted is not None:
             self._check_codes_fit(count)
         return self._sampler.pictures(fitted, count, seed, temperature)
 
-    def sample_codes(
-        self,
-        count: int,
-        *,
-        seed: int = 0,
-        temperature: Temperature = 1.0,
-        prior: str | None = None,
-        labels: Given | None = None,
-        guidance: float = 1.0,
-    ) -> Latents:
+    def sample_codes(self, count: int, **options: Unpack[Sampling]) -> Latents:
         """Samples the latents that `sample` decodes; arguments and errors as for `sample`."""
-        return joined(
-            self.sample_codes_in_batches(
-                count,
-                seed=seed,
-                temperature=temperature,
-                prior=prior,
-                labels=labels,
-                guidance=guidance,
-            )
-        )
+        return joined(self.sample_codes_in_batches(count, **options))
 
-    def sample_codes_in_batches(
-        self,
-        count: int,
-        *,
-        seed: int = 0,
-        temperature: Temperature = 1.0,
-        prior: str | None = None,
-        labels: Given | None = None,
-        guidance: float = 1.0,
-    ) -> Iterator[Latents]:
+    def sample_codes_in_batches(self, count: int, **options: Unpack[Sampling]) -> Iterator[Latents]:
         """Does the same as `sample_codes`, and yields the latents in batches."""
         self._check_codes_fit(count)
-        fitted = self._fitted(prior, labels, guidance)
+        fitted, seed, temperature = self._source(**options)
         return self._sampler.codes(fitted, count, seed, temperature)
 
     def redraw(
@@ -327,13 +292,25 @@ class TrainedModel:
             )
         return load_fitted(self.origin, name)
 
-    def _fitted(
-        self, prior: str | None, labels: Given | None, guidance: float
-    ) -> FittedPrior | None:
-        """Loads the prior of this name, given the labels; None for the model's own."""
+    def _source(
+        self,
+        *,
+        seed: int = 0,
+        temperature: Temperature = 1.0,
+        prior: str | None = None,
+        labels: Given | None = None,
+        guidance: float = 1.0,
+    ) -> tuple[FittedPrior | None, int, Temperature]:
+        """Loads the prior that is sampled, given the labels; None for the model's own."""
         name = prior or (_LABELLED if labels else self.prior)
+        if labels and name == _LABELLED and not self.origin.path(name).exists():
+            asked = ",".join(labels)
+            raise UserError(
+                f"labels={asked}: no prior {name} was trained in {self.workdir}; run its training "
+                f"again with --config.prior.fitted={name} --config.flow.labels={asked}"
+            )
         fitted = None if name == OWN_PRIOR else self.fitted_prior(name)
-        return conditioned(fitted, labels, guidance)
+        return conditioned(fitted, labels, guidance), seed, temperature
 
     @property
     def origin(self) -> Origin:
