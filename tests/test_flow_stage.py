@@ -1,5 +1,6 @@
 """The flow prior as a stage of a run: trained, interrupted and resumed; by one process or two."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from commands import COMMAND_TIMEOUT, assert_one_line, command, free_port, start
 from stops import stopped_at, stopping_at
-from tiny import CONFIG_FILE, metrics
+from tiny import CONFIG_FILE, metrics, without
 
 import vaejax
 from vaejax.config import Config, CouplingFlowConfig
@@ -18,6 +19,7 @@ from vaejax.errors import TRY_AGAIN, UserError
 from vaejax.evaluation.choosing import Choice
 from vaejax.priors import DiagonalGaussian
 from vaejax.stages.fitting import fit
+from vaejax.stages.flow_prior import flow_prior_stage
 from vaejax.trained.loading import open_data
 from vaejax.trained.measuring import measure
 from vaejax.training.loop import Outcome
@@ -72,6 +74,18 @@ def test_fit_trains_the_flow_as_a_run_of_its_own(fitted):
     images = open_data(model).splits["train"].images
     expected = model.sample_posterior(images[:10, :, ::-1])
     np.testing.assert_allclose(names["mirrored"][:10], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("source", "said"), [("synthetic", False), ("array", True)])
+def test_labels_that_may_have_a_side_are_named(source, said, trained, tmp_path, capsys):
+    """What is known of procedural faces is not known of other pictures."""
+    model = vaejax.load(copied(trained, tmp_path))
+    model.config = without(model.config, "flow", labels=("yaw", "smile"))
+    data = open_data(model)
+    fingerprint = {**data.fingerprint, "source": source}
+    flow_prior_stage(model, dataclasses.replace(data, fingerprint=fingerprint))
+    warned = "mirror images keep the labels yaw, smile; " in capsys.readouterr().err
+    assert warned is said
 
 
 @pytest.mark.parametrize("name", ["gaussian", "flow_matching"])

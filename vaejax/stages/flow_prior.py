@@ -17,7 +17,7 @@ from vaejax.stages.codes import saved_codes
 from vaejax.stages.configs import flow_config
 from vaejax.stages.sequence import Stage
 from vaejax.tasks.flow_prior import FlowPriorTask
-from vaejax.tasks.flow_prior.labels import label_values
+from vaejax.tasks.flow_prior.labels import label_values, sides_are_known
 from vaejax.trained.loading import restored
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import save_fitted
@@ -49,6 +49,12 @@ def flow_prior_stage(
     labels = label_values(dataset, trained.config.flow.labels)
     codes = saved_codes(trained, dataset, directory, group, seed)
     mirrored = codes.pop("mirrored", None)
+    if labels and mirrored is not None and not sides_are_known(dataset):
+        named = ", ".join(trained.config.flow.labels)
+        say(
+            f"mirror images keep the labels {named}; if one of them has a side, such as the "
+            "direction of a look, train with --config.data.flip=False"
+        )
     count = len(codes["train"])
     config = flow_config(trained.config, count, jax.device_count(), seed)
     builds_on = {"step": trained.step, "digest": trained.digest}

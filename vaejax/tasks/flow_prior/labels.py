@@ -15,6 +15,8 @@ from vaejax.tasks.attributes.labels import LABEL, attribute_names
 
 # The name of the labels of the mirror images of the training pictures.
 MIRRORED = "mirrored"
+# The sources of whose labels it is known which have a side.
+_SIDES_KNOWN = ("synthetic", "celeba")
 
 Values = Float32[np.ndarray, "picture label"]
 
@@ -83,6 +85,11 @@ def label_values(dataset: Dataset, names: Sequence[str]) -> dict[str, Values]:
     is_procedural = dataset.fingerprint.get("source") == "synthetic"
     signs = [-1 if is_procedural and name in SIDED else 1 for name in names]
     return {**values, MIRRORED: values["train"] * np.array(signs, np.float32)}
+
+
+def sides_are_known(dataset: Dataset) -> bool:
+    """Whether it is known which labels of this data change in mirror images."""
+    return dataset.fingerprint.get("source") in _SIDES_KNOWN
 
 
 def _folders(dataset: Dataset) -> dict[str, Shaped[np.ndarray, " picture"]]:
