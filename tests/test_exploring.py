@@ -1,6 +1,8 @@
 """A ladder is trained, explored, sampled and evaluated."""
 
 import json
+import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +147,29 @@ def test_no_prior_is_fitted_to_a_ladder(model):
         model.sample(2, prior="gaussian")
     with pytest.raises(UserError, match="no prior is fitted to a ladder"):
         check_priors(model, ["gaussian"])
+
+
+def test_fitted_temperatures_are_those_of_samples(run, model, tmp_path):
+    fitted = shutil.copytree(run, tmp_path / "run")
+    done = command("fit", f"--workdir={fitted}", "--prior=temperatures")
+    assert done.returncode == 0, done.stderr
+    tried = {
+        tuple(map(float, values.split(", "))): float(distance)
+        for values, distance in re.findall(r"temperatures ([\d., ]+): distance (\S+)", done.stderr)
+    }
+    again = vaejax.load(fitted)
+    assert tried[again.temperature] == min(tried.values()) < tried[1.0, 1.0]
+    faces = again.sample(3)
+    np.testing.assert_array_equal(faces, model.sample(3, temperature=again.temperature))
+    assert np.any(faces != model.sample(3))
+    found = measuring.measure(again, samples=20, choice=Choice(("thumbnails",)))
+    assert tuple(found["protocol"]["temperature"]) == again.temperature
+    plain = measuring.measure(again, samples=20, choice=Choice(("thumbnails",)), temperature=1.0)
+    (one,), (other,) = (
+        [figure for figure in of["figures"] if figure["name"] == "thumbnail_frechet_samples"]
+        for of in (found, plain)
+    )
+    assert one != other and len(list((fitted / "evaluations").glob("*.json"))) == 2
 
 
 def test_evaluation_reports_the_kl_terms_of_resolutions(model):

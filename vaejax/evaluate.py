@@ -17,6 +17,7 @@ IMPORTANCE_SAMPLES = flags.DEFINE_integer(
 PRIOR = flags.DEFINE_string(
     "prior", None, "model, or a fitted one: gaussian, … (default: that of the finish, if any)."
 )
+TEMPERATURE = cli.define_temperature()
 SAMPLES = flags.DEFINE_integer(
     "samples", None, "Number of samples that are compared with real faces; 0: none (default: "
     "2500; 0 for pictures of more than 256 pixels a side).", lower_bound=0,
@@ -64,6 +65,7 @@ def main() -> None:
         pictures=PICTURES.value,
         importance_samples=IMPORTANCE_SAMPLES.value,
         prior=PRIOR.value,
+        temperature=cli.temperature_of(TEMPERATURE),
         samples=SAMPLES.value,
         choice=Choice(
             metrics=None if METRICS.value is None else tuple(METRICS.value),

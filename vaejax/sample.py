@@ -23,9 +23,7 @@ SEPARATE = flags.DEFINE_bool("separate", False, "One file for each face, in the 
 PRIOR = flags.DEFINE_string(
     "prior", None, "model, or a fitted one: gaussian, … (default: that of the finish, if any)."
 )
-TEMPERATURE = flags.DEFINE_list(
-    "temperature", ["1"], "Spread of the noise; for a ladder also one for each resolution or group."
-)
+TEMPERATURE = cli.define_temperature()
 SEED = cli.define_seed("The same seed gives the same faces.")
 LABELS = flags.DEFINE_list(
     "labels", None, "Labels that the faces shall have, for a flow trained with them: Smiling=1, …"
@@ -53,7 +51,7 @@ def main() -> None:
     batches = load(workdir, CHECKPOINT.value, decoder=DECODER.value).sample_in_batches(
         COUNT.value,
         seed=SEED.value,
-        temperature=_temperature(),
+        temperature=cli.temperature_of(TEMPERATURE),
         prior=PRIOR.value,
         labels=_labels(),
         guidance=GUIDANCE.value,
@@ -113,13 +111,6 @@ def _directory(workdir: Path) -> Path:
             "another directory"
         )
     return path
-
-
-def _temperature() -> list[float]:
-    try:
-        return [float(word) for word in TEMPERATURE.value]
-    except ValueError:
-        raise UserError(f"--temperature={','.join(TEMPERATURE.value)} must be numbers") from None
 
 
 def _labels() -> dict[str, float]:

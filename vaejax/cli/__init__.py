@@ -6,7 +6,9 @@ from vaejax.cli.common_flags import (
     define_data_path,
     define_decoder,
     define_seed,
+    define_temperature,
     define_workdir,
+    temperature_of,
 )
 from vaejax.cli.entry import define_config, existing_run, given, require, run
 
@@ -17,9 +19,11 @@ __all__ = [
     "define_data_path",
     "define_decoder",
     "define_seed",
+    "define_temperature",
     "define_workdir",
     "existing_run",
     "given",
     "require",
     "run",
+    "temperature_of",
 ]

@@ -2,6 +2,8 @@
 
 from absl import flags
 
+from vaejax.errors import UserError
+
 # --help then lists the flags defined here as those of the command that defines them.
 flags.disclaim_key_flags()
 
@@ -31,6 +33,30 @@ def define_data_path() -> flags.FlagHolder[str | None]:
 def define_cache_dir() -> flags.FlagHolder[str | None]:
     """Defines `--cache_dir`, which replaces the `data.cache_dir` of a run's config."""
     return flags.DEFINE_string("cache_dir", None, "Where decoded pictures are kept.")
+
+
+def define_temperature() -> flags.FlagHolder[list[str] | None]:
+    """Defines `--temperature`, one number or several; `temperature_of` reads it."""
+    return flags.DEFINE_list(
+        "temperature",
+        None,
+        "Spread of the prior's noise; for a ladder also one for each resolution or group (default: "
+        "those fitted to a ladder, else 1).",
+    )
+
+
+def temperature_of(flag: flags.FlagHolder[list[str] | None]) -> list[float] | None:
+    """Returns the numbers of `--temperature`, None if it was not given.
+
+    Raises:
+      UserError: a word is no number.
+    """
+    if flag.value is None:
+        return None
+    try:
+        return [float(word) for word in flag.value]
+    except ValueError:
+        raise UserError(f"--temperature={','.join(flag.value)} must be numbers") from None
 
 
 def define_seed(meaning: str) -> flags.FlagHolder[int]:

@@ -9,6 +9,8 @@ from vaejax.config.options import option
 from vaejax.errors import UserError
 
 FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
+# What is fitted to a ladder in their place.
+TEMPERATURES = "temperatures"
 # The most dimensions of codes to which these are fitted, because of their full covariances. At its
 # limit, 16,000 codes cost a Gaussian 0.6 TFLOP, and ten components 0.7 TFLOP in each of up to a
 # hundred steps: on two cores half a minute, and ten minutes.
@@ -91,20 +93,16 @@ class HierarchicalConfig:
     """The priors of a ladder's groups, each given the groups above; they are part of the model."""
 
     name: str = option("hierarchical")
-    # Always empty: a ladder has no flat z to whose codes a prior could be fitted.
-    fitted: tuple[str, ...] = option((), choices=FITTED_PRIORS, may_change=True)
+    # `temperatures`: when training ends, fits those at which each resolution is sampled. A ladder
+    # has no flat z to whose codes a prior could be fitted.
+    fitted: tuple[str, ...] = option((), choices=(TEMPERATURES,), may_change=True)
 
     def check(self, model: ModelConfig, latent_shape: tuple[int, ...]) -> None:
-        """Raises UserError if the model's latents are no groups, or priors are to be fitted."""
+        """Raises UserError if the model's latents are no groups."""
         if not model.has_groups:
             raise UserError(
                 "config.prior.name='hierarchical' is of a ladder's groups, and config.model.name="
                 f"{model.name} has none; name standard_normal, or for one vector coupling_flow"
-            )
-        if self.fitted:
-            raise UserError(
-                f"config.prior.fitted={self.fitted} names priors of a flat z, and config.model."
-                f"name={model.name} has none; set --config.prior.fitted= to nothing"
             )
 
 

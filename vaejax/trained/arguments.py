@@ -34,7 +34,7 @@ class Sampling(TypedDict, total=False):
     """
 
     seed: int
-    temperature: Temperature
+    temperature: Temperature | None
     prior: str | None
     labels: Given | None
     guidance: float

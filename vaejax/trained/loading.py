@@ -19,6 +19,7 @@ from vaejax.tasks.vae import NET, vae_task
 from vaejax.trained.decoder_files import chosen_decoder
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import Origin
+from vaejax.trained.temperature_files import load_temperatures
 from vaejax.training.same_data import check_same_data
 from vaejax.training.saved_state import restore_averages
 from vaejax.training.state import shapes
@@ -65,7 +66,8 @@ def _load(
     params = found.params[NET]
     origin = Origin(workdir, found.step, digest(params), found.data_fingerprint)
     of_run = origin.step, workdir, origin.data_fingerprint, origin.digest
-    return TrainedModel(config, params, *of_run, chosen_decoder(origin, decoder))
+    of_samples = chosen_decoder(origin, decoder), load_temperatures(origin)
+    return TrainedModel(config, params, *of_run, *of_samples)
 
 
 class Restored(NamedTuple):

@@ -21,6 +21,7 @@ from vaejax.records.progress import say
 from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
+from vaejax.trained.arguments import Temperature
 from vaejax.trained.decoder_files import FINISHED, MODEL
 from vaejax.trained.factors import of_factors
 from vaejax.trained.loading import data_config, open_data
@@ -44,6 +45,7 @@ def measure(
     pictures: int = 0,
     importance_samples: int | None = None,
     prior: str | None = None,
+    temperature: Temperature | None = None,
     samples: int | None = None,
     choice: Choice = EVERYTHING,
     report: Path | None = None,
@@ -62,6 +64,7 @@ def measure(
       prior: `model`, or the name of a fitted prior. The density of `flow_matching` is estimated,
         which suffices for the ELBO but not for the importance-weighted bound. None for
         `TrainedModel.prior`.
+      temperature: of the samples, as in `TrainedModel.sample`; likelihoods do not depend on it.
       samples: number of samples for the metrics of sets of pictures, 0 to leave these out; None
         means 2,500, and 0 for pictures of more than 256 pixels a side.
       choice: the metrics.
@@ -78,6 +81,7 @@ def measure(
         lacks what it needs; or, after all figures were printed, the JSON cannot be written.
     """
     config, prior = trained.config, prior or trained.prior
+    temperature = trained.temperature_of(prior) if temperature is None else temperature
     density = None if prior == OWN_PRIOR else density_of(trained.fitted_prior(prior))
     is_estimated = bool(density and density.estimate)
     if importance_samples is None:
@@ -86,7 +90,7 @@ def measure(
         samples = DEFAULT_SAMPLES if max(config.data.image_size) <= LARGEST_UNASKED else 0
     _check(importance_samples, prior, samples, is_estimated)
     chosen = chosen_metrics(choice, *config.data.image_size)
-    path = _path(trained, split, pictures, prior, importance_samples, choice)
+    path = _path(trained, split, pictures, prior, temperature, importance_samples, choice)
     if report:
         check_writable(report, "--report")
     unwritable = _unwritable(path)
@@ -99,7 +103,7 @@ def measure(
     generator = Generator(
         config, trained.picture_params, mesh, finished=trained.finished is not None
     )
-    sets = sets_of(trained, generator, faces, samples, prior)
+    sets = sets_of(trained, generator, faces, samples, prior, temperature)
     set_metrics = measurable(chosen.of_sets, sets, named=choice.metrics is not None)
     parts = []
     if chosen.likelihood:
@@ -117,6 +121,7 @@ def measure(
     measured = joined(parts)
     evaluation = {
         "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen)
+        | {"temperature": temperature}
         | ({"prior_density": density.estimate} if density and density.estimate else {}),
         "results": measured.results,
         "figures": [figure.as_json() for figure in measured.figures],
@@ -156,11 +161,15 @@ def _path(
     split: str,
     pictures: int,
     prior: str,
+    temperature: Temperature,
     importance_samples: int,
     choice: Choice,
 ) -> Path:
     """Returns the file of an evaluation; those of other choices have other names."""
     parts = [split, *([str(pictures)] if pictures else []), prior, f"k{importance_samples}"]
+    spreads = np.ravel(np.asarray(temperature, np.float64))
+    if np.any(spreads != 1):
+        parts.append("t" + "_".join(f"{value:g}" for value in spreads))
     parts += [FINISHED] if trained.finished else []
     parts += choice.metrics or ()
     parts += [] if choice.features == EVERYTHING.features else [choice.features]

@@ -57,6 +57,8 @@ class TrainedModel:
       picture_params: the parameters that draw pictures: of the finished model, if there is one.
       prior: name of the prior that samples come from unless another is named: `model`, or the one
         whose samples the finished decoder has learned to decode.
+      temperature: the temperatures that were fitted to a ladder, at which its own prior is sampled
+        unless others are named; None if none were, which is as 1.
       step: step of the checkpoint, the number of updates.
       model: the Linen module, `VAE` or `Ladder`.
       likelihood: p(x|z).
@@ -75,9 +77,10 @@ class TrainedModel:
         data_fingerprint: dict,
         digest: int,
         finished: FinishedDecoder | None = None,
+        temperature: Temperature | None = None,
     ):
         """Use `vaejax.load` instead of this constructor."""
-        self.finished = finished
+        self.finished, self.temperature = finished, temperature
         self.picture_params = finished_params(params, finished.params) if finished else params
         self.prior = finished.prior if finished else OWN_PRIOR
         self.data_fingerprint, self.digest = data_fingerprint, digest
@@ -169,7 +172,7 @@ class TrainedModel:
         count: int,
         *,
         seed: int = 0,
-        temperature: Temperature = 1.0,
+        temperature: Temperature | None = None,
         prior: str | None = None,
         labels: Given | None = None,
         guidance: float = 1.0,
@@ -181,7 +184,7 @@ class TrainedModel:
           seed: an integer in [0, 2^32); the same seed gives the same pictures.
           temperature: standard deviation of the prior's noise, at least 0; lower values give more
             typical and less varied pictures. For a ladder also one for each of its resolutions or
-            for each of its groups, coarsest first.
+            for each of its groups, coarsest first. None for 1, or for the attribute `temperature`.
           prior: `model`, or the name of a prior that `python -m vaejax.fit` has fitted; None for
             the attribute `prior`, or with labels for `flow_matching`.
           labels: values of some labels on which the prior is conditioned, by name, such as
@@ -229,7 +232,7 @@ class TrainedModel:
         *,
         keep: Bool[np.ndarray, "group"],
         seed: int = 0,
-        temperature: Temperature = 1.0,
+        temperature: Temperature | None = None,
     ) -> tuple[Pictures, Groups]:
         """Keeps the latents of some groups of a ladder, samples the others, and decodes.
 
@@ -255,6 +258,7 @@ class TrainedModel:
                 f"keep has the shape {np.shape(keep)}; it must be ({groups},), one entry per group"
             )
 
+        temperature = self.temperature_of(OWN_PRIOR) if temperature is None else temperature
         return joined(self._sampler.redrawn(self._latents(z), keep, seed, temperature))
 
     def log_likelihood(
@@ -292,11 +296,19 @@ class TrainedModel:
             )
         return load_fitted(self.origin, name)
 
+    def temperature_of(self, prior: str) -> Temperature:
+        """Returns the temperature at which a prior is sampled unless another is named.
+
+        Args:
+          prior: `model`, or the name of a fitted prior.
+        """
+        return self.temperature if self.temperature and prior == OWN_PRIOR else 1.0
+
     def _source(
         self,
         *,
         seed: int = 0,
-        temperature: Temperature = 1.0,
+        temperature: Temperature | None = None,
         prior: str | None = None,
         labels: Given | None = None,
         guidance: float = 1.0,
@@ -310,6 +322,7 @@ class TrainedModel:
                 f"again with --config.prior.fitted={name} --config.flow.labels={asked}"
             )
         fitted = None if name == OWN_PRIOR else self.fitted_prior(name)
+        temperature = self.temperature_of(name) if temperature is None else temperature
         return conditioned(fitted, labels, guidance), seed, temperature
 
     @property

@@ -26,7 +26,7 @@ from vaejax.evaluation.picture_sets import (
 from vaejax.files.strict_json import dumps
 from vaejax.records.progress import counting
 from vaejax.tasks.vae.generating import Generator
-from vaejax.trained.arguments import Latents
+from vaejax.trained.arguments import Latents, Temperature, as_temperatures
 from vaejax.trained.batching import joined
 from vaejax.trained.model import TrainedModel
 from vaejax.trained.prior_files import OWN_PRIOR
@@ -112,7 +112,12 @@ def measured_faces(dataset: Dataset, split: str, count: int) -> Measured:
 
 
 def sets_of(
-    trained: TrainedModel, generator: Generator, measured: Measured, samples: int, prior: str
+    trained: TrainedModel,
+    generator: Generator,
+    measured: Measured,
+    samples: int,
+    prior: str,
+    temperature: Temperature = 1.0,
 ) -> dict[str, PictureSet]:
     """Returns the sets by name, see `evaluation.picture_sets`.
 
@@ -126,6 +131,10 @@ def sets_of(
       measured: the pictures to measure.
       samples: number of samples; with 0 there are only the faces and their reconstructions.
       prior: the prior of the samples, `model` or the name of a fitted one.
+      temperature: standard deviation of its noise, as in `TrainedModel.sample`.
+
+    Raises:
+      UserError: a temperature is out of its range, or their number is wrong.
     """
     dataset, images, rows = measured.dataset, measured.images, measured.rows
     sets = {
@@ -135,9 +144,10 @@ def sets_of(
     if not samples:
         return sets
     if prior == OWN_PRIOR:
-        drawn = generator.samples(samples)
+        spread = as_temperatures(temperature, trained.model.resolutions())
+        drawn = generator.samples(samples, temperature=spread)
     else:
-        drawn = generator.decoded(_codes(trained, samples, prior))
+        drawn = generator.decoded(_codes(trained, samples, prior, temperature))
     train = dataset.splits["train"].images
     sets |= {
         SAMPLES: drawn,
@@ -155,11 +165,11 @@ def sets_of(
     return sets
 
 
-def _codes(trained: TrainedModel, count: int, prior: str) -> Latents:
+def _codes(trained: TrainedModel, count: int, prior: str, temperature: Temperature) -> Latents:
     """Samples codes from a fitted prior, and shows progress: a flow takes minutes."""
     batches = []
     with counting("sampling the codes of", count) as advance:
-        for batch in trained.sample_codes_in_batches(count, prior=prior):
+        for batch in trained.sample_codes_in_batches(count, prior=prior, temperature=temperature):
             batches.append(batch)
             advance(len(batch))
     return joined(batches)

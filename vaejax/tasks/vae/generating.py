@@ -95,7 +95,7 @@ class Generator:
         count: int,
         *,
         seed: int = 0,
-        temperature: float | Float[np.ndarray, "group"] = 1.0,
+        temperature: float | Float[np.ndarray, ""] | Float[np.ndarray, "group"] = 1.0,
     ) -> PictureSet:
         """Returns samples of the model's own prior, the same ones as `TrainedModel.sample`."""
         key, spread = jax.random.key(seed), jnp.asarray(temperature, jnp.float32)
