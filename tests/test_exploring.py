@@ -24,24 +24,26 @@ from vaejax.trained import exploring, measuring
 pytestmark = pytest.mark.slow
 
 
+# Wide enough, and trained for long enough, to learn; this does not slow down the compilation.
+SECTIONS = dict(
+    data=LADDER["data"],
+    model={"widths": (24, 24, 24), "blocks": (2, 0, 1), "dropout": 0.1},
+    optimizer={
+        "name": "adamax", "guard": 4.0, "learning_rate": 0.01, "warmup_steps": 0,
+        "ema_decay": 0.9,
+    },
+    objective={"warmup_steps": 6, "balance": True},
+    train={"steps": 150, "log_every": 15, "eval_every": 75, "save_every": 75},
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Trains a ladder, and returns its work directory."""
     workdir = tmp_path_factory.mktemp("ladder")
-    # Wide enough, and trained for long enough, to learn; this does not slow down the compilation.
-    sections = dict(
-        data=LADDER["data"],
-        model={"widths": (24, 24, 24), "blocks": (2, 0, 1), "dropout": 0.1},
-        optimizer={
-            "name": "adamax", "guard": 4.0, "learning_rate": 0.01, "warmup_steps": 0,
-            "ema_decay": 0.9,
-        },
-        objective={"warmup_steps": 6, "balance": True},
-        train={"steps": 150, "log_every": 15, "eval_every": 75, "save_every": 75},
-    )  # fmt: skip
-    result = command("main", *flags_of("ladder", **sections), f"--workdir={workdir}")
+    result = command("main", *flags_of("ladder", **SECTIONS), f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
-    assert (workdir / "config.json").read_text() == to_json(tiny("ladder", **sections))
+    assert (workdir / "config.json").read_text() == to_json(tiny("ladder", **SECTIONS))
     return workdir
 
 
@@ -151,7 +153,8 @@ def test_no_prior_is_fitted_to_a_ladder(model):
 
 def test_fitted_temperatures_are_those_of_samples(run, model, tmp_path):
     fitted = shutil.copytree(run, tmp_path / "run")
-    done = command("fit", f"--workdir={fitted}", "--prior=temperatures")
+    flags = flags_of("ladder", **SECTIONS, prior={"fitted": "temperatures"})
+    done = command("main", *flags, f"--workdir={fitted}")
     assert done.returncode == 0, done.stderr
     tried = {
         tuple(map(float, values.split(", "))): float(distance)

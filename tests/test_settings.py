@@ -103,6 +103,7 @@ def test_json_keeps_every_value(steps, rate, widths, flip):
         ({"model": {"name": "ladder", "latent_size": 512}}, "is of config.model.name=conv, and"),
         ({"model": {"name": "ladder"}}, "begin with a config file of a ladder"),
         ({"prior": {"name": "hierarchical"}}, "is of a ladder's groups, and"),
+        ({"prior": {"fitted": ["temperatures"]}}, "temperatures are fitted to a ladder; choose"),
         (
             {"model": {"name": "ladder"}, "prior": {"name": "hierarchical", "fitted": ["mixture"]}},
             "config.prior.fitted=('mixture',) names priors of a flat z",

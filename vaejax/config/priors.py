@@ -11,6 +11,7 @@ from vaejax.errors import UserError
 FITTED_PRIORS = ("gaussian", "mixture", "flow_matching")
 # What is fitted to a ladder in their place.
 TEMPERATURES = "temperatures"
+_FITTED = (*FITTED_PRIORS, TEMPERATURES)
 # The most dimensions of codes to which these are fitted, because of their full covariances. At its
 # limit, 16,000 codes cost a Gaussian 0.6 TFLOP, and ten components 0.7 TFLOP in each of up to a
 # hundred steps: on two cores half a minute, and ten minutes.
@@ -44,10 +45,10 @@ class VectorPriorConfig:
 
     name: str = option("")
     # Priors fitted to the training codes when training ends.
-    fitted: tuple[str, ...] = option(("gaussian",), choices=FITTED_PRIORS, may_change=True)
+    fitted: tuple[str, ...] = option(("gaussian",), choices=_FITTED, may_change=True)
 
     def check(self, model: ModelConfig, latent_shape: tuple[int, ...]) -> None:
-        """Raises UserError if the model's latents are groups, which have their own priors.
+        """Raises UserError if the model's latents are groups, or temperatures are to be fitted.
 
         Args:
           model: settings of the model.
@@ -58,6 +59,11 @@ class VectorPriorConfig:
                 f"config.prior.name={self.name!r} is of a flat z, and config.model.name="
                 f"{model.name} has none; begin with a config file of a ladder, such as "
                 "configs/celeba_ladder.py, which sets all that one needs"
+            )
+        if TEMPERATURES in self.fitted:
+            raise UserError(
+                f"config.prior.fitted={self.fitted}: {TEMPERATURES} are fitted to a ladder; choose "
+                f"from {', '.join(FITTED_PRIORS)}"
             )
 
 
@@ -95,14 +101,20 @@ class HierarchicalConfig:
     name: str = option("hierarchical")
     # `temperatures`: when training ends, fits those at which each resolution is sampled. A ladder
     # has no flat z to whose codes a prior could be fitted.
-    fitted: tuple[str, ...] = option((), choices=(TEMPERATURES,), may_change=True)
+    fitted: tuple[str, ...] = option((), choices=_FITTED, may_change=True)
 
     def check(self, model: ModelConfig, latent_shape: tuple[int, ...]) -> None:
-        """Raises UserError if the model's latents are no groups."""
+        """Raises UserError if the model's latents are no groups, or priors are to be fitted."""
         if not model.has_groups:
             raise UserError(
                 "config.prior.name='hierarchical' is of a ladder's groups, and config.model.name="
                 f"{model.name} has none; name standard_normal, or for one vector coupling_flow"
+            )
+        others = [name for name in self.fitted if name != TEMPERATURES]
+        if others:
+            raise UserError(
+                f"config.prior.fitted={self.fitted} names priors of a flat z, and config.model."
+                f"name={model.name} has none; name {TEMPERATURES}, or nothing"
             )
 
 
