@@ -81,6 +81,7 @@ class Trial:
       counts: by phase or kind of disk, the numbers of kills (or full disks), of attempts that went
         on afterwards, and of differences.
       ends: number of disturbed runs that finished.
+      gave_up: whether it ended before all kills.
     """
 
     def __init__(self, phases: dict[str, Phase], root: Path):
@@ -97,6 +98,7 @@ class Trial:
         added = SHORT.keys() - own_overrides().keys()
         self._overrides = [f"{name}={SHORT[name]}" for name in sorted(added)]
         self._runs = self._attempts = self.ends = 0
+        self.gave_up = False
         self._phases = phases
         self.counts: dict[str, Counter] = {name: Counter() for name in (*self._phases, *DISKS)}
         self._whole = Place(root / "whole", root / "whole-cache", root / "whole-programs")
@@ -112,8 +114,7 @@ class Trial:
     def tear(self, kills: int) -> None:
         """Kills runs `kills` times in all, and lets the last one finish.
 
-        Raises:
-          UserError: attempts end before they can be killed, many in a row.
+        It gives up, and says so, after many attempts in a row that end before they can be killed.
         """
         place, torn_in, killed, missed = self._new_run(self._root), [], 0, 0
         names: list[str] = []
@@ -124,11 +125,6 @@ class Trial:
             try:
                 status = self._attempt(place, name)
                 missed = missed + 1 if name and status == 0 else 0
-                if missed == MOST_MISSED:
-                    raise UserError(
-                        f"{missed} attempts in a row ended before a kill in {name!r}; "
-                        "train for more steps, or name other phases in --phases"
-                    )
                 if status == -signal.SIGKILL:
                     killed += 1
                     torn_in.append(name)
@@ -143,6 +139,13 @@ class Trial:
                 status = 0
             if status == 0:
                 place, torn_in = self._new_run(self._root), []
+            if missed == MOST_MISSED:
+                self.gave_up = True
+                say(
+                    f"{missed} attempts in a row ended before they could be killed in any of "
+                    f"{', '.join(self._phases)}; train for more steps, or name other phases"
+                )
+                return
 
     def fill(self, disks: int) -> None:
         """Has `disks` runs end because their disk fills up, and finish once there is room."""
@@ -263,7 +266,7 @@ def _bytes(top: Path) -> int:
 
 
 def main() -> int:
-    """Kills and compares runs and prints the table; returns 1 if a run differed."""
+    """Kills and compares runs and prints the table; returns 1 if a run differed, or it gave up."""
     # The devices are for the runs; here arrays are only read.
     jax.config.update("jax_platforms", "cpu")
     config = resolve(CONFIG.value)
@@ -286,7 +289,7 @@ def main() -> int:
         say(f"kept: {root}")
         return 1
     shutil.rmtree(root)
-    return 0
+    return int(trial.gave_up)
 
 
 if __name__ == "__main__":

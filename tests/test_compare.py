@@ -12,6 +12,7 @@ from vaejax.errors import UserError
 from vaejax.evaluation.choosing import Choice
 from vaejax.trained import measuring
 from vaejax.trained.comparing import compare, newest
+from vaejax.trained.model import TrainedModel
 
 CHOICE = Choice(("likelihood",))
 PICTURES = np.arange(50)
@@ -74,7 +75,8 @@ def test_unlike_protocols_are_refused_by_the_part_that_differs(tmp_path, protoco
 
 
 def test_what_is_compared_may_differ(tmp_path):
-    free = {"run": "b", "checkpoint_step": 9, "likelihood": "mixture", "date": "2020-01-01"}
+    free = {"run": "b", "checkpoint_step": 9, "likelihood": "mixture", "date": "2020-01-01",
+            "temperature": [0.8, 0.6]}  # fmt: skip
     runs = [write_run(tmp_path / "a", 0, 1.0), write_run(tmp_path / "b", 0, 1.0, **free)]
     assert len(compare(runs, "valid")) == 2
 
@@ -107,3 +109,21 @@ def test_the_report_shows_the_runs_side_by_side(trained, tmp_path):
     assert "second - first" in result.stdout
     html = page.read_text(encoding="utf-8")
     assert "Samples by first, second" in html and "elbo_bits_per_dim" in html
+
+
+@pytest.mark.slow
+def test_the_pictures_have_the_temperatures_of_the_figures(trained, tmp_path, monkeypatch):
+    runs = [shutil.copytree(trained, tmp_path / name) for name in ("first", "second")]
+    for run, spread in zip(runs, (0.5, None), strict=True):
+        measuring.measure(
+            vaejax.load(run), importance_samples=0, samples=2, temperature=spread, choice=CHOICE
+        )
+    drawn, sample = [], TrainedModel.sample
+
+    def recorded(self, count, **options):
+        drawn.append(options["temperature"])
+        return sample(self, count, **options)
+
+    monkeypatch.setattr(TrainedModel, "sample", recorded)
+    compare(runs, "valid", tmp_path / "comparison.html")
+    assert drawn == [0.5, 1.0]

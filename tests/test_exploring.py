@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import command
+from commands import assert_one_line, command
 from PIL import Image
 from tiny import LADDER, flags_of, metrics, tiny
 
@@ -20,6 +20,8 @@ from vaejax.evaluation.choosing import Choice
 from vaejax.records import pictures
 from vaejax.stages.fitting import check_priors
 from vaejax.trained import exploring, measuring
+from vaejax.trained.arguments import recorded_temperature
+from vaejax.trained.temperature_files import save_temperatures
 
 pytestmark = pytest.mark.slow
 
@@ -151,28 +153,60 @@ def test_no_prior_is_fitted_to_a_ladder(model):
         check_priors(model, ["gaussian"])
 
 
-def test_fitted_temperatures_are_those_of_samples(run, model, tmp_path):
-    fitted = shutil.copytree(run, tmp_path / "run")
+@pytest.fixture(scope="module")
+def fitted(run, tmp_path_factory):
+    """Returns what a run prints that ends by fitting temperatures, and its work directory."""
+    copy = shutil.copytree(run, tmp_path_factory.mktemp("fitted") / "run")
     flags = flags_of("ladder", **SECTIONS, prior={"fitted": "temperatures"})
-    done = command("main", *flags, f"--workdir={fitted}")
+    done = command("main", *flags, f"--workdir={copy}")
     assert done.returncode == 0, done.stderr
+    return done.stderr, copy
+
+
+def test_the_temperatures_of_the_smallest_distance_are_kept(fitted):
+    said, copy = fitted
     tried = {
         tuple(map(float, values.split(", "))): float(distance)
-        for values, distance in re.findall(r"temperatures ([\d., ]+): distance (\S+)", done.stderr)
+        for values, distance in re.findall(r"temperatures ([\d., ]+): distance (\S+)", said)
     }
-    again = vaejax.load(fitted)
-    assert tried[again.temperature] == min(tried.values()) < tried[1.0, 1.0]
+    kept = vaejax.load(copy).temperature
+    assert tried[kept] == min(tried.values()) and (1.0, 1.0) in tried
+    assert f"{kept[0]:g} at 3x2, {kept[1]:g} at 10x8" in said
+
+
+def test_samples_have_the_fitted_temperatures_unless_others_are_named(fitted, model, tmp_path):
+    copy = shutil.copytree(fitted[1], tmp_path / "run")
+    save_temperatures(vaejax.load(copy).origin, None, (0.9, 0.3))
+    again = vaejax.load(copy)
     faces = again.sample(3)
-    np.testing.assert_array_equal(faces, model.sample(3, temperature=again.temperature))
+    np.testing.assert_array_equal(faces, model.sample(3, temperature=(0.9, 0.3)))
+    np.testing.assert_array_equal(again.sample(3, temperature=1.0), model.sample(3))
     assert np.any(faces != model.sample(3))
-    found = measuring.measure(again, samples=20, choice=Choice(("thumbnails",)))
-    assert tuple(found["protocol"]["temperature"]) == again.temperature
-    plain = measuring.measure(again, samples=20, choice=Choice(("thumbnails",)), temperature=1.0)
-    (one,), (other,) = (
-        [figure for figure in of["figures"] if figure["name"] == "thumbnail_frechet_samples"]
-        for of in (found, plain)
-    )
-    assert one != other and len(list((fitted / "evaluations").glob("*.json"))) == 2
+    kept, latents = [True, False, False], again.encode(again.sample(2, temperature=1.0))[0]
+    redrawn = again.redraw(latents, keep=np.array(kept))[0]
+    expected = model.redraw(latents, keep=np.array(kept), temperature=(0.9, 0.3))[0]
+    np.testing.assert_array_equal(redrawn, expected)
+
+
+def test_an_evaluation_records_its_temperatures(fitted):
+    _, copy = fitted
+    kept, figures = recorded_temperature(vaejax.load(copy).temperature, (1, 2)), {}
+    for name, flags, expected in (
+        ("fitted", [], kept), ("named", ["--temperature=0.4"], 0.4), ("none", ["--samples=0"], None)
+    ):  # fmt: skip
+        before = set((copy / "evaluations").glob("*.json"))
+        flags = ["--samples=20", "--metrics=likelihood,thumbnails", *flags]
+        done = command("evaluate", f"--workdir={copy}", "--importance_samples=0", *flags)
+        assert done.returncode == 0, done.stderr
+        (path,) = set((copy / "evaluations").glob("*.json")) - before
+        written = json.loads(path.read_text())
+        recorded = written["protocol"].get("temperature")
+        assert (tuple(recorded) if isinstance(recorded, list) else recorded) == expected, name
+        figures[name] = {figure["name"]: figure for figure in written["figures"]}
+    samples = [figures[name]["thumbnail_frechet_samples"] for name in ("fitted", "named")]
+    assert samples[0] != samples[1]
+    refused = command("evaluate", f"--workdir={copy}", "--samples=0", "--temperature=-5")
+    assert_one_line(refused, "temperature=[-5.0] must be a number from 0 on")
 
 
 def test_evaluation_reports_the_kl_terms_of_resolutions(model):

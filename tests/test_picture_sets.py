@@ -41,7 +41,7 @@ def sets(dataset: Dataset, split: str, samples: int = 9) -> dict[str, PictureSet
     params = away_from_start(build_model(config), config)
     trained = TrainedModel(config, params, 1, pathlib.Path(), {}, 0)
     generator = Generator(config, params, make_mesh(2))
-    return sets_of(trained, generator, measured_faces(dataset, split, 0), samples, "model")
+    return sets_of(trained, generator, measured_faces(dataset, split, 0), samples, "model", 1.0)
 
 
 def names(metrics: list[Metric]) -> list[str]:

@@ -1,5 +1,6 @@
 """Temperatures that are fitted to a ladder: how they are searched for, their file, mistakes."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +9,8 @@ import vaejax
 from vaejax.errors import UserError
 from vaejax.stages.fitting import check_priors
 from vaejax.stages.temperatures import minimum
+from vaejax.trained.arguments import recorded_temperature
+from vaejax.trained.decoder_files import FinishedDecoder
 from vaejax.trained.prior_files import Origin
 from vaejax.trained.temperature_files import (
     load_temperatures,
@@ -39,30 +42,44 @@ def test_temperatures_that_depend_on_each_other_are_found_together():
     assert minimum(distance, (1.0, 1.0)) == (0.6, 0.3)
 
 
-def test_temperatures_are_those_of_their_checkpoint(tmp_path, capsys):
-    origin = Origin(tmp_path, 7, 123, {})
-    assert load_temperatures(origin) is None
-    save_temperatures(origin, (0.9, 0.5))
-    assert load_temperatures(origin) == (0.9, 0.5)
+def test_temperatures_are_those_of_their_checkpoint_and_decoder(tmp_path, capsys):
+    origin, decoder = Origin(tmp_path, 7, 123, {}), FinishedDecoder({"w": np.ones(3)}, "model", 5)
+    assert load_temperatures(origin, None) is None
+    for finished in (None, decoder):
+        save_temperatures(origin, finished, (0.9, 0.5))
+        assert load_temperatures(origin, finished) == (0.9, 0.5)
     assert not capsys.readouterr().err
-    for other in (origin._replace(step=8), origin._replace(digest=124)):
-        assert load_temperatures(other) is None
-        assert "were fitted to step 7" in capsys.readouterr().err
+    later, changed = origin._replace(step=8), decoder._replace(params={"w": np.zeros(3)})
+    for other, finished, said in (
+        (later, decoder, "were fitted to step 7, and this is step 8: they are not used"),
+        (later, decoder, "--prior=temperatures --checkpoint=8"),
+        (origin._replace(digest=124), decoder, "were fitted to another model than this"),
+        (origin, None, "were fitted to another decoder than this"),
+        (origin, changed, "were fitted to another decoder than this"),
+    ):
+        assert load_temperatures(other, finished) is None
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"temperatures": [], "step": 7, "model": 123}',
-                '{"temperatures": [-1], "step": 7, "model": 123}',
-                '{"temperatures": [NaN], "step": 7, "model": 123}'],
+    "values", ["", "[]", "[-1]", "[NaN]", '["high"]', "0.9"]
 )  # fmt: skip
-def test_a_damaged_file_of_temperatures_is_one_line(content, tmp_path):
+def test_a_damaged_file_of_temperatures_is_one_line(values, tmp_path):
     origin = Origin(tmp_path, 7, 123, {})
-    save_temperatures(origin, (0.9, 0.5))
+    save_temperatures(origin, None, (0.9, 0.5))
+    content = f'{{"temperatures": {values}, "step": 7, "model": 123, "decoder": 123}}'
     temperatures_path(origin).write_text(content)
-    with pytest.raises(
-        UserError, match=r"temperatures\.json is damaged; remove it, or .*vaejax.fit"
-    ):
-        load_temperatures(origin)
+    with pytest.raises(UserError, match=r"temperatures\.json is damaged; remove it, and fit"):
+        load_temperatures(origin, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [(0.5, 0.5), ([0.5], 0.5), ([0.5, 0.5], 0.5), ((0.9, 0.5), (0.9, 0.5)),
+     ([0.5, 0.5, 0.25], (0.5, 0.5, 0.25))],
+)  # fmt: skip
+def test_equal_temperatures_are_recorded_as_one(given, recorded):
+    assert recorded_temperature(given, ("1x1", "1x1", "4x4")) == recorded
 
 
 def test_temperatures_are_for_ladders(trained):

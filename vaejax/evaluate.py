@@ -65,7 +65,7 @@ def main() -> None:
         pictures=PICTURES.value,
         importance_samples=IMPORTANCE_SAMPLES.value,
         prior=PRIOR.value,
-        temperature=cli.temperature_of(TEMPERATURE),
+        temperature=cli.given_temperature(TEMPERATURE),
         samples=SAMPLES.value,
         choice=Choice(
             metrics=None if METRICS.value is None else tuple(METRICS.value),

@@ -1,4 +1,4 @@
-"""Fits a prior to a trained model's codes: `python -m vaejax.fit --workdir=DIR --prior=NAME`."""
+"""Fits a prior to a trained model: `python -m vaejax.fit --workdir=DIR --prior=NAME`."""
 
 from absl import flags
 
@@ -6,11 +6,13 @@ from vaejax import cli
 from vaejax.errors import TRY_AGAIN
 
 WORKDIR = cli.define_workdir()
-PRIOR = flags.DEFINE_list("prior", None, "gaussian, mixture, flow_matching, or several.")
+PRIOR = flags.DEFINE_list(
+    "prior", None, "gaussian, mixture, flow_matching, or several; for a ladder temperatures."
+)
 CHECKPOINT = cli.define_checkpoint()
 DATA_PATH = cli.define_data_path()
 CACHE_DIR = cli.define_cache_dir()
-SEED = cli.define_seed("The seed of the codes and of the fit.")
+SEED = cli.define_seed("The seed of the codes and of the fit; of a ladder's samples.")
 
 
 def main() -> int:

@@ -51,7 +51,7 @@ def main() -> None:
     batches = load(workdir, CHECKPOINT.value, decoder=DECODER.value).sample_in_batches(
         COUNT.value,
         seed=SEED.value,
-        temperature=cli.temperature_of(TEMPERATURE),
+        temperature=cli.given_temperature(TEMPERATURE),
         prior=PRIOR.value,
         labels=_labels(),
         guidance=GUIDANCE.value,

@@ -8,7 +8,7 @@ from vaejax.cli.common_flags import (
     define_seed,
     define_temperature,
     define_workdir,
-    temperature_of,
+    given_temperature,
 )
 from vaejax.cli.entry import define_config, existing_run, given, require, run
 
@@ -23,7 +23,7 @@ __all__ = [
     "define_workdir",
     "existing_run",
     "given",
+    "given_temperature",
     "require",
     "run",
-    "temperature_of",
 ]

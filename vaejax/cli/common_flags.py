@@ -36,7 +36,7 @@ def define_cache_dir() -> flags.FlagHolder[str | None]:
 
 
 def define_temperature() -> flags.FlagHolder[list[str] | None]:
-    """Defines `--temperature`, one number or several; `temperature_of` reads it."""
+    """Defines `--temperature`, one number or several; `given_temperature` reads it."""
     return flags.DEFINE_list(
         "temperature",
         None,
@@ -45,7 +45,7 @@ def define_temperature() -> flags.FlagHolder[list[str] | None]:
     )
 
 
-def temperature_of(flag: flags.FlagHolder[list[str] | None]) -> list[float] | None:
+def given_temperature(flag: flags.FlagHolder[list[str] | None]) -> list[float] | None:
     """Returns the numbers of `--temperature`, None if it was not given.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The steps after training: fitting the priors that need no training, and drawing new faces."""
+"""The steps after training: fitting priors or a ladder's temperatures, and drawing new faces."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vaejax.trained.loading import load
 
 
 def conclude(workdir: Path, dataset: Dataset) -> None:
-    """Fits the missing priors of `config.prior.fitted`, draws samples, and prints where they are.
+    """Fits what is missing of `config.prior.fitted`, draws samples, and prints where they are.
 
     For a network of attributes, which is no VAE, it only prints what to do with it.
 
@@ -21,7 +21,7 @@ def conclude(workdir: Path, dataset: Dataset) -> None:
         have been added to its directory since.
 
     Raises:
-      UserError: there is no checkpoint, or the codes are too few for a prior.
+      UserError: there is no checkpoint, or the pictures are too few for what is fitted.
       OSError: a file cannot be written.
     """
     if not load_json(workdir / "config.json").is_vae:

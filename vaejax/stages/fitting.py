@@ -1,4 +1,4 @@
-"""Fits priors to the codes of a trained model."""
+"""Fits priors to the codes of a trained model, and temperatures to a ladder."""
 
 import time
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
                 "no prior is fitted to a ladder, whose groups' priors are trained with it; fit the "
                 f"temperatures of its samples with --prior={TEMPERATURES}"
             )
-        paths = [temperatures_path(trained.origin)]
+        paths = {temperatures_path(trained.origin): "the temperatures"}
     else:
         if TEMPERATURES in names:
             raise UserError(
@@ -50,9 +50,9 @@ def check_priors(trained: TrainedModel, names: Sequence[str]) -> None:
                 f"{', '.join(FITTED_PRIORS)}"
             )
         check_fitted(names, trained.config.latent_shape)
-        paths = [trained.origin.path(name) for name in names]
-    for path in paths:
-        check_writable(path, "the prior", "make the run's directory writable, or copy it")
+        paths = {trained.origin.path(name): "the prior" for name in names}
+    for path, what in paths.items():
+        check_writable(path, what, "make the run's directory writable, or copy it")
 
 
 def fit(trained: TrainedModel, names: Sequence[str], dataset: Dataset, *, seed: int = 0) -> Outcome:

@@ -53,7 +53,7 @@ def flow_prior_stage(
         named = ", ".join(trained.config.flow.labels)
         say(
             f"mirror images keep the labels {named}; if one of them has a side, such as the "
-            "direction of a look, train with --config.data.flip=False"
+            "direction of a look, train a new run with --config.data.flip=False"
         )
     count = len(codes["train"])
     config = flow_config(trained.config, count, jax.device_count(), seed)

@@ -5,6 +5,7 @@ draws misleads the groups below. With less noise in some resolutions they are be
 "Very deep VAEs") chooses temperatures by eye; here distances to training pictures do.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,8 @@ Temperatures = tuple[float, ...]
 _COUNT = 1_000
 _STEPS = (0.2, 0.1)
 _LOWEST, _HIGHEST = 0.1, 1.2
+# Added to the seed, so that these samples are none of those that `evaluate` measures.
+_SEED_OFFSET = 1 << 31
 
 
 def fit_temperatures(trained: TrainedModel, dataset: Dataset, *, seed: int = 0) -> None:
@@ -48,13 +51,15 @@ def fit_temperatures(trained: TrainedModel, dataset: Dataset, *, seed: int = 0) 
       seed: seed of the samples.
 
     Raises:
-      UserError: there are too few training pictures to compare with.
+      UserError: there are too few training pictures to compare with, or the distance is not a
+        finite number.
       OSError: the file cannot be written.
     """
     started = time.monotonic()
     resolutions = Counter(trained.model.resolutions())
-    found = minimum(_distance(trained, dataset, seed), (1.0,) * len(resolutions))
-    save_temperatures(trained.origin, found)
+    noise = (seed + _SEED_OFFSET) % 2**32
+    found = minimum(_distance(trained, dataset, noise), (1.0,) * len(resolutions))
+    save_temperatures(trained.origin, trained.finished, found)
     trained.temperature = found
     of_each = ", ".join(
         f"{value:g} at {resolution}" for value, resolution in zip(found, resolutions, strict=True)
@@ -132,7 +137,13 @@ def _distance(
         found = compare_sets({**real, SAMPLES: samples}, metrics, observer, known)
         known.update({name: found.rows[name] for name in real if name in found.rows})
         rank = ranking.rank({figure.name: figure.estimate.value for figure in found.figures})
-        say(f"temperatures {', '.join(f'{value:g}' for value in values)}: distance {rank:.4g}")
+        shown = ", ".join(f"{value:g}" for value in values)
+        if not math.isfinite(rank):
+            raise UserError(
+                f"samples at temperatures {shown} have no finite distance from training pictures; "
+                "train for longer, or name temperatures with --temperature"
+            )
+        say(f"temperatures {shown}: distance {rank:.4g}")
         return rank
 
     return distance

@@ -106,6 +106,24 @@ def as_temperatures(
     raise UserError(f"temperature={temperature} has {values.size} numbers; give {known}")
 
 
+def recorded_temperature(
+    temperature: Temperature, resolutions: Sequence[Any]
+) -> float | tuple[float, ...]:
+    """Returns temperatures in the form in which an evaluation records them.
+
+    It is one number where all are equal, else the numbers as they were given.
+
+    Args:
+      temperature, resolutions: as for `as_temperatures`.
+
+    Raises:
+      UserError: a temperature is negative or not a finite number, or their number is wrong.
+    """
+    as_temperatures(temperature, resolutions)
+    values = tuple(np.ravel(np.asarray(temperature, np.float64)).tolist())
+    return values[0] if len(set(values)) == 1 else values
+
+
 def conditioned(
     prior: FittedPrior | None, labels: Given | None, guidance: float
 ) -> FittedPrior | None:

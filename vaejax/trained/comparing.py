@@ -27,8 +27,8 @@ from vaejax.trained.picture_sets import measured_faces
 
 # What may differ between evaluations that are compared: what is compared, and where.
 FREE = (
-    "run", "checkpoint_step", "likelihood", "prior", "prior_density", "decoder", "date", "device",
-    "jax", "vaejax",
+    "run", "checkpoint_step", "likelihood", "prior", "prior_density", "temperature", "decoder",
+    "date", "device", "jax", "vaejax",
 )  # fmt: skip
 _COLUMNS = 12
 
@@ -206,7 +206,10 @@ def _side_by_side(
             reconstructed.append(np.asarray(faces.images[rows]))
         decoded = generator.reconstructions(faces.images, rows)
         reconstructed.append(np.concatenate(list(first(decoded.batches(), len(rows)))))
-        sampled.append(trained.sample(_COLUMNS, prior=run.protocol["prior"]))
+        prior, temperature = (run.protocol.get(name) for name in ("prior", "temperature"))
+        # Evaluations of before did not record a temperature, which was 1.
+        spread = 1.0 if temperature is None else temperature
+        sampled.append(trained.sample(_COLUMNS, prior=prior, temperature=spread))
     order = ", ".join(names)
     return {
         f"Originals, and reconstructions by {order}": grid(

@@ -44,7 +44,7 @@ def load(
 
     Raises:
       UserError: there is no run, it trained no VAE, there is no checkpoint or not this one, its
-        decoder was not finished, or no device can be used.
+        decoder was not finished, the file of its temperatures is damaged, or no device can be used.
       DamagedCheckpoint: the checkpoint cannot be read; a `UserError`.
     """
     workdir = local_path("workdir", workdir)
@@ -66,8 +66,8 @@ def _load(
     params = found.params[NET]
     origin = Origin(workdir, found.step, digest(params), found.data_fingerprint)
     of_run = origin.step, workdir, origin.data_fingerprint, origin.digest
-    of_samples = chosen_decoder(origin, decoder), load_temperatures(origin)
-    return TrainedModel(config, params, *of_run, *of_samples)
+    finished = chosen_decoder(origin, decoder)
+    return TrainedModel(config, params, *of_run, finished, load_temperatures(origin, finished))
 
 
 class Restored(NamedTuple):

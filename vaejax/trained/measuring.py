@@ -1,6 +1,7 @@
 """Evaluates a trained model, and records the figures together with their protocol."""
 
 import datetime
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from vaejax.records.progress import say
 from vaejax.report import render
 from vaejax.runtime.mesh import make_mesh
 from vaejax.tasks.vae.generating import Generator
-from vaejax.trained.arguments import Temperature
+from vaejax.trained.arguments import Temperature, recorded_temperature
 from vaejax.trained.decoder_files import FINISHED, MODEL
 from vaejax.trained.factors import of_factors
 from vaejax.trained.loading import data_config, open_data
@@ -64,7 +65,8 @@ def measure(
       prior: `model`, or the name of a fitted prior. The density of `flow_matching` is estimated,
         which suffices for the ELBO but not for the importance-weighted bound. None for
         `TrainedModel.prior`.
-      temperature: of the samples, as in `TrainedModel.sample`; likelihoods do not depend on it.
+      temperature: temperature of the samples, as in `TrainedModel.sample`; None for those that
+        were fitted to a ladder, else 1. Likelihoods do not depend on it.
       samples: number of samples for the metrics of sets of pictures, 0 to leave these out; None
         means 2,500, and 0 for pictures of more than 256 pixels a side.
       choice: the metrics.
@@ -77,11 +79,11 @@ def measure(
 
     Raises:
       UserError: the data is missing or is not the data of the training, there are fewer than two
-        pictures, the prior cannot be used, `report` cannot be written, or a metric that was named
-        lacks what it needs; or, after all figures were printed, the JSON cannot be written.
+        pictures, the prior cannot be used, a temperature is out of its range, `report` cannot be
+        written, or a metric that was named lacks what it needs; or, after all figures were printed,
+        the JSON cannot be written.
     """
     config, prior = trained.config, prior or trained.prior
-    temperature = trained.temperature_of(prior) if temperature is None else temperature
     density = None if prior == OWN_PRIOR else density_of(trained.fitted_prior(prior))
     is_estimated = bool(density and density.estimate)
     if importance_samples is None:
@@ -89,8 +91,12 @@ def measure(
     if samples is None:
         samples = DEFAULT_SAMPLES if max(config.data.image_size) <= LARGEST_UNASKED else 0
     _check(importance_samples, prior, samples, is_estimated)
+    if temperature is None:
+        temperature = trained.default_temperature(prior)
+    spread = recorded_temperature(temperature, trained.model.resolutions())
     chosen = chosen_metrics(choice, *config.data.image_size)
-    path = _path(trained, split, pictures, prior, temperature, importance_samples, choice)
+    spread_name = _spread_name(spread) if samples else ""
+    path = _path(trained, split, pictures, prior + spread_name, importance_samples, choice)
     if report:
         check_writable(report, "--report")
     unwritable = _unwritable(path)
@@ -103,7 +109,7 @@ def measure(
     generator = Generator(
         config, trained.picture_params, mesh, finished=trained.finished is not None
     )
-    sets = sets_of(trained, generator, faces, samples, prior, temperature)
+    sets = sets_of(trained, generator, faces, samples, prior, spread)
     set_metrics = measurable(chosen.of_sets, sets, named=choice.metrics is not None)
     parts = []
     if chosen.likelihood:
@@ -121,7 +127,7 @@ def measure(
     measured = joined(parts)
     evaluation = {
         "protocol": _protocol(trained, faces, importance_samples, prior, samples, chosen)
-        | {"temperature": temperature}
+        | ({"temperature": spread} if samples else {})
         | ({"prior_density": density.estimate} if density and density.estimate else {}),
         "results": measured.results,
         "figures": [figure.as_json() for figure in measured.figures],
@@ -161,21 +167,27 @@ def _path(
     split: str,
     pictures: int,
     prior: str,
-    temperature: Temperature,
     importance_samples: int,
     choice: Choice,
 ) -> Path:
     """Returns the file of an evaluation; those of other choices have other names."""
     parts = [split, *([str(pictures)] if pictures else []), prior, f"k{importance_samples}"]
-    spreads = np.ravel(np.asarray(temperature, np.float64))
-    if np.any(spreads != 1):
-        parts.append("t" + "_".join(f"{value:g}" for value in spreads))
     parts += [FINISHED] if trained.finished else []
     parts += choice.metrics or ()
     parts += [] if choice.features == EVERYTHING.features else [choice.features]
     if choice.metrics is None and choice.attributes is not None:
         parts.append("with_attributes")
     return trained.workdir / "evaluations" / f"{'_'.join(parts)}_{trained.step:08d}.json"
+
+
+def _spread_name(temperature: float | tuple[float, ...]) -> str:
+    """Returns what a temperature adds to the name of an evaluation's file.
+
+    Several, of which a ladder may have a hundred, are in the protocol; the name has their digest.
+    """
+    if isinstance(temperature, float):
+        return "" if temperature == 1 else f"_t{temperature!r}"
+    return f"_t{zlib.crc32(dumps(temperature).encode()):08x}"
 
 
 def _unwritable(path: Path) -> str:

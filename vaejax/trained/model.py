@@ -258,7 +258,7 @@ class TrainedModel:
                 f"keep has the shape {np.shape(keep)}; it must be ({groups},), one entry per group"
             )
 
-        temperature = self.temperature_of(OWN_PRIOR) if temperature is None else temperature
+        temperature = self.default_temperature(OWN_PRIOR) if temperature is None else temperature
         return joined(self._sampler.redrawn(self._latents(z), keep, seed, temperature))
 
     def log_likelihood(
@@ -296,13 +296,25 @@ class TrainedModel:
             )
         return load_fitted(self.origin, name)
 
-    def temperature_of(self, prior: str) -> Temperature:
+    def _check_labelled(self, labels: Given) -> None:
+        """Raises UserError, with what to do, if no prior that learns labels was trained."""
+        if self.origin.path(_LABELLED).exists():
+            return
+        asked, flags = ",".join(labels), f"--config.prior.fitted={_LABELLED}"
+        if not labels.keys() <= set(self.config.flow.labels):
+            flags += f" --config.flow.labels={asked}"
+        raise UserError(
+            f"labels={asked}: no prior {_LABELLED} was trained in {self.workdir}; run its training "
+            f"again with {flags}"
+        )
+
+    def default_temperature(self, prior: str) -> Temperature:
         """Returns the temperature at which a prior is sampled unless another is named.
 
         Args:
           prior: `model`, or the name of a fitted prior.
         """
-        return self.temperature if self.temperature and prior == OWN_PRIOR else 1.0
+        return 1.0 if self.temperature is None or prior != OWN_PRIOR else self.temperature
 
     def _source(
         self,
@@ -315,14 +327,10 @@ class TrainedModel:
     ) -> tuple[FittedPrior | None, int, Temperature]:
         """Loads the prior that is sampled, given the labels; None for the model's own."""
         name = prior or (_LABELLED if labels else self.prior)
-        if labels and name == _LABELLED and not self.origin.path(name).exists():
-            asked = ",".join(labels)
-            raise UserError(
-                f"labels={asked}: no prior {name} was trained in {self.workdir}; run its training "
-                f"again with --config.prior.fitted={name} --config.flow.labels={asked}"
-            )
+        if labels and name == _LABELLED and not self.config.model.has_groups:
+            self._check_labelled(labels)
         fitted = None if name == OWN_PRIOR else self.fitted_prior(name)
-        temperature = self.temperature_of(name) if temperature is None else temperature
+        temperature = self.default_temperature(name) if temperature is None else temperature
         return conditioned(fitted, labels, guidance), seed, temperature
 
     @property

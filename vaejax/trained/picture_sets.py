@@ -117,7 +117,7 @@ def sets_of(
     measured: Measured,
     samples: int,
     prior: str,
-    temperature: Temperature = 1.0,
+    temperature: Temperature,
 ) -> dict[str, PictureSet]:
     """Returns the sets by name, see `evaluation.picture_sets`.
 
@@ -131,7 +131,7 @@ def sets_of(
       measured: the pictures to measure.
       samples: number of samples; with 0 there are only the faces and their reconstructions.
       prior: the prior of the samples, `model` or the name of a fitted one.
-      temperature: standard deviation of its noise, as in `TrainedModel.sample`.
+      temperature: standard deviation of its noise, one number, or for a ladder several.
 
     Raises:
       UserError: a temperature is out of its range, or their number is wrong.

@@ -8,7 +8,9 @@ from pathlib import Path
 from vaejax.errors import UserError
 from vaejax.files.atomic import replacing
 from vaejax.files.strict_json import dumps
+from vaejax.records.digests import digest
 from vaejax.records.progress import say
+from vaejax.trained.decoder_files import FinishedDecoder
 from vaejax.trained.prior_files import Origin
 
 
@@ -17,27 +19,38 @@ def temperatures_path(origin: Origin) -> Path:
     return origin.workdir / "priors" / "temperatures.json"
 
 
-def save_temperatures(origin: Origin, values: Sequence[float]) -> None:
-    """Saves temperatures together with the checkpoint that they were fitted to.
+def save_temperatures(
+    origin: Origin, finished: FinishedDecoder | None, values: Sequence[float]
+) -> None:
+    """Saves temperatures together with the checkpoint and the decoder that they were fitted to.
 
     Args:
       origin: the checkpoint.
+      finished: its finished decoder; None for the model's own.
       values: one temperature for each resolution, coarsest first.
 
     Raises:
       OSError: the file cannot be written.
     """
-    path = temperatures_path(origin)
-    path.parent.mkdir(exist_ok=True)
-    content = {"temperatures": list(values), "step": origin.step, "model": origin.digest}
-    with replacing(path) as temporary:
+    content = {
+        "temperatures": list(values),
+        "step": origin.step,
+        "model": origin.digest,
+        "decoder": _decoder_digest(origin, finished),
+    }
+    with replacing(temperatures_path(origin)) as temporary:
         temporary.write_text(dumps(content) + "\n", encoding="utf-8")
 
 
-def load_temperatures(origin: Origin) -> tuple[float, ...] | None:
+def load_temperatures(origin: Origin, finished: FinishedDecoder | None) -> tuple[float, ...] | None:
     """Returns the temperatures that were fitted to a checkpoint, one for each resolution.
 
-    Returns None if none were fitted. Those of another checkpoint are not used, which one line says.
+    Returns None if none were fitted. Those of another checkpoint or decoder are not used, which one
+    line says.
+
+    Args:
+      origin: the checkpoint.
+      finished: its finished decoder; None for the model's own.
 
     Raises:
       UserError: the file is damaged.
@@ -45,19 +58,32 @@ def load_temperatures(origin: Origin) -> tuple[float, ...] | None:
     path = temperatures_path(origin)
     if not path.exists():
         return None
-    remedy = f"python -m vaejax.fit --workdir={origin.workdir} --prior=temperatures"
+    remedy = (
+        f"python -m vaejax.fit --workdir={origin.workdir} --prior=temperatures "
+        f"--checkpoint={origin.step}"
+    )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         values = tuple(float(value) for value in content["temperatures"])
-        of_checkpoint = content["step"], content["model"]
+        step, model, decoder = (content[name] for name in ("step", "model", "decoder"))
     except (ValueError, KeyError, TypeError):
         values = ()
     if not values or not all(math.isfinite(value) and value >= 0 for value in values):
-        raise UserError(f"{path} is damaged; remove it, or write it anew by {remedy}")
-    if of_checkpoint == (origin.step, origin.digest):
+        raise UserError(f"{path} is damaged; remove it, and fit temperatures again by {remedy}")
+    if step != origin.step:
+        other = f"step {step}, and this is step {origin.step}"
+    elif model != origin.digest:
+        other = "another model than this"
+    elif decoder != _decoder_digest(origin, finished):
+        other = "another decoder than this"
+    else:
         return values
     say(
-        f"the temperatures in {origin.workdir} were fitted to step {of_checkpoint[0]}, and this is "
-        f"step {origin.step}, which is sampled at temperature 1; fit them by {remedy}"
+        f"the temperatures in {origin.workdir} were fitted to {other}: they are not used; others "
+        f"are fitted by {remedy}"
     )
     return None
+
+
+def _decoder_digest(origin: Origin, finished: FinishedDecoder | None) -> int:
+    return digest(finished.params) if finished else origin.digest
