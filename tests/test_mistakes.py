@@ -102,7 +102,10 @@ MISTAKES = {
     ),
     "no temperature": ("sample", ["--workdir={run}", "--temperature="], "give one"),
     "two temperatures": ("sample", ["--workdir={run}", "--temperature=1,2"], "give one"),
-    "labels without a prior": ("sample", ["--workdir={run}", "--labels=a=1"], "run its training again with --config.prior.fitted=flow_matching --config.flow.labels="),
+    "labels without a prior": (
+        "sample", ["--workdir={run}", "--labels=a=1"],
+        "run its training again with --config.prior.fitted=flow_matching --config.flow.labels=a",
+    ),
     "labels of a Gaussian": (
         "sample", ["--workdir={run}", "--labels=a=1", "--prior=gaussian"], "learned no labels",
     ),
