@@ -18,6 +18,7 @@ from vaejax.data.feed.subsets import random_order
 from vaejax.errors import UserError
 from vaejax.evaluation.choosing import Choice, chosen_metrics
 from vaejax.evaluation.comparing import compare_sets, observer_for
+from vaejax.evaluation.metric import Metric
 from vaejax.evaluation.picture_sets import FLOOR, REAL, SAMPLES, rows_of
 from vaejax.records.progress import say
 from vaejax.records.ranking import Ranking
@@ -111,8 +112,7 @@ def _distance(
     trained: TrainedModel, dataset: Dataset, seed: int
 ) -> Callable[[Temperatures], float]:
     """Returns the distance between samples at some temperatures and training pictures."""
-    choice, ranking = _figures(trained)
-    metrics = chosen_metrics(choice, *trained.config.data.image_size).of_sets
+    metrics, ranking = _ranked_by(*trained.config.data.image_size)
     train = dataset.splits["train"].images
     least = max(metric.least for metric in metrics)
     if len(train) < 2 * least:
@@ -149,13 +149,11 @@ def _distance(
     return distance
 
 
-def _figures(trained: TrainedModel) -> tuple[Choice, Ranking]:
+def _ranked_by(height: int, width: int) -> tuple[list[Metric], Ranking]:
     """Returns the metrics that rank temperatures, and how they do."""
-    choice = Choice(("spectrum", "frechet"))
     try:
-        chosen_metrics(choice, *trained.config.data.image_size)
+        return chosen_metrics(Choice(("spectrum", "frechet")), height, width).of_sets, RANKING
     except UserError as error:
         say(f"temperatures are fitted by thumbnails and spectra: {error}")
-        thumbnails = RANKING._replace(metric="thumbnail_frechet_samples")
-        return Choice(("spectrum", "thumbnails")), thumbnails
-    return choice, RANKING
+    metrics = chosen_metrics(Choice(("spectrum", "thumbnails")), height, width).of_sets
+    return metrics, RANKING._replace(metric="thumbnail_frechet_samples")
